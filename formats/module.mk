@@ -1,0 +1,3 @@
+LIB_SRCS += \
+ formats/list.c \
+ formats/raw.c

@@ -1,0 +1,12 @@
+LIB_SRCS += \
+ libvdisk/core/error.c \
+ libvdisk/core/disk.c \
+ libvdisk/core/io.c \
+ libvdisk/core/pool.c \
+ libvdisk/core/queue.c \
+ libvdisk/core/locator.c \
+ libvdisk/core/lock.c \
+ libvdisk/core/control.c \
+ libvdisk/core/window.c \
+ libvdisk/source/file.c \
+ libvdisk/source/memory.c

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vdisk.h - libvdisk: any guest disk, opened, mapped and moved
+ *
+ * A disk (struct vdisk) is anything with a size that can be read at an offset:
+ * an image file in any format, a block device, a partition, a snapshot.  Disks
+ * stack.  A person names one by a locator,
+ *
+ *	SOURCE[@SNAPSHOT][#PART]        and a file in it   ...:/path
+ *
+ * Conventions
+ *   - Offsets, lengths and sizes are bytes, in uint64_t.
+ *   - Functions return 0 (or a documented positive number) or -errno.
+ *   - A struct vdisk_error is the caller's, may be NULL, and is written only on
+ *     failure: the code and one sentence for a person.
+ *   - An "out" pointer comes first and is untouched on failure.
+ *   - Options structs start with their own size; zero means the default for
+ *     every other member, and a NULL options pointer means all defaults.
+ *   - A disk may be used from any number of threads.  A queue belongs to one.
+ *   - Freeing or closing NULL does nothing.
+ */
+#ifndef VDISK_H
+#define VDISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VDISK_API __attribute__((visibility("default")))
+
+/* ---- errors ---- */
+
+struct vdisk_error {
+	int code;		/* errno value, 0 if none */
+	char msg[508];		/* one sentence, no newline */
+};
+
+/* ---- disks ---- */
+
+struct vdisk;
+
+enum vdisk_open_flags {
+	VDISK_OPEN_WRITE = 1 << 0,
+	/* take no locks and respect none; only without WRITE (--force-share) */
+	VDISK_OPEN_SHARE = 1 << 1,
+	/* bypass the host's page cache (O_DIRECT) */
+	VDISK_OPEN_DIRECT = 1 << 2,
+	/* leave the backing disk closed: its holes read as zeroes */
+	VDISK_OPEN_NO_BACKING = 1 << 3,
+	/* open an image even if it is marked or found inconsistent, for check */
+	VDISK_OPEN_CHECK = 1 << 4,
+	/* flushes do nothing: for throw-away disks */
+	VDISK_OPEN_UNSAFE = 1 << 5,
+};
+
+/*
+ * Which other files an image may name (backing files, data files).  Names that
+ * look like a protocol ("json:", "nbd:", "http://") are always refused.
+ */
+enum vdisk_refs {
+	VDISK_REFS_DEFAULT,	/* below the image's directory, or absolute paths
+				 * of regular files and block devices */
+	VDISK_REFS_NONE,
+	VDISK_REFS_DIR,		/* below the image's directory only */
+	VDISK_REFS_ANY,		/* any path, ".." too */
+};
+
+struct vdisk_open_opts {
+	size_t size;		/* sizeof(struct vdisk_open_opts) */
+	uint32_t flags;		/* enum vdisk_open_flags */
+	enum vdisk_refs refs;
+	const char *format;	/* NULL: probe */
+	uint32_t block_size;	/* logical block, 512 or 4096; 0: what the source says */
+};
+
+/*
+ * Open the disk that @locator names.  The locator may have @SNAPSHOT (opened
+ * read-only) and #PART, but no :/path (see vdisk_locator_parse()).
+ * Errors: -ENOENT, -EACCES; -EBUSY when another program has it open (the
+ * message says who, where it can be known); -EINVAL for a damaged image;
+ * -ENOTSUP for a feature that is not supported, by name.
+ */
+VDISK_API int vdisk_open(struct vdisk **out, const char *locator,
+			 const struct vdisk_open_opts *opts, struct vdisk_error *err);
+
+/*
+ * Open a format on a disk that is already open.  Takes its own reference to
+ * @below.  @opts->format must be set, there is no probing.
+ */
+VDISK_API int vdisk_open_on(struct vdisk **out, struct vdisk *below,
+			    const struct vdisk_open_opts *opts, struct vdisk_error *err);
+
+/* A disk that is bytes [offset, offset + length) of @below (own reference). */
+VDISK_API int vdisk_open_window(struct vdisk **out, struct vdisk *below,
+				uint64_t offset, uint64_t length, struct vdisk_error *err);
+
+/*
+ * A disk of @length bytes of memory, all zero, not shared with anyone.
+ */
+VDISK_API int vdisk_open_memory(struct vdisk **out, uint64_t length, struct vdisk_error *err);
+
+/* A disk on an open file descriptor of a file or block device.  Takes the
+ * descriptor on success only. */
+VDISK_API int vdisk_open_fd(struct vdisk **out, int fd, const char *name,
+			    const struct vdisk_open_opts *opts, struct vdisk_error *err);
+
+/*
+ * A writable, throw-away layer over @base (own reference): reads see @base until
+ * they are overwritten; @base is never written.  The layer lives in an unlinked
+ * file in @dir (NULL: $TMPDIR or /var/tmp).
+ */
+VDISK_API int vdisk_open_overlay(struct vdisk **out, struct vdisk *base,
+				 const char *dir, struct vdisk_error *err);
+
+VDISK_API struct vdisk *vdisk_ref(struct vdisk *disk);
+
+/*
+ * Drop a reference.  The last one writes out what is dirty, and closes; its
+ * result tells whether that succeeded (the disk is gone either way).
+ */
+VDISK_API int vdisk_close(struct vdisk *disk, struct vdisk_error *err);
+
+VDISK_API uint64_t vdisk_size(const struct vdisk *disk);
+VDISK_API bool vdisk_writable(const struct vdisk *disk);
+/* The locator or description under which it was opened; lives as long as it. */
+VDISK_API const char *vdisk_name(const struct vdisk *disk);
+/* "file", "raw", "qcow2", "window", ... */
+VDISK_API const char *vdisk_format(const struct vdisk *disk);
+/* The disk whose bytes fill the holes; NULL if none (borrowed). */
+VDISK_API struct vdisk *vdisk_backing(const struct vdisk *disk);
+/* The disk that a format or window maps to; NULL for a source (borrowed). */
+VDISK_API struct vdisk *vdisk_below(const struct vdisk *disk);
+/*
+ * The file descriptor of a source, -1 for anything else.  For fstat() and the
+ * like; borrowed.
+ */
+VDISK_API int vdisk_fd(const struct vdisk *disk);
+
+struct vdisk_limits {
+	uint32_t block_size;	/* logical block: 512 or 4096 */
+	uint32_t physical_size;	/* best alignment of writes, >= block_size */
+	uint64_t unit;		/* allocation unit (cluster), 0 if none */
+	bool can_discard;	/* discard frees space somewhere */
+	bool zero_discard;	/* a discarded whole unit reads as zeroes */
+};
+VDISK_API void vdisk_get_limits(const struct vdisk *disk, struct vdisk_limits *out);
+
+/* ---- data, synchronous ---- */
+
+/* All or nothing reported: 0 or -errno.  A range past the end is -EINVAL. */
+VDISK_API int vdisk_read(struct vdisk *disk, void *buf, size_t len, uint64_t off);
+VDISK_API int vdisk_write(struct vdisk *disk, const void *buf, size_t len, uint64_t off);
+
+enum vdisk_req_flags {
+	VDISK_REQ_FUA = 1 << 0,		/* durable before it completes */
+	VDISK_REQ_UNMAP = 1 << 1,	/* ZERO: may give the space back */
+	VDISK_REQ_COMPRESS = 1 << 2,	/* WRITE: store compressed; whole units only */
+};
+
+/* Make [off, off+len) read as zeroes.  @flags: VDISK_REQ_UNMAP, VDISK_REQ_FUA. */
+VDISK_API int vdisk_zero(struct vdisk *disk, uint64_t off, uint64_t len, unsigned flags);
+/* Advise that the bytes are no longer needed.  Whole units are given back and
+ * read as zeroes afterwards where vdisk_limits.zero_discard says so. */
+VDISK_API int vdisk_discard(struct vdisk *disk, uint64_t off, uint64_t len);
+/* After success, everything that completed before survives a crash. */
+VDISK_API int vdisk_flush(struct vdisk *disk);
+
+/* ---- where the bytes are ---- */
+
+enum vdisk_extent_kind {
+	VDISK_DATA,	/* stored as it is */
+	VDISK_ZERO,	/* known to be zero, and allocated or marked so */
+	VDISK_HOLE,	/* nothing stored in any layer: reads as zeroes */
+	VDISK_CODED,	/* stored compressed */
+};
+
+struct vdisk_extent {
+	uint64_t offset;	/* as asked */
+	uint64_t length;	/* > 0: how far the answer holds */
+	enum vdisk_extent_kind kind;
+	unsigned depth;		/* 0: in this disk's own layer, 1: in its backing, ... */
+	/*
+	 * DATA: the source that holds the bytes, and where (borrowed); NULL if
+	 * they are not in one plain run.  CODED: where the coded bytes start.
+	 */
+	struct vdisk *source;
+	uint64_t source_offset;
+};
+
+/*
+ * Describe the disk from @off, for at most @len bytes: one answer, followed
+ * down to the source through every layer.
+ */
+VDISK_API int vdisk_map(struct vdisk *disk, uint64_t off, uint64_t len,
+			struct vdisk_extent *out);
+/* The same, of this disk's own layer only: HOLE means "ask the backing". */
+VDISK_API int vdisk_map_own(struct vdisk *disk, uint64_t off, uint64_t len,
+			    struct vdisk_extent *out);
+
+/* ---- queues ---- */
+
+enum vdisk_op {
+	VDISK_OP_READ,
+	VDISK_OP_WRITE,
+	VDISK_OP_FLUSH,
+	VDISK_OP_ZERO,
+	VDISK_OP_DISCARD,
+};
+
+/*
+ * One request.  The caller's memory, with its buffers, from submission until
+ * it comes back from vdisk_queue_reap(); each comes back exactly once.
+ */
+struct vdisk_request {
+	struct vdisk *disk;	/* borrowed */
+	uint8_t op;		/* enum vdisk_op */
+	uint8_t flags;		/* enum vdisk_req_flags */
+	uint32_t iovcnt;
+	const struct iovec *iov; /* READ, WRITE: sums up to length */
+	uint64_t offset;
+	uint64_t length;
+	void *user;		/* the caller's */
+	int result;		/* out: 0 or -errno */
+	struct vdisk_request *next; /* the queue's while it has the request */
+	uint64_t reserved[32];	/* the queue's */
+};
+
+struct vdisk_queue;
+
+enum vdisk_queue_backend {
+	VDISK_QUEUE_AUTO,	/* io_uring, else threads; $VDISK_QUEUE decides */
+	VDISK_QUEUE_URING,
+	VDISK_QUEUE_THREADS,
+};
+
+struct vdisk_queue_opts {
+	size_t size;		/* sizeof(struct vdisk_queue_opts) */
+	uint32_t depth;		/* expected requests in flight, 0: 128; not a limit */
+	enum vdisk_queue_backend backend;
+};
+
+/*
+ * A thread's own submission and completion queue.  Only the thread that uses
+ * it may call these; several disks may share a queue.
+ */
+VDISK_API int vdisk_queue_new(struct vdisk_queue **out, const struct vdisk_queue_opts *opts,
+			      struct vdisk_error *err);
+/* Waits for what is in flight, dropping the results. */
+VDISK_API void vdisk_queue_free(struct vdisk_queue *queue);
+
+/*
+ * Start requests.  Never fails and never blocks on I/O: what is wrong with a
+ * request comes back as its result.  What the page cache holds is served at
+ * once; the rest is started when the batch ends (one system call).
+ */
+VDISK_API void vdisk_queue_submit(struct vdisk_queue *queue,
+				  struct vdisk_request *const *reqs, unsigned n);
+
+/*
+ * Fetch finished requests, at most @max.  Waits up to @timeout_ms (-1: for
+ * ever, 0: not at all) until there is at least one.  Returns how many; 0 when
+ * the time is up or nothing is in flight; -EINTR.
+ */
+VDISK_API int vdisk_queue_reap(struct vdisk_queue *queue, struct vdisk_request **done,
+			       unsigned max, int timeout_ms);
+
+/*
+ * A descriptor that is readable when vdisk_queue_reap() may have something;
+ * borrowed.  Reap until it returns 0 before polling again.
+ */
+VDISK_API int vdisk_queue_fd(const struct vdisk_queue *queue);
+/* "io_uring" or "threads" */
+VDISK_API const char *vdisk_queue_name(const struct vdisk_queue *queue);
+
+/* ---- locators ---- */
+
+struct vdisk_locator {
+	char *source;	/* path or URI; owned */
+	char *snapshot;	/* owned or NULL */
+	char *part;	/* "p1", "label=root", "uuid=...", "vg/lv"; owned or NULL */
+	char *path;	/* "/etc/fstab"; owned or NULL */
+};
+
+/*
+ * Split a locator.  A file that exists under the whole name wins over any
+ * splitting; "file:" with percent-escapes names any file.
+ */
+VDISK_API int vdisk_locator_parse(struct vdisk_locator *out, const char *text,
+				  struct vdisk_error *err);
+VDISK_API void vdisk_locator_clear(struct vdisk_locator *loc);
+/* The pieces without the path put together again, escaped; the caller frees. */
+VDISK_API char *vdisk_locator_format(const struct vdisk_locator *loc);
+
+/* ---- images ---- */
+
+struct vdisk_option {		/* one K=V of "-o" */
+	const char *key;
+	const char *value;
+};
+
+struct vdisk_create_opts {
+	size_t size;		/* sizeof(struct vdisk_create_opts) */
+	const char *format;	/* NULL: raw */
+	const char *backing;	/* as it shall stand in the image; NULL: none */
+	const char *backing_format; /* required with a backing file */
+	const struct vdisk_option *options;
+	unsigned n_options;
+	bool overwrite;		/* replace what exists */
+	enum vdisk_refs refs;
+};
+
+/* Make an image file of @length bytes (UINT64_MAX: as large as its backing). */
+VDISK_API int vdisk_create(const char *path, uint64_t length,
+			   const struct vdisk_create_opts *opts, struct vdisk_error *err);
+
+/* Change the size.  Growing reads as zeroes; shrinking drops what is beyond. */
+VDISK_API int vdisk_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
+
+struct vdisk_check_result {
+	uint64_t corruptions;
+	uint64_t leaks;		/* clusters */
+	uint64_t corruptions_fixed;
+	uint64_t leaks_fixed;
+	uint64_t errors;	/* could not be checked */
+	uint64_t total_clusters, allocated_clusters, compressed_clusters;
+	uint64_t fragmented_clusters;
+	uint64_t image_end;	/* first byte after the last one in use */
+};
+enum vdisk_check_flags {
+	VDISK_CHECK_REPAIR_LEAKS = 1 << 0,
+	VDISK_CHECK_REPAIR = 1 << 1,	/* everything, leaks too */
+};
+/* @report (may be NULL) gets a sentence for each finding. */
+VDISK_API int vdisk_check(struct vdisk *disk, unsigned flags,
+			  struct vdisk_check_result *out,
+			  void (*report)(void *arg, const char *finding), void *arg,
+			  struct vdisk_error *err);
+
+struct vdisk_snapshot {
+	char id[64];
+	char name[256];
+	uint64_t disk_size;
+	uint64_t vm_state_size;
+	uint64_t vm_clock_ns;
+	int64_t date_sec;
+	uint32_t date_nsec;
+};
+/* @out: an array to free(); its length is returned. */
+VDISK_API int vdisk_snapshot_list(struct vdisk *disk, struct vdisk_snapshot **out,
+				  struct vdisk_error *err);
+VDISK_API int vdisk_snapshot_create(struct vdisk *disk, const char *name, struct vdisk_error *err);
+/* @name is a name or an id; a name wins.  The disk goes back to that state. */
+VDISK_API int vdisk_snapshot_apply(struct vdisk *disk, const char *name, struct vdisk_error *err);
+VDISK_API int vdisk_snapshot_delete(struct vdisk *disk, const char *name, struct vdisk_error *err);
+
+/* Change the name of the backing file in the image; moves no data.  NULL: none. */
+VDISK_API int vdisk_set_backing(struct vdisk *disk, const char *backing,
+				const char *backing_format, struct vdisk_error *err);
+
+/* Change "-o" options of an existing image. */
+VDISK_API int vdisk_amend(struct vdisk *disk, const struct vdisk_option *options,
+			  unsigned n, struct vdisk_error *err);
+
+/* What is known about an image, piece by piece, for people and for JSON. */
+enum vdisk_info_type { VDISK_INFO_STRING, VDISK_INFO_UINT, VDISK_INFO_BOOL };
+struct vdisk_info_item {
+	const char *key;	/* stable, lower-case-with-dashes */
+	enum vdisk_info_type type;
+	const char *string;
+	uint64_t uint;		/* also for BOOL */
+};
+/* Format-specific facts of this layer; stops when @each returns non-zero. */
+VDISK_API int vdisk_info(struct vdisk *disk,
+			 int (*each)(void *arg, const struct vdisk_info_item *item), void *arg);
+/* The backing file as it stands in the image, and its format ("" if none stated). */
+VDISK_API const char *vdisk_backing_name(const struct vdisk *disk);
+VDISK_API const char *vdisk_backing_format(const struct vdisk *disk);
+
+/* The n-th known image format's name, NULL after the last. */
+VDISK_API const char *vdisk_format_name(unsigned n);
+/* "key\tvalues\tmeaning" for the n-th "-o" option of a format, or NULL. */
+VDISK_API const char *vdisk_format_option(const char *format, unsigned n);
+
+/*
+ * How large a file would be that holds @disk in format @format: @required for
+ * what is there, @full when everything gets written.
+ */
+VDISK_API int vdisk_measure(struct vdisk *disk, uint64_t length, const char *format,
+			    const struct vdisk_option *options, unsigned n,
+			    uint64_t *required, uint64_t *full, struct vdisk_error *err);
+
+/* ---- partitions ---- */
+
+struct vdisk_part {
+	unsigned number;	/* 1..; MBR logical partitions from 5 */
+	uint64_t offset;	/* bytes */
+	uint64_t length;
+	char type[40];		/* GPT: GUID in lower case; MBR: "0x83" */
+	char type_name[64];	/* "Linux filesystem", or "" */
+	char name[112];		/* GPT, UTF-8 */
+	char uuid[40];		/* GPT: GUID; MBR: "1234abcd-01" */
+	uint64_t attrs;		/* GPT attributes; MBR: 0x80 if active */
+	bool extended;		/* MBR: a container of logical partitions */
+};
+
+struct vdisk_parts {
+	const char *scheme;	/* "gpt", "dos", or "" where there is no table */
+	char id[40];		/* disk GUID, or MBR signature "1234abcd" */
+	uint32_t sector_size;	/* of the table: 512 or 4096 */
+	bool primary_ok;	/* GPT */
+	bool backup_ok;		/* GPT */
+	bool backup_misplaced;	/* GPT: valid, but not in the last sector */
+	bool hybrid;		/* GPT with real MBR entries */
+	uint64_t first_usable;	/* bytes; GPT */
+	uint64_t last_usable;	/* bytes; GPT, one past the end */
+	unsigned count;
+	struct vdisk_part part[];
+};
+
+/* @out: to free().  No table at all is success with scheme "". */
+VDISK_API int vdisk_parts_read(struct vdisk_parts **out, struct vdisk *disk,
+			       struct vdisk_error *err);
+/* Open the partition that the PART of a locator names, on an open disk. */
+VDISK_API int vdisk_open_part(struct vdisk **out, struct vdisk *disk, const char *part,
+			      struct vdisk_error *err);
+
+/* What a volume holds, by its signatures (libblkid). */
+struct vdisk_probe {
+	char type[32];		/* "ext4", "swap", "LVM2_member", ...; "" unknown */
+	char usage[16];		/* "filesystem", "raid", "crypto", "other" */
+	char label[256];
+	char uuid[64];
+	char version[32];
+	uint32_t block_size;
+};
+VDISK_API int vdisk_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err);
+
+/* ---- file systems ---- */
+
+struct vdisk_fs;
+struct vdisk_file;
+
+enum vdisk_fs_flags {
+	VDISK_FS_WRITE = 1 << 0,
+};
+
+struct vdisk_stat {
+	uint64_t ino;
+	uint64_t size;
+	uint64_t allocated;	/* bytes on the medium */
+	uint32_t mode;		/* type and permissions, as in stat(2) */
+	uint32_t uid, gid;
+	uint32_t nlink;
+	uint32_t rdev_major, rdev_minor;
+	struct timespec atime, mtime, ctime, crtime;
+};
+
+/*
+ * Open the file system on @disk (own reference).  A journal that needs replay
+ * is replayed: into the disk when it is open for writing, else into a
+ * throw-away overlay; never read stale.
+ */
+VDISK_API int vdisk_fs_open(struct vdisk_fs **out, struct vdisk *disk, unsigned flags,
+			    struct vdisk_error *err);
+VDISK_API int vdisk_fs_close(struct vdisk_fs *fs, struct vdisk_error *err);
+VDISK_API int vdisk_fs_sync(struct vdisk_fs *fs, struct vdisk_error *err);
+/* "ext4", ... */
+VDISK_API const char *vdisk_fs_type(const struct vdisk_fs *fs);
+
+struct vdisk_fs_usage {
+	uint64_t block_size;
+	uint64_t total, free, available; /* bytes */
+	uint64_t inodes, inodes_free;
+};
+VDISK_API int vdisk_fs_usage(struct vdisk_fs *fs, struct vdisk_fs_usage *out,
+			     struct vdisk_error *err);
+
+/*
+ * Paths are absolute; symbolic links are followed inside the file system as if
+ * it were the root, never out of it.  @nofollow: not the last component.
+ */
+VDISK_API int vdisk_fs_stat(struct vdisk_fs *fs, const char *path, bool nofollow,
+			    struct vdisk_stat *out, struct vdisk_error *err);
+/* Each entry but "." and "..", in directory order; stops when @each returns non-zero
+ * (which is then returned). */
+VDISK_API int vdisk_fs_list(struct vdisk_fs *fs, const char *path,
+			    int (*each)(void *arg, const char *name, const struct vdisk_stat *st),
+			    void *arg, struct vdisk_error *err);
+/* NUL-terminated; -ENAMETOOLONG if it does not fit. */
+VDISK_API int vdisk_fs_readlink(struct vdisk_fs *fs, const char *path, char *buf, size_t size,
+				struct vdisk_error *err);
+/* A whole file, at most @max bytes (-EFBIG), with a NUL behind it; free() it. */
+VDISK_API int vdisk_fs_load(struct vdisk_fs *fs, const char *path, size_t max,
+			    void **data, size_t *len, struct vdisk_error *err);
+
+enum vdisk_file_flags {
+	VDISK_FILE_WRITE = 1 << 0,
+	VDISK_FILE_CREATE = 1 << 1,
+	VDISK_FILE_EXCL = 1 << 2,
+	VDISK_FILE_TRUNC = 1 << 3,
+};
+VDISK_API int vdisk_file_open(struct vdisk_file **out, struct vdisk_fs *fs, const char *path,
+			      unsigned flags, uint32_t mode, struct vdisk_error *err);
+/* Bytes moved (less only at the end of the file), or -errno. */
+VDISK_API ssize_t vdisk_file_read(struct vdisk_file *f, void *buf, size_t len, uint64_t off,
+				  struct vdisk_error *err);
+VDISK_API ssize_t vdisk_file_write(struct vdisk_file *f, const void *buf, size_t len, uint64_t off,
+				   struct vdisk_error *err);
+VDISK_API int vdisk_file_truncate(struct vdisk_file *f, uint64_t size, struct vdisk_error *err);
+/* The next run of data at or after @off; length 0 at the end. */
+VDISK_API int vdisk_file_next_data(struct vdisk_file *f, uint64_t off, uint64_t *start,
+				   uint64_t *length, struct vdisk_error *err);
+VDISK_API int vdisk_file_close(struct vdisk_file *f, struct vdisk_error *err);
+
+VDISK_API int vdisk_fs_mkdir(struct vdisk_fs *fs, const char *path, uint32_t mode,
+			     struct vdisk_error *err);
+/* Files, links and empty directories. */
+VDISK_API int vdisk_fs_remove(struct vdisk_fs *fs, const char *path, struct vdisk_error *err);
+VDISK_API int vdisk_fs_rename(struct vdisk_fs *fs, const char *from, const char *to,
+			      struct vdisk_error *err);
+VDISK_API int vdisk_fs_link(struct vdisk_fs *fs, const char *existing, const char *path,
+			    struct vdisk_error *err);
+VDISK_API int vdisk_fs_symlink(struct vdisk_fs *fs, const char *target, const char *path,
+			       struct vdisk_error *err);
+VDISK_API int vdisk_fs_mknod(struct vdisk_fs *fs, const char *path, uint32_t mode,
+			     uint32_t rdev_major, uint32_t rdev_minor, struct vdisk_error *err);
+VDISK_API int vdisk_fs_chmod(struct vdisk_fs *fs, const char *path, uint32_t mode,
+			     struct vdisk_error *err);
+VDISK_API int vdisk_fs_chown(struct vdisk_fs *fs, const char *path, uint32_t uid, uint32_t gid,
+			     bool nofollow, struct vdisk_error *err);
+VDISK_API int vdisk_fs_utimes(struct vdisk_fs *fs, const char *path, struct timespec atime,
+			      struct timespec mtime, bool nofollow, struct vdisk_error *err);
+/* xattrs of the path itself (never following a last link); names as in xattr(7).
+ * get: bytes, or -ERANGE; list: names each with its NUL, as listxattr(2). */
+VDISK_API ssize_t vdisk_fs_getxattr(struct vdisk_fs *fs, const char *path, const char *name,
+				    void *buf, size_t size, struct vdisk_error *err);
+VDISK_API ssize_t vdisk_fs_listxattr(struct vdisk_fs *fs, const char *path, char *buf, size_t size,
+				     struct vdisk_error *err);
+VDISK_API int vdisk_fs_setxattr(struct vdisk_fs *fs, const char *path, const char *name,
+				const void *value, size_t size, struct vdisk_error *err);
+VDISK_API int vdisk_fs_removexattr(struct vdisk_fs *fs, const char *path, const char *name,
+				   struct vdisk_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
