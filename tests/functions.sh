@@ -68,3 +68,7 @@ expect() {
 like_output() { grep -qE -- "$1" <<< "$output" || fail "no '$1' in: $output"; }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# in_machine [OPTION]... -- COMMAND...: run it as root in the throw-away machine
+# (tests/system/rig has the options), with this environment; its status is ours
+in_machine() { "$TOP/tests/system/rig" "$@"; }
