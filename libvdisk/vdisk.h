@@ -548,6 +548,52 @@ VDISK_API int vdisk_fs_setxattr(struct vdisk_fs *fs, const char *path, const cha
 VDISK_API int vdisk_fs_removexattr(struct vdisk_fs *fs, const char *path, const char *name,
 				   struct vdisk_error *err);
 
+/* ---- booting: what a disk says it boots ---- */
+
+struct vdisk_boot_opts {
+	size_t size;		/* sizeof(struct vdisk_boot_opts) */
+	const char *entry;	/* which: its number, title or id, "a>b" in a submenu;
+				 * NULL: the configuration's default */
+	const char *append;	/* put at the end of the command line; may be NULL */
+	bool no_files;		/* leave kernel_fd and initrd_fd at -1 */
+};
+
+struct vdisk_boot {
+	int kernel_fd;		/* sealed memfd, owned; -1: none */
+	int initrd_fd;		/* sealed memfd, owned, all initrds put together; -1: none */
+	uint64_t kernel_size;	/* bytes; of the file in the guest */
+	uint64_t initrd_size;
+	char cmdline[2048];	/* printable, without the boot loader's own words */
+	char title[256];	/* of the entry, submenus before it: "a>b" */
+	char id[256];		/* of the entry; "" if it has none */
+	char kernel[512];	/* path in its file system */
+	char initrd[512];	/* the first one's path; "" if none */
+	char source[512];	/* what it was found in: "#p1:/boot/grub/grub.cfg", or, with
+				 * no usable configuration, "no boot configuration: newest
+				 * kernel" and why */
+};
+
+/*
+ * Find out what @disk boots: the GRUB 2 configuration or Boot Loader
+ * Specification entries in its file systems, else the newest kernel there is.
+ * Everything is read in a child process without privileges, which gets nothing
+ * but @disk; the disk is only read.  @out: vdisk_boot_clear() it.
+ * Errors: -ENOENT for no kernel or no such entry, -EFBIG for a file or a
+ * command line beyond the limits (kernel 256 MiB, initrd 1 GiB), -EINVAL for a
+ * damaged file system, -ETIMEDOUT.
+ */
+VDISK_API int vdisk_boot_find(struct vdisk_boot *out, struct vdisk *disk,
+			      const struct vdisk_boot_opts *opts, struct vdisk_error *err);
+/*
+ * Every entry, in the order of the menu, without files; @out: an array to
+ * free(), whose length is returned.  @chosen (may be NULL): the index of the
+ * default entry, -1 if none.
+ */
+VDISK_API int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *chosen,
+			      struct vdisk_error *err);
+/* Close the descriptors. */
+VDISK_API void vdisk_boot_clear(struct vdisk_boot *boot);
+
 #ifdef __cplusplus
 }
 #endif
