@@ -298,6 +298,9 @@ VDISK_API void vdisk_locator_clear(struct vdisk_locator *loc);
 /* The pieces without the path put together again, escaped; the caller frees. */
 VDISK_API char *vdisk_locator_format(const struct vdisk_locator *loc);
 
+/* A number of bytes as people write it: K, M, G, T, P, E are binary.  -EINVAL. */
+VDISK_API int vdisk_parse_size(const char *text, uint64_t *out);
+
 /* ---- images ---- */
 
 struct vdisk_option {		/* one K=V of "-o" */
