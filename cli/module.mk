@@ -1,3 +1,5 @@
 PROGS += vdisk
-vdisk_SRCS := cli/main.c
+vdisk_SRCS := \
+ cli/main.c \
+ cli/common.c
 vdisk_PKGS := jansson smartcols

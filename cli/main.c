@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* main.c - vdisk: the table of commands */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+
+static const struct cli_command commands[] = {
+	{ NULL, NULL, "Images" },
+
+	{ NULL, NULL, "Partitions and volumes" },
+
+	{ NULL, NULL, "Files" },
+
+	{ NULL, NULL, "This host" },
+
+	{ NULL, NULL, "Serving and running" },
+};
+
+static void print_help(FILE *out)
+{
+	fputs("Usage: vdisk COMMAND [OPTION...] [ARGUMENT...]\n"
+	      "Look into, change, check, convert, export and boot any guest disk.\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct cli_command *c = &commands[i];
+
+		if (c->name)
+			fprintf(out, "  %-10s %s\n", c->name, c->help);
+		else
+			fprintf(out, "\n%s\n", c->help);
+	}
+	fputs("\nA disk is SOURCE[@SNAPSHOT][#PART], and a file in it DISK:/path.\n"
+	      "'vdisk COMMAND --help' tells more; see also vdisk(1).\n", out);
+}
+
+static const struct cli_command *find_command(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (commands[i].name && !strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+/* Data that did not reach stdout is a failure, not a detail. */
+static int flush_output(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	cli_error("standard output: %m");
+	return status == CLI_OK ? CLI_FAILED : status;
+}
+
+int main(int argc, char **argv)
+{
+	const struct cli_command *command;
+
+	signal(SIGPIPE, SIG_DFL);
+	if (argc < 2) {
+		print_help(stderr);
+		return CLI_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		print_help(stdout);
+		return flush_output(CLI_OK);
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		puts("vdisk " VDISK_VERSION);
+		return flush_output(CLI_OK);
+	}
+	command = find_command(argv[1]);
+	if (!command) {
+		cli_error("there is no command '%s'; 'vdisk --help' lists them", argv[1]);
+		return CLI_USAGE;
+	}
+	return flush_output(command->run(argc - 1, argv + 1));
+}
