@@ -9,4 +9,10 @@ LIB_SRCS += \
  libvdisk/core/control.c \
  libvdisk/core/window.c \
  libvdisk/source/file.c \
- libvdisk/source/memory.c
+ libvdisk/source/memory.c \
+ libvdisk/part/parts.c \
+ libvdisk/part/mbr.c \
+ libvdisk/part/gpt.c \
+ libvdisk/part/types.c \
+ libvdisk/part/edit.c \
+ libvdisk/fs/probe.c

@@ -423,21 +423,55 @@ struct vdisk_parts {
 	bool hybrid;		/* GPT with real MBR entries */
 	uint64_t first_usable;	/* bytes; GPT */
 	uint64_t last_usable;	/* bytes; GPT, one past the end */
+	char problem[160];	/* the first thing found wrong, or "" */
 	unsigned count;
 	struct vdisk_part part[];
 };
 
-/* @out: to free().  No table at all is success with scheme "". */
+/*
+ * @out: to free().  No table at all is success with scheme "", and a damaged
+ * one is success with a problem (both copies of a GPT: and without partitions).
+ * Bounds of partitions do not overflow, but may lie past the end of the disk.
+ */
 VDISK_API int vdisk_parts_read(struct vdisk_parts **out, struct vdisk *disk,
 			       struct vdisk_error *err);
 /* Open the partition that the PART of a locator names, on an open disk. */
 VDISK_API int vdisk_open_part(struct vdisk **out, struct vdisk *disk, const char *part,
 			      struct vdisk_error *err);
 
+/*
+ * What a person calls a type ("linux", "swap", "esp", "lvm", "83", a GUID) as
+ * tables of @scheme have it in vdisk_part.type.
+ */
+VDISK_API int vdisk_part_type(char out[40], const char *scheme, const char *text,
+			      struct vdisk_error *err);
+
+/*
+ * Write an empty table.  @scheme: "gpt" or "dos" ("mbr").  What the disk held is
+ * lost, so ask first.
+ */
+VDISK_API int vdisk_parts_init(struct vdisk *disk, const char *scheme, struct vdisk_error *err);
+
+struct vdisk_part_add_opts {
+	size_t size;		/* sizeof(struct vdisk_part_add_opts) */
+	uint64_t start;		/* bytes, rounded up to 1 MiB; 0: the first place that fits */
+	uint64_t length;	/* bytes, rounded up to sectors; 0: as much as is free there */
+	const char *type;	/* as for vdisk_part_type(); NULL: Linux */
+	const char *name;	/* GPT; NULL: none */
+};
+/*
+ * Add a partition and return its number.  In an MBR whose four entries
+ * hold an extended partition, further ones become logical.
+ * Errors: -ENOENT no table, -ENOSPC no room.
+ */
+VDISK_API int vdisk_parts_add(struct vdisk *disk, const struct vdisk_part_add_opts *opts,
+			      struct vdisk_error *err);
+
 /* What a volume holds, by its signatures (libblkid). */
 struct vdisk_probe {
 	char type[32];		/* "ext4", "swap", "LVM2_member", ...; "" unknown */
-	char usage[16];		/* "filesystem", "raid", "crypto", "other" */
+	char usage[16];		/* "filesystem", "raid", "crypto", "other"; "ambivalent"
+				 * where several signatures contradict each other */
 	char label[256];
 	char uuid[64];
 	char version[32];
