@@ -8,8 +8,8 @@ LIB_SRCS += \
  libvdisk/core/lock.c \
  libvdisk/core/control.c \
  libvdisk/core/window.c \
+ libvdisk/core/overlay.c \
  libvdisk/source/file.c \
- libvdisk/source/memory.c \
  libvdisk/part/parts.c \
  libvdisk/part/mbr.c \
  libvdisk/part/gpt.c \

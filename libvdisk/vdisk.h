@@ -229,7 +229,7 @@ struct vdisk_request {
 	void *user;		/* the caller's */
 	int result;		/* out: 0 or -errno */
 	struct vdisk_request *next; /* the queue's while it has the request */
-	uint64_t reserved[32];	/* the queue's */
+	uint64_t reserved[56];	/* the queue's */
 };
 
 struct vdisk_queue;
@@ -273,7 +273,8 @@ VDISK_API int vdisk_queue_reap(struct vdisk_queue *queue, struct vdisk_request *
 
 /*
  * A descriptor that is readable when vdisk_queue_reap() may have something;
- * borrowed.  Reap until it returns 0 before polling again.
+ * borrowed.  What is served at once needs no wake-up: after submitting, reap
+ * until it returns 0 before polling.
  */
 VDISK_API int vdisk_queue_fd(const struct vdisk_queue *queue);
 /* "io_uring" or "threads" */

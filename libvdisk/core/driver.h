@@ -180,6 +180,8 @@ struct vd_driver {
 	 * is ever dirty.
 	 */
 	int (*flush)(struct vdisk *disk, bool nowait);
+	/* How VDISK_REQ_COMPRESS writes are to be encoded.  NULL: they cannot be. */
+	const struct vd_codec *(*codec)(struct vdisk *disk, int *level);
 
 	/* ---- sources; only blocking calls, any thread ---- */
 
@@ -258,7 +260,7 @@ struct vdisk {
 	_Atomic unsigned users;		/* references */
 	pthread_mutex_t ctl_lock;	/* one control operation at a time */
 	pthread_mutex_t alloc_lock;	/* see ->map; may be held across metadata I/O */
-	pthread_mutex_t flight_lock;	/* guards flights, drain; short */
+	pthread_mutex_t flight_lock;	/* guards flights; short */
 	pthread_cond_t flight_cond;	/* a flight ended, a drain ended, a request left */
 	struct vd_flight *flights;	/* allocations between map and commit */
 	_Atomic unsigned n_flights;
@@ -267,6 +269,9 @@ struct vdisk {
 	_Atomic unsigned draining;
 	struct vd_decoded *decoded;	/* owned: recently decoded units, or NULL */
 };
+
+/* A new disk of @size bytes with one reference, to be opened by @drv; NULL: no memory. */
+struct vdisk *vd_disk_new(const struct vd_driver *drv, const char *name, uint64_t size);
 
 /* ---- what the core does for drivers ---- */
 
@@ -285,6 +290,8 @@ int vd_flush(struct vdisk *disk) MUST_CHECK;
 /* Punch a hole where possible; errors do not matter to the caller's promise. */
 void vd_discard_hint(struct vdisk *disk, uint64_t off, uint64_t len);
 int vd_zero_range(struct vdisk *disk, uint64_t off, uint64_t len) MUST_CHECK;
+/* Zeroes that take up space. */
+int vd_write_zeroes(struct vdisk *disk, uint64_t off, uint64_t len) MUST_CHECK;
 /* Set the length of the source (files; -EOPNOTSUPP for devices that are too small). */
 int vd_truncate(struct vdisk *disk, uint64_t size) MUST_CHECK;
 
@@ -305,12 +312,19 @@ bool vd_grace_over(struct vdisk *disk, unsigned when);
 
 /* Find an option's value in a list, NULL if it is not there (the last one counts). */
 const char *vd_option(const struct vdisk_option *o, unsigned n, const char *key);
-/* Sizes with K, M, G, T (binary); booleans on/off/true/false/yes/no.  -EINVAL. */
-int vd_parse_size(const char *text, uint64_t *out);
+/* Booleans on/off/true/false/yes/no; sizes: vdisk_parse_size().  -EINVAL. */
 int vd_parse_bool(const char *text, bool *out);
 /* -EINVAL and a sentence if an option is not in @drv's table. */
 int vd_check_options(const struct vd_driver *drv, const struct vdisk_option *o, unsigned n,
 		     struct vdisk_error *err);
+
+/*
+ * VDISK_REQ_COMPRESS in two steps, for callers that encode on several threads
+ * and store in order.  @plain is one unit, zero-padded at the end of the disk.
+ * Returns the length in @coded (room for d->unit bytes), or -ENOSPC: store plain.
+ */
+ssize_t vd_encode_unit(struct vdisk *disk, const void *plain, void *coded);
+int vd_write_coded(struct vdisk *disk, uint64_t unit_off, const void *coded, uint32_t coded_len);
 
 /* ---- the worker pool ---- */
 

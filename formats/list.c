@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "core/driver.h"
+
+const struct vd_driver *const vd_formats[] = {
+	&vd_raw,
+	NULL,
+};
