@@ -7,6 +7,8 @@ LIB_SRCS += \
  libvdisk/core/locator.c \
  libvdisk/core/lock.c \
  libvdisk/core/control.c \
+ libvdisk/core/copy.c \
+ libvdisk/core/measure.c \
  libvdisk/core/window.c \
  libvdisk/core/overlay.c \
  libvdisk/source/file.c \

@@ -393,12 +393,75 @@ VDISK_API const char *vdisk_format_name(unsigned n);
 VDISK_API const char *vdisk_format_option(const char *format, unsigned n);
 
 /*
- * How large a file would be that holds @disk in format @format: @required for
+ * How large a file would be that holds @length bytes of @disk (NULL: an empty
+ * one) in format @format: @required for
  * what is there, @full when everything gets written.
  */
 VDISK_API int vdisk_measure(struct vdisk *disk, uint64_t length, const char *format,
 			    const struct vdisk_option *options, unsigned n,
 			    uint64_t *required, uint64_t *full, struct vdisk_error *err);
+
+/* ---- whole disks ---- */
+
+enum vdisk_copy_flags {
+	/* the target reads as zeroes before the copy: zeroes are left out */
+	VDISK_COPY_TARGET_ZERO = 1 << 0,
+	/* write zeroes too, so that all of the target is allocated */
+	VDISK_COPY_FULL = 1 << 1,
+	/* store compressed; the target's format must be able to */
+	VDISK_COPY_COMPRESS = 1 << 2,
+	/* only what the source's own layer has, not what its backing disk fills in */
+	VDISK_COPY_OWN_LAYER = 1 << 3,
+};
+
+struct vdisk_copy_opts {
+	size_t size;		/* sizeof(struct vdisk_copy_opts) */
+	uint32_t flags;		/* enum vdisk_copy_flags; of vdisk_copy() */
+	unsigned workers;	/* threads; 0: one a processor, at most 16 */
+	uint64_t sparse;	/* zeroes in a row that are worth leaving out; 0: 4 KiB,
+				 * or the target's unit where that is more */
+	/* Called by one thread at a time.  Non-zero stops: -ECANCELED. */
+	int (*progress)(void *arg, uint64_t done, uint64_t total);
+	void *progress_arg;
+};
+
+/* Copy all of @src to the start of @dst, which must be at least as large. */
+VDISK_API int vdisk_copy(struct vdisk *dst, struct vdisk *src,
+			 const struct vdisk_copy_opts *opts, struct vdisk_error *err);
+
+/*
+ * Do two disks read the same?  The shorter one goes on with zeroes.  Returns 0
+ * if so, 1 if not, and then @offset is the first byte that differs.
+ */
+VDISK_API int vdisk_compare(struct vdisk *a, struct vdisk *b,
+			    const struct vdisk_copy_opts *opts, uint64_t *offset,
+			    struct vdisk_error *err);
+
+/*
+ * Open the file that @name would mean if it stood in @disk's image as its
+ * backing file, under the same policy; NULL: the one that stands there.
+ * @flags: enum vdisk_open_flags.
+ */
+VDISK_API int vdisk_open_backing(struct vdisk **out, struct vdisk *disk, const char *name,
+				 const char *format, uint32_t flags, struct vdisk_error *err);
+
+/*
+ * Write what @disk's own layer has into @base, its backing disk opened for
+ * writing, which grows to @disk's size where it is smaller.  @disk is not
+ * changed (open it with VDISK_OPEN_NO_BACKING) and reads as before.
+ */
+VDISK_API int vdisk_commit(struct vdisk *base, struct vdisk *disk,
+			   const struct vdisk_copy_opts *opts, struct vdisk_error *err);
+
+/*
+ * Put @disk onto another backing disk, @base (NULL: none), without changing
+ * what it reads: what would differ is copied into it first.  @name and
+ * @format: as vdisk_set_backing().  @disk still has the old backing disk open
+ * and must be opened again to see the new one.
+ */
+VDISK_API int vdisk_rebase(struct vdisk *disk, struct vdisk *base, const char *name,
+			   const char *format, const struct vdisk_copy_opts *opts,
+			   struct vdisk_error *err);
 
 /* ---- partitions ---- */
 
