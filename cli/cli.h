@@ -117,6 +117,18 @@ int cli_close(struct vdisk **disk);
 void cli_auto_disk(struct vdisk **disk);
 #define AUTO_DISK __attribute__((cleanup(cli_auto_disk)))
 
+/* ---- images ---- */
+
+/* What the end of a file's name says: "qcow2", ...; else "raw". */
+const char *cli_format_of_name(const char *path);
+/* Print the "-o" options of a format. */
+int cli_list_options(const char *format);
+/* Does nothing of worth stand there, or may it go? */
+bool cli_may_overwrite(const char *path);
+/* Look for the format of a backing file that @image will refer to as @backing. */
+int cli_backing_format(char out[32], const char *image, const char *backing);
+json_t *cli_snapshot_json(const struct vdisk_snapshot *s);
+
 /* ---- output ---- */
 
 /* "1.5 GiB"; plain bytes below 1 KiB.  @buf is returned. */

@@ -3,4 +3,18 @@
 #ifndef CLI_COMMANDS_H
 #define CLI_COMMANDS_H
 
+/* images */
+int cmd_amend(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_commit(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
+int cmd_create(int argc, char **argv);
+int cmd_info(int argc, char **argv);
+int cmd_map(int argc, char **argv);
+int cmd_measure(int argc, char **argv);
+int cmd_rebase(int argc, char **argv);
+int cmd_resize(int argc, char **argv);
+int cmd_snapshot(int argc, char **argv);
+
 #endif

@@ -9,6 +9,18 @@
 
 static const struct cli_command commands[] = {
 	{ NULL, NULL, "Images" },
+	{ "create", cmd_create, "make an image" },
+	{ "info", cmd_info, "say what an image is" },
+	{ "check", cmd_check, "check the consistency of an image, and repair it" },
+	{ "convert", cmd_convert, "copy a disk into a new image" },
+	{ "compare", cmd_compare, "do two disks hold the same?" },
+	{ "map", cmd_map, "where the bytes of a disk are" },
+	{ "measure", cmd_measure, "how large a disk would be in another format" },
+	{ "resize", cmd_resize, "change the size of a disk" },
+	{ "amend", cmd_amend, "change options of an image" },
+	{ "snapshot", cmd_snapshot, "keep states of a disk and go back to them" },
+	{ "rebase", cmd_rebase, "put an image onto another backing file" },
+	{ "commit", cmd_commit, "write an image into its backing file" },
 
 	{ NULL, NULL, "Partitions and volumes" },
 

@@ -1,5 +1,12 @@
 PROGS += vdisk
 vdisk_SRCS := \
  cli/main.c \
- cli/common.c
+ cli/common.c \
+ cli/create.c \
+ cli/info.c \
+ cli/check.c \
+ cli/convert.c \
+ cli/map.c \
+ cli/snapshot.c \
+ cli/chain.c
 vdisk_PKGS := jansson smartcols
