@@ -19,18 +19,25 @@ int vd_fail(struct vdisk_error *err, int code, const char *fmt, ...)
 
 int vd_fail_prefix(struct vdisk_error *err, int r, const char *fmt, ...)
 {
-	char old[sizeof(err->msg)];
+	char text[sizeof(err->msg)];
 	va_list ap;
-	int n;
+	size_t n;
 
 	if (!err)
 		return r;
-	memcpy(old, err->msg, sizeof(old));
 	va_start(ap, fmt);
-	n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof(err->msg))
-		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s", old);
+	n = strlen(text);
+	/* the old message moves right; what does not fit falls off its end */
+	if (n + 2 < sizeof(err->msg)) {
+		size_t keep = MIN(strlen(err->msg), sizeof(err->msg) - n - 3);
+
+		memmove(err->msg + n + 2, err->msg, keep);
+		err->msg[n + 2 + keep] = '\0';
+		memcpy(err->msg, text, n);
+		memcpy(err->msg + n, ": ", 2);
+	}
 	err->code = -r;
 	return r;
 }
