@@ -18,3 +18,11 @@ LIB_SRCS += \
  libvdisk/part/types.c \
  libvdisk/part/edit.c \
  libvdisk/fs/probe.c
+LIB_SRCS += \
+ libvdisk/guest/arena.c \
+ libvdisk/guest/version.c \
+ libvdisk/guest/grub_script.c \
+ libvdisk/guest/grub.c \
+ libvdisk/guest/bls.c \
+ libvdisk/guest/newest.c \
+ libvdisk/guest/menu.c

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bootcfg.h - boot configurations as pure functions over a few files
+ *
+ * The evaluators (grub.c, bls.c, newest.c) see a guest through struct
+ * boot_env: numbered volumes, and files in them.  They neither open disks nor
+ * print; the tests and the fuzzer give them a table of files.  Their results
+ * live in the arena of the struct boot_menu.
+ */
+#ifndef VD_GUEST_BOOTCFG_H
+#define VD_GUEST_BOOTCFG_H
+
+#include "core/driver.h"
+#include "guest/arena.h"
+
+enum {
+	BOOT_CONFIG_MAX = 1 << 20,	/* bytes of one configuration file */
+	BOOT_CMDLINE_MAX = 2047,	/* what x86 kernels take */
+	BOOT_ENTRIES_MAX = 512,
+	BOOT_MEMORY_MAX = 64 << 20,	/* for one evaluation */
+};
+
+struct boot_volume {
+	unsigned number;	/* of the partition; 0: the whole disk */
+	char uuid[64];		/* of the file system; "" unknown */
+	char label[256];
+	char type[32];		/* "ext4" */
+	char part_uuid[40];
+};
+
+struct boot_env {
+	void *arg;
+	const struct boot_volume *volumes;
+	unsigned n_volumes;
+	/* A regular file with a NUL behind it, malloc()ed.  -ENOENT, -EFBIG ... */
+	int (*load)(void *arg, unsigned volume, const char *path, size_t max, void **data,
+		    size_t *len);
+	/* 0 for a regular file, 1 for a directory, -ENOENT. */
+	int (*stat)(void *arg, unsigned volume, const char *path, uint64_t *size);
+	int (*list)(void *arg, unsigned volume, const char *path,
+		    void (*each)(void *ctx, const char *name), void *ctx);
+};
+
+struct boot_file {
+	unsigned volume;
+	const char *path;	/* NULL: none */
+};
+
+struct boot_entry {
+	const char *title;	/* with the submenus that it is in: "a>b" */
+	const char *number;	/* "1>0" */
+	const char *id;		/* "" if none */
+	struct boot_file kernel; /* path NULL: boots something that is not Linux */
+	struct boot_file *initrd;
+	unsigned n_initrd;
+	const char *cmdline;
+};
+
+struct boot_menu {
+	struct arena arena;	/* owns everything here */
+	struct boot_entry *entries; /* in the order of the menu, submenus flat */
+	unsigned n_entries;
+	unsigned cap_entries;
+	int chosen;		/* index; -1: none */
+	const char *source;	/* for people: what the menu was found in */
+	const char *why_not;	/* for people: why a better source was not used; or NULL */
+};
+
+/* ---- find.c's view: everything that may boot, best source first ---- */
+
+/*
+ * Read the guest's boot menu.  @selector chooses an entry (NULL: the
+ * configuration's own default).  -ENOENT if nothing boots; -ENOENT with a
+ * message for a selector that fits no entry.  Free @out with boot_menu_free().
+ */
+int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const char *selector,
+		   struct vdisk_error *err);
+void boot_menu_free(struct boot_menu *menu);
+
+/* ---- between the evaluators ---- */
+
+/* All return 0 or -errno, and may stop the menu's arena. */
+int grub_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
+	      const char *config, const char *selector);
+int bls_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
+	     const char *dir, const char *selector);
+int newest_menu(struct boot_menu *menu, const struct boot_env *env, const char *selector);
+
+/* Entries of a Boot Loader Specification directory, newest first. */
+struct bls_entries {
+	struct boot_entry *entry; /* title without submenus, ->number NULL */
+	unsigned n, cap;
+};
+/* @expand replaces $name in what may have it; the copy is in the arena. */
+int bls_read(struct bls_entries *out, struct arena *a, const struct boot_env *env,
+	     unsigned volume, const char *dir,
+	     const char *(*expand)(void *ctx, const char *text), void *ctx);
+
+/*
+ * A tree of titles for selectors ("0", "title", "id", "1>0"), as GRUB reads
+ * them.  ->entry is the index in the flat menu, -1 for a submenu.
+ */
+struct boot_item {
+	const char *title, *id;
+	int entry;
+	struct boot_item *child; /* the first one */
+	struct boot_item *next;
+};
+/* The entry's index, -1 if there is none. */
+int boot_select(const struct boot_item *first, const char *selector);
+/* The same for a menu without submenus. */
+int boot_select_flat(struct boot_menu *menu, const char *selector);
+
+struct boot_entry *boot_menu_add(struct boot_menu *menu);
+
+/* Compare versions as rpm does: runs of digits and of letters; ~ sorts before the end. */
+int version_cmp(const char *a, const char *b);
+
+/* Where "/" comes from in an fstab: the first field in the arena, or NULL. */
+const char *fstab_root(struct arena *a, const char *fstab);
+/* The value of "root=" for a guest whose root file system is on @volume. */
+const char *boot_root_arg(struct arena *a, const struct boot_env *env, unsigned volume,
+			  bool has_initrd);
+
+/* Load a text into the arena; NULL if it is not there or not readable. */
+char *boot_load_text(struct arena *a, const struct boot_env *env, unsigned volume,
+		     const char *path, size_t *len);
+/* The names in a directory that @wanted wants, at most BOOT_ENTRIES_MAX, in the
+ * arena; how many, or -errno. */
+int boot_list(struct arena *a, const struct boot_env *env, unsigned volume, const char *dir,
+	      bool (*wanted)(const char *name), const char ***names);
+bool boot_is_file(const struct boot_env *env, unsigned volume, const char *path);
+
+#endif
