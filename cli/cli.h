@@ -56,6 +56,7 @@ struct cli {
 	bool share;		/* --force-share */
 	const char *format;	/* NULL: probe */
 	enum vdisk_refs refs;
+	uint32_t block_size;	/* logical block of the disk, 0: what it says */
 };
 extern struct cli cli;
 

@@ -17,4 +17,8 @@ int cmd_rebase(int argc, char **argv);
 int cmd_resize(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 
+/* partitions and volumes */
+int cmd_part(int argc, char **argv);
+int cmd_parts(int argc, char **argv);
+
 #endif

@@ -258,6 +258,7 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 		.flags = flags,
 		.refs = cli.refs,
 		.format = format,
+		.block_size = cli.block_size,
 	};
 	int r;
 

@@ -23,6 +23,8 @@ static const struct cli_command commands[] = {
 	{ "commit", cmd_commit, "write an image into its backing file" },
 
 	{ NULL, NULL, "Partitions and volumes" },
+	{ "parts", cmd_parts, "everything on a disk: table, partitions, file systems" },
+	{ "part", cmd_part, "make and change partition tables" },
 
 	{ NULL, NULL, "Files" },
 

@@ -8,5 +8,7 @@ vdisk_SRCS := \
  cli/convert.c \
  cli/map.c \
  cli/snapshot.c \
- cli/chain.c
+ cli/chain.c \
+ cli/parts.c \
+ cli/part.c
 vdisk_PKGS := jansson smartcols

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * parts.c - vdisk parts: everything on a disk in one look
+ *
+ * A tree of the disk, its partitions in the order in which they lie, the free
+ * places between them, and what each holds.  The JSON has the same facts:
+ *
+ *   { "disk", "format", "size", "block-size",
+ *     "content": CONTENT,              what lies straight on the disk, or null
+ *     "table": { "scheme": "gpt"|"dos", "id", "sector-size", "problem" (or null),
+ *                "primary-ok", "backup-ok", "backup-misplaced", "hybrid",
+ *                "first-usable", "last-usable" (GPT only) } or null,
+ *     "partitions": [ { "number", "start", "size", "type", "type-name", "name", "uuid",
+ *                       "attributes", "active", "extended", "logical",
+ *                       "content": CONTENT } ],
+ *     "free": [ { "start", "size" } ] }
+ *   CONTENT: { "type", "usage", "label", "uuid", "version", "block-size" } or null
+ *
+ * Numbers are bytes.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+
+#define GAP_MIN (1u << 20)	/* smaller places hold no partition */
+
+struct item {
+	uint64_t start, length;
+	const struct vdisk_part *part; /* NULL: free */
+	bool logical;		/* inside the extended partition */
+	struct vdisk_probe content;
+};
+
+struct survey {
+	struct vdisk *disk;
+	struct vdisk_parts *parts;	/* owned */
+	struct vdisk_probe content;	/* of the whole disk, if it has no table */
+	struct item *items;		/* owned: as they lie */
+	unsigned n_items;
+};
+
+/* ---- finding out ---- */
+
+static int by_place(const void *a, const void *b)
+{
+	const struct item *x = a, *y = b;
+
+	if (x->start != y->start)
+		return x->start < y->start ? -1 : 1;
+	/* what contains comes before what is contained */
+	return x->length > y->length ? -1 : x->length < y->length;
+}
+
+static void probe_part(struct survey *s, struct item *it)
+{
+	struct vdisk_error err = { 0 };
+	struct vdisk *part;
+	char name[24];
+
+	if (it->part->extended)
+		return;
+	snprintf(name, sizeof(name), "p%u", it->part->number);
+	if (vdisk_open_part(&part, s->disk, name, &err) < 0) {
+		cli_note("%s", err.msg);
+		return;
+	}
+	if (vdisk_probe(part, &it->content, &err) < 0)
+		cli_note("%s", err.msg);
+	vdisk_close(part, NULL);
+}
+
+static void add_parts(struct survey *s)
+{
+	const struct vdisk_part *extended = NULL;
+
+	for (unsigned i = 0; i < s->parts->count; i++) {
+		const struct vdisk_part *p = &s->parts->part[i];
+		struct item *it = &s->items[s->n_items++];
+
+		*it = (struct item) { .start = p->offset, .length = p->length, .part = p };
+		it->logical = extended && !strcmp(s->parts->scheme, "dos") && p->number > 4;
+		if (p->extended)
+			extended = p;
+		probe_part(s, it);
+	}
+}
+
+static void add_gap(struct survey *s, uint64_t from, uint64_t to, bool logical)
+{
+	from = (from + GAP_MIN - 1) / GAP_MIN * GAP_MIN;
+	if (from < to && to - from >= GAP_MIN)
+		s->items[s->n_items++] = (struct item) {
+			.start = from, .length = to - from, .logical = logical,
+		};
+}
+
+/* The free places in [pos, end) between the first @n items on one level. */
+static void add_gaps(struct survey *s, unsigned n, uint64_t pos, uint64_t end, bool logical)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct item *it = &s->items[i];
+
+		if (it->logical != logical)
+			continue;
+		add_gap(s, pos, MIN(it->start, end), logical);
+		pos = MAX(pos, it->start + it->length);
+	}
+	add_gap(s, pos, end, logical);
+}
+
+static int survey(struct survey *s, struct vdisk *disk)
+{
+	struct vdisk_error err = { 0 };
+	uint64_t first, end;
+	unsigned n;
+
+	*s = (struct survey) { .disk = disk };
+	if (vdisk_parts_read(&s->parts, disk, &err) < 0)
+		return cli_fail(&err);
+	if (!s->parts->scheme[0]) {
+		if (vdisk_probe(disk, &s->content, &err) < 0)
+			return cli_fail(&err);
+		return CLI_OK;
+	}
+	/* each item may have a gap before it and one after it */
+	s->items = calloc(2 * (size_t)s->parts->count + 4, sizeof(*s->items));
+	if (!s->items) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
+	add_parts(s);
+	n = s->n_items;
+	qsort(s->items, n, sizeof(*s->items), by_place);
+	first = s->parts->first_usable ? s->parts->first_usable : s->parts->sector_size;
+	end = s->parts->last_usable ? MIN(s->parts->last_usable, vdisk_size(disk)) :
+	      vdisk_size(disk);
+	add_gaps(s, n, first, end, false);
+	for (unsigned i = 0; i < n; i++)
+		if (s->items[i].part->extended)
+			add_gaps(s, n, s->items[i].start, s->items[i].start + s->items[i].length,
+				 true);
+	qsort(s->items, s->n_items, sizeof(*s->items), by_place);
+	return CLI_OK;
+}
+
+/* ---- as JSON ---- */
+
+static json_t *json_text(const char *s)
+{
+	json_t *j = s[0] ? json_string(s) : json_null();
+
+	return j ? j : json_null();
+}
+
+static json_t *json_content(const struct vdisk_probe *p)
+{
+	if (!p->type[0] && !p->usage[0])
+		return json_null();
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}",
+			 "type", json_text(p->type), "usage", json_text(p->usage),
+			 "label", json_text(p->label), "uuid", json_text(p->uuid),
+			 "version", json_text(p->version),
+			 "block-size", (json_int_t)p->block_size);
+}
+
+static json_t *json_table(const struct vdisk_parts *t)
+{
+	json_t *j;
+
+	if (!t->scheme[0])
+		return json_null();
+	j = json_pack("{s:s, s:o, s:I, s:o}", "scheme", t->scheme, "id", json_text(t->id),
+		      "sector-size", (json_int_t)t->sector_size, "problem",
+		      json_text(t->problem));
+	if (!strcmp(t->scheme, "gpt"))
+		json_object_update_new(j, json_pack("{s:b, s:b, s:b, s:b, s:I, s:I}",
+			"primary-ok", t->primary_ok, "backup-ok", t->backup_ok,
+			"backup-misplaced", t->backup_misplaced, "hybrid", t->hybrid,
+			"first-usable", (json_int_t)t->first_usable,
+			"last-usable", (json_int_t)t->last_usable));
+	return j;
+}
+
+static json_t *json_part(const struct item *it)
+{
+	const struct vdisk_part *p = it->part;
+
+	return json_pack("{s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:b, s:b, s:b, s:o}",
+			 "number", (json_int_t)p->number,
+			 "start", (json_int_t)p->offset, "size", (json_int_t)p->length,
+			 "type", p->type, "type-name", json_text(p->type_name),
+			 "name", json_text(p->name), "uuid", json_text(p->uuid),
+			 "attributes", (json_int_t)p->attrs,
+			 "active", p->type[0] == '0' && p->type[1] == 'x' && (p->attrs & 0x80),
+			 "extended", p->extended, "logical", it->logical,
+			 "content", json_content(&it->content));
+}
+
+static int print_json(const struct survey *s)
+{
+	json_t *parts = json_array(), *gaps = json_array();
+	struct vdisk_limits limits;
+
+	vdisk_get_limits(s->disk, &limits);
+	for (unsigned i = 0; i < s->n_items; i++) {
+		const struct item *it = &s->items[i];
+
+		if (it->part)
+			json_array_append_new(parts, json_part(it));
+		else
+			json_array_append_new(gaps, json_pack("{s:I, s:I}",
+				"start", (json_int_t)it->start, "size", (json_int_t)it->length));
+	}
+	return cli_print_json(json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
+		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
+		"size", (json_int_t)vdisk_size(s->disk),
+		"block-size", (json_int_t)limits.block_size,
+		"content", json_content(&s->content), "table", json_table(s->parts),
+		"partitions", parts, "free", gaps));
+}
+
+/* ---- for people ---- */
+
+enum column { NAME, START, SIZE, TYPE, CONTENT, LABEL, UUID, N_COLUMNS };
+
+static struct libscols_table *new_table(void)
+{
+	static const struct {
+		const char *name;
+		double width;
+		int flags;
+	} columns[N_COLUMNS] = {
+		[NAME] = { "NAME", 8, SCOLS_FL_TREE },
+		[START] = { "START", 10, SCOLS_FL_RIGHT },
+		[SIZE] = { "SIZE", 10, SCOLS_FL_RIGHT },
+		[TYPE] = { "TYPE", 16, SCOLS_FL_TRUNC },
+		[CONTENT] = { "CONTENT", 10, 0 },
+		[LABEL] = { "LABEL", 10, 0 },
+		[UUID] = { "UUID", 36, 0 },
+	};
+	struct libscols_table *t = cli_table("parts");
+
+	for (unsigned i = 0; t && i < N_COLUMNS; i++)
+		scols_table_new_column(t, columns[i].name, columns[i].width, columns[i].flags);
+	return t;
+}
+
+static void set_bytes(struct libscols_line *l, enum column column, uint64_t v)
+{
+	char text[32];
+
+	scols_line_set_data(l, column, cli_human(text, v));
+}
+
+static void set_content(struct libscols_line *l, const struct vdisk_probe *p)
+{
+	scols_line_set_data(l, CONTENT, p->type[0] ? p->type : p->usage);
+	scols_line_set_data(l, LABEL, p->label);
+	scols_line_set_data(l, UUID, p->uuid);
+}
+
+static void describe_item(struct libscols_line *l, const struct item *it)
+{
+	char text[24];
+
+	set_bytes(l, START, it->start);
+	set_bytes(l, SIZE, it->length);
+	if (!it->part) {
+		scols_line_set_data(l, NAME, "(free)");
+		return;
+	}
+	snprintf(text, sizeof(text), "p%u", it->part->number);
+	scols_line_set_data(l, NAME, text);
+	scols_line_set_data(l, TYPE,
+			    it->part->type_name[0] ? it->part->type_name : it->part->type);
+	set_content(l, &it->content);
+	if (!it->content.label[0] && it->part->name[0])
+		scols_line_set_data(l, LABEL, it->part->name);
+}
+
+static void print_head(const struct survey *s)
+{
+	const struct vdisk_parts *t = s->parts;
+	char size[32];
+
+	printf("%s: %s, %s", vdisk_name(s->disk), cli_human(size, vdisk_size(s->disk)),
+	       vdisk_format(s->disk));
+	if (t->scheme[0])
+		printf(", %s partition table with %u-byte sectors%s%s%s",
+		       strcmp(t->scheme, "gpt") ? "MBR" : t->hybrid ? "hybrid GPT" : "GPT",
+		       t->sector_size, t->id[0] ? ", " : "", t->id,
+		       t->problem[0] ? "" : ", healthy");
+	else
+		printf(", no partition table");
+	if (t->problem[0])
+		printf("\nproblem: %s", t->problem);
+	putchar('\n');
+}
+
+static int print_tree(const struct survey *s)
+{
+	struct libscols_table *t = new_table();
+	struct libscols_line *root, *extended = NULL;
+
+	root = t ? scols_table_new_line(t, NULL) : NULL;
+	if (!root) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
+	print_head(s);
+	scols_line_set_data(root, NAME, "disk");
+	set_bytes(root, START, 0);
+	set_bytes(root, SIZE, vdisk_size(s->disk));
+	set_content(root, &s->content);
+	for (unsigned i = 0; i < s->n_items; i++) {
+		const struct item *it = &s->items[i];
+		struct libscols_line *l =
+			scols_table_new_line(t, it->logical && extended ? extended : root);
+
+		if (!l)
+			break;
+		describe_item(l, it);
+		if (it->part && it->part->extended)
+			extended = l;
+	}
+	return cli_print_table(t);
+}
+
+/* ---- the command ---- */
+
+int cmd_parts(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_disk, .args_doc = "DISK",
+		.doc = "Show everything on a disk: partition table, partitions, free places, "
+		       "file systems with their labels.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+	AUTO_DISK struct vdisk *disk = NULL;
+	struct survey s;
+	int status;
+
+	if (cli_open(&disk, args[0], 0) < 0)
+		return CLI_FAILED;
+	status = survey(&s, disk);
+	if (status == CLI_OK)
+		status = cli.json ? print_json(&s) : print_tree(&s);
+	free(s.items);
+	free(s.parts);
+	return status;
+}
