@@ -421,6 +421,12 @@ int vd_source_write(struct vdisk *d, struct vd_sg *sg, uint64_t off, uint64_t le
 	return 0;
 }
 
+static void check_answer(const struct vd_extent *e, uint64_t len)
+{
+	assert(e->len > 0 && e->len <= len);	/* invariant 1 */
+	(void)e, (void)len;
+}
+
 /* ---- coded units ---- */
 
 /*
@@ -557,11 +563,8 @@ static int read_coded(struct vdisk *d, const struct vd_extent *e, struct vd_sg *
 	size_t skip = (size_t)(off - e->unit_off);
 	AUTO_FREE uint8_t *unit = NULL;
 	struct vd_decoded *cache;
-	void *direct;
 	int r;
 
-	if (len == e->unit_len && (direct = sg_contiguous(sg, (size_t)len)))
-		return decode_unit(e, direct);
 	cache = decoded_get(d);
 	if (!cache)
 		return -ENOMEM;
@@ -578,13 +581,62 @@ static int read_coded(struct vdisk *d, const struct vd_extent *e, struct vd_sg *
 	return 0;
 }
 
-/* ---- read ---- */
+#define CODED_BATCH 32
 
-static void check_answer(const struct vd_extent *e, uint64_t len)
+struct coded_batch {
+	unsigned n;
+	struct vd_extent e[CODED_BATCH];
+	void *dst[CODED_BATCH];
+	_Atomic int result;
+};
+
+static void decode_one(void *arg, unsigned i)
 {
-	assert(e->len > 0 && e->len <= len);	/* invariant 1 */
-	(void)e, (void)len;
+	struct coded_batch *b = arg;
+	int r = decode_unit(&b->e[i], b->dst[i]);
+
+	if (r < 0)
+		atomic_store(&b->result, r);
 }
+
+/*
+ * [off, off+len) begins with the coded unit @first.  Decode it and the whole
+ * units that follow it, each straight to its place, on all processors; @done
+ * tells how many bytes that were.
+ */
+static int read_coded_run(struct vdisk *d, const struct vd_extent *first, struct vd_sg *sg,
+			  uint64_t off, uint64_t len, uint64_t *done)
+{
+	struct coded_batch b = { .n = 0 };
+	struct vd_extent e = *first;
+	void *dst;
+	int r = 0;
+
+	*done = 0;
+	while (e.kind == VD_CODED && e.len == e.unit_len &&
+	       (dst = sg_contiguous(sg, e.unit_len)) != NULL) {
+		b.e[b.n] = e;
+		b.dst[b.n++] = dst;
+		*done += e.len;
+		if (*done == len || b.n == CODED_BATCH)
+			break;
+		e = (struct vd_extent) { .len = 0 };
+		r = d->drv->map(d, off + *done, len - *done, VD_MAP_READ, 0, &e);
+		if (r < 0)
+			return r;
+		check_answer(&e, len - *done);
+	}
+	if (b.n == 0) {
+		*done = first->len;
+		return read_coded(d, first, sg, off, first->len);
+	}
+	if (b.n == 1)
+		return decode_unit(&b.e[0], b.dst[0]);
+	vd_parallel(decode_one, &b, b.n);
+	return b.result;
+}
+
+/* ---- read ---- */
 
 /* The caller is inside @d. */
 static int read_inside(struct vdisk *d, struct vd_sg *sg, uint64_t off, uint64_t len)
@@ -603,7 +655,7 @@ static int read_inside(struct vdisk *d, struct vd_sg *sg, uint64_t off, uint64_t
 			r = vd_io_read(e.below, sg, e.off, n);
 			break;
 		case VD_CODED:
-			r = read_coded(d, &e, sg, off, n);
+			r = read_coded_run(d, &e, sg, off, len, &n);
 			break;
 		case VD_HOLE:
 			if (d->backing) {
