@@ -66,19 +66,19 @@ MANPAGES   :=
 MODULES := libvdisk formats cli target vmm-lite tests docs
 include $(wildcard $(addsuffix /module.mk,$(MODULES)))
 
-obj  = $(patsubst %.S,$(O)/%.o,$(patsubst %.c,$(O)/%.o,$(1)))
+obj  = $(patsubst %.S,$(O)/obj/%.o,$(patsubst %.c,$(O)/obj/%.o,$(1)))
 OBJS := $(call obj,$(LIB_SRCS))
 LIB  := $(O)/libvdisk.a
 SO   := $(O)/libvdisk.so.$(SOVERSION)
 
 all: $(LIB) $(SO) $(addprefix $(O)/,$(PROGS)) $(addprefix $(O)/,$(TOOLS))
 
-$(O)/%.o: %.c $(O)/.flags
+$(O)/obj/%.o: %.c $(O)/.flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALLC) $($(<:.c=)_CFLAGS) -MMD -MP -c $< -o $@
 
-$(O)/%.o: %.S $(O)/.flags
+$(O)/obj/%.o: %.S $(O)/.flags
 	$(call say,AS,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALLC) -MMD -MP -c $< -o $@
@@ -145,10 +145,10 @@ fuzzers:
 	 CFLAGS='-O1 -g -fsanitize=fuzzer-no-link -DVD_FUZZING' fuzz-build
 fuzz-build: $(foreach f,$(FUZZERS),$(O)/$(f))
 define fuzz_rule
-$(O)/$(1): $(O)/$(1).o $(call obj,$($(1)_SRCS)) $(LIB)
+$(O)/$(1): $(O)/obj/$(1).o $(call obj,$($(1)_SRCS)) $(LIB)
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(ALLL) -fsanitize=fuzzer $$^ $$($(1)_LIBS) $$(PKG_LIBS) $$(LDLIBS) -o $$@
-ALLOBJS += $(O)/$(1).o
+ALLOBJS += $(O)/obj/$(1).o
 endef
 $(foreach f,$(FUZZERS),$(eval $(call fuzz_rule,$(f))))
 fuzz: fuzzers
