@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* console.h - standard input and output as the guest's serial console, and why it ends */
+#ifndef VMM_CONSOLE_H
+#define VMM_CONSOLE_H
+
+#include "vmm-lite/kvm/machine.h"
+
+struct console {
+	struct serial *serial;	/* borrowed */
+	int wake_fd;		/* owned: eventfd, see console_wake() */
+	int signal_fd;		/* owned */
+	int timer_fd;		/* owned; -1: no time limit */
+	bool input_ended;
+	bool output_lost;	/* nobody reads any more */
+};
+
+int console_init(struct console *c, struct serial *serial, unsigned time_limit,
+		 struct vdisk_error *err);
+/* The serial port has output, or room; any thread. */
+void console_wake(void *console);
+/* Carry bytes to and fro until the guest ends or somebody ends it. */
+enum vmm_end console_run(struct console *c, const struct machine *m);
+/* Bring out what is left, for a second at most. */
+void console_finish(struct console *c);
+void console_destroy(struct console *c);
+
+#endif

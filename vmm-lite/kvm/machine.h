@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * machine.h - one guest: memory, processors, interrupts, buses, power
+ *
+ * Made from things that outlive it (RAM, serial port, devices), so that a
+ * reboot in place is: free the machine, make it again.
+ */
+#ifndef VMM_KVM_MACHINE_H
+#define VMM_KVM_MACHINE_H
+
+#include "vmm-lite/kvm/bzimage.h"
+#include "vmm-lite/kvm/memory.h"
+#include "vmm-lite/kvm/serial.h"
+#include "vmm-lite/virtio/device.h"
+
+/* Why a guest ended; also the program's exit status. */
+enum vmm_end {
+	VMM_POWER_OFF = 0,
+	VMM_ERROR = 1,
+	VMM_USAGE = 2,
+	VMM_REBOOT = 16,
+	VMM_PANIC = 17,
+	VMM_TRIPLE_FAULT = 18,
+	VMM_TIME_LIMIT = 19,
+	VMM_STOPPED = 20,
+	VMM_RUNNING = -1,
+};
+
+struct machine_config {
+	struct ram *ram;			/* borrowed; cleared */
+	struct serial *serial;			/* borrowed */
+	struct virtio_device *const *devices;	/* borrowed */
+	unsigned n_devices;
+	struct boot_source boot;
+	void (*wake)(void *arg);		/* see struct serial_host */
+	void *wake_arg;
+	/* Called by each vCPU's thread before it enters the guest. */
+	void (*confine)(void);
+};
+
+struct machine_stats {
+	uint64_t exits, port, memory, other;	/* to user space */
+};
+
+struct machine;
+
+/*
+ * -ENODEV, -EACCES: no KVM for us.  -ENOTSUP: KVM, but not one that can run
+ * ordinary guests (@force: try anyway).
+ */
+int kvm_open(int *out, bool force, struct vdisk_error *err);
+
+int machine_new(struct machine **out, int kvm_fd, const struct machine_config *config,
+		struct vdisk_error *err);
+/* Start the processors. */
+int machine_start(struct machine *m, struct vdisk_error *err);
+/* Readable once the guest has ended; borrowed. */
+int machine_end_fd(const struct machine *m);
+enum vmm_end machine_end(const struct machine *m);
+/* Stop the processors. */
+void machine_stop(struct machine *m);
+/* The same, and the devices finish what is in flight. */
+void machine_free(struct machine *m);
+/* When it is stopped. */
+void machine_stats(const struct machine *m, struct machine_stats *out);
+
+#endif

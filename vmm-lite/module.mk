@@ -1,0 +1,23 @@
+# The device core (knows no KVM) and the VMM around it.
+VIRTIO_SRCS := \
+ vmm-lite/virtio/virtq.c \
+ vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/rng.c
+VMM_SRCS := \
+ vmm-lite/console.c \
+ vmm-lite/log.c \
+ vmm-lite/options.c \
+ vmm-lite/sandbox.c \
+ vmm-lite/terminal.c \
+ vmm-lite/kvm/acpi.c \
+ vmm-lite/kvm/bzimage.c \
+ vmm-lite/kvm/cpu.c \
+ vmm-lite/kvm/irq.c \
+ vmm-lite/kvm/machine.c \
+ vmm-lite/kvm/memory.c \
+ vmm-lite/kvm/pci.c \
+ vmm-lite/kvm/serial.c \
+ vmm-lite/kvm/virtio_pci.c
+PROGS += vmm-lite
+vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
+vmm-lite_PKGS := libseccomp

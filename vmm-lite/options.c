@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* options.c - vmm-lite's command line */
+#include "vmm-lite/options.h"
+
+#include <argp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/compiler.h"
+#include "vdisk.h"
+#include "vmm-lite/kvm/layout.h"
+#include "vmm-lite/kvm/machine.h"
+
+enum {
+	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
+	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
+	OPT_STATS, OPT_CHECK,
+};
+
+static const struct argp_option options[] = {
+	{ "memory", 'm', "SIZE", 0, "Memory (default 512M)", 0 },
+	{ "cpus", 'c', "N", 0, "Processors (default 1)", 0 },
+	{ "kernel", OPT_KERNEL, "FILE", 0, "Linux bzImage; fd:N is an open descriptor", 0 },
+	{ "initrd", OPT_INITRD, "FILE", 0, "Initial RAM disk; fd:N likewise", 0 },
+	{ "append", OPT_APPEND, "TEXT", 0, "The kernel's command line", 0 },
+	{ NULL, 0, NULL, 0, "Disks (each --disk is one more; what follows it is about it):", 1 },
+	{ "disk", OPT_DISK, "DISK", 0, "A disk, by its locator", 1 },
+	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
+	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
+	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
+	{ "cache", OPT_CACHE, "writeback|none|unsafe", 0,
+	  "Through the host's page cache (default), past it, or with flushes that do nothing", 1 },
+	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
+	{ NULL, 0, NULL, 0, "How it ends:", 2 },
+	{ "reboot", OPT_REBOOT, "again|exit", 0,
+	  "What a reset does: start again (default), or end with status 16", 2 },
+	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
+	{ NULL, 0, NULL, 0, "For tests and troubleshooting:", 3 },
+	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
+	{ "force", OPT_FORCE, NULL, 0, "Run although the processor cannot virtualize", 3 },
+	{ "no-sandbox", OPT_NO_SANDBOX, NULL, 0, "Keep all system calls", 3 },
+	{ "stats", OPT_STATS, NULL, 0, "Count the guest's exits", 3 },
+	{ "verbose", 'v', NULL, 0, "Say more", 3 },
+	{ 0 },
+};
+
+static unsigned parse_number(struct argp_state *state, const char *what, const char *text,
+			     unsigned min, unsigned max)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (end == text || *end || n < min || n > max)
+		argp_error(state, "%s: '%s' is not a number from %u to %u", what, text, min, max);
+	return (unsigned)n;
+}
+
+static void add_disk(struct options *o, const char *locator, struct argp_state *state)
+{
+	if (o->n_disks == DISKS_MAX)
+		argp_error(state, "more than %u disks", DISKS_MAX);
+	else
+		o->disk[o->n_disks++].locator = locator;
+}
+
+static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
+{
+	struct options *o = state->input;
+	struct disk_option *d = &o->disk[o->n_disks - 1];
+
+	if (!o->n_disks) {
+		argp_error(state, "this option follows the --disk that it is about");
+		return 0;
+	}
+	switch (key) {
+	case 'f':
+		d->format = arg;
+		break;
+	case 'r':
+		d->read_only = true;
+		break;
+	case OPT_SNAPSHOT:
+		d->snapshot = true;
+		break;
+	case OPT_SERIAL:
+		d->serial = arg;
+		break;
+	case OPT_CACHE:
+		d->direct = !strcmp(arg, "none");
+		d->unsafe = !strcmp(arg, "unsafe");
+		if (!d->direct && !d->unsafe && strcmp(arg, "writeback"))
+			argp_error(state, "--cache is writeback, none or unsafe, not '%s'", arg);
+		break;
+	}
+	return 0;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct options *o = state->input;
+
+	switch (key) {
+	case 'm':
+		if (vdisk_parse_size(arg, &o->memory) < 0)
+			argp_error(state, "--memory: '%s' is not a size", arg);
+		break;
+	case 'c':
+		o->vcpus = parse_number(state, "--cpus", arg, 1, VCPUS_MAX);
+		break;
+	case 'v':
+		o->verbose = true;
+		break;
+	case OPT_KERNEL:
+		o->kernel = arg;
+		break;
+	case OPT_INITRD:
+		o->initrd = arg;
+		break;
+	case OPT_APPEND:
+		o->cmdline = arg;
+		break;
+	case OPT_DISK:
+		add_disk(o, arg, state);
+		break;
+	case 'f':
+	case 'r':
+	case OPT_SNAPSHOT:
+	case OPT_SERIAL:
+	case OPT_CACHE:
+		return parse_disk_option(key, arg, state);
+	case OPT_REBOOT:
+		o->reboot_exits = !strcmp(arg, "exit");
+		if (!o->reboot_exits && strcmp(arg, "again"))
+			argp_error(state, "--reboot is again or exit, not '%s'", arg);
+		break;
+	case OPT_TIME_LIMIT:
+		o->time_limit = parse_number(state, "--time-limit", arg, 1, 1000000);
+		break;
+	case OPT_CHECK:
+		o->check = true;
+		break;
+	case OPT_FORCE:
+		o->force = true;
+		break;
+	case OPT_NO_SANDBOX:
+		o->no_sandbox = true;
+		break;
+	case OPT_STATS:
+		o->stats = true;
+		break;
+	case ARGP_KEY_ARG:
+		argp_error(state, "'%s' is too much", arg);
+		break;
+	case ARGP_KEY_END:
+		if (!o->kernel && !o->check)
+			argp_error(state, "--kernel is missing");
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static const struct argp argp = {
+	.options = options, .parser = parse,
+	.doc = "Run one Linux guest on KVM.\v"
+	       "The guest's serial console is on standard input and output; Ctrl-] q ends it.\n"
+	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--reboot=exit), "
+	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside.",
+};
+
+void options_parse(struct options *out, int argc, char **argv)
+{
+	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "" };
+	argp_err_exit_status = VMM_USAGE;
+	if (argp_parse(&argp, argc, argv, 0, NULL, out))
+		exit(VMM_USAGE);
+}
