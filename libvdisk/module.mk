@@ -25,4 +25,7 @@ LIB_SRCS += \
  libvdisk/guest/grub.c \
  libvdisk/guest/bls.c \
  libvdisk/guest/newest.c \
- libvdisk/guest/menu.c
+ libvdisk/guest/menu.c \
+ libvdisk/guest/volumes.c \
+ libvdisk/guest/jail.c \
+ libvdisk/guest/boot.c

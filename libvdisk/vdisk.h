@@ -667,6 +667,7 @@ struct vdisk_boot {
 	char cmdline[2048];	/* printable, without the boot loader's own words */
 	char title[256];	/* of the entry, submenus before it: "a>b" */
 	char id[256];		/* of the entry; "" if it has none */
+	char number[64];	/* where it is in the menu: "1>0" */
 	char kernel[512];	/* path in its file system */
 	char initrd[512];	/* the first one's path; "" if none */
 	char source[512];	/* what it was found in: "#p1:/boot/grub/grub.cfg", or, with

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * jail.h - read a guest's disk in a child process that can do nothing else
+ *
+ * What a guest has on its disk - partition tables, file systems, configuration
+ * - is parsed by code that may have bugs.  jail_run() runs it in a child that
+ * has no file, no network, no way to start anything: only memory, processor
+ * time, and one socket to us, over which it asks for the disk's bytes and
+ * sends messages back.
+ *
+ * The child's disk is a copy for it alone: what it writes (a journal's replay)
+ * goes into a throw-away layer and is gone afterwards.
+ */
+#ifndef VD_GUEST_JAIL_H
+#define VD_GUEST_JAIL_H
+
+#include "core/driver.h"
+
+enum { JAIL_MESSAGE_MAX = 1 << 20 };	/* bytes of a message's body */
+
+struct jail;
+
+struct jail_opts {
+	/* in the child; its result and @err become those of jail_run() */
+	int (*inside)(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err);
+	/*
+	 * In the parent, for each message; a negative result ends the child and
+	 * becomes that of jail_run().  @data is untrusted: its sender may have
+	 * been taken over by what it read.
+	 */
+	int (*receive)(void *arg, uint32_t type, const void *data, size_t len,
+		       struct vdisk_error *err);
+	void *arg;		/* for both; the child has a copy */
+	unsigned seconds;	/* time limit */
+	const char *what;	/* for messages: "boot" */
+};
+
+int jail_run(struct vdisk *disk, const struct jail_opts *opts, struct vdisk_error *err);
+
+/* In the child: send a message, whose type is the caller's business. */
+int jail_send(struct jail *jail, uint32_t type, const void *data, size_t len);
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* volumes.c - see volumes.h */
+#include "guest/volumes.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+enum { VOLUMES_MAX = 128 };
+
+static int open_volume(struct guest_volumes *v, struct vdisk *disk, unsigned number,
+		       uint64_t offset, uint64_t length, const char *part_uuid)
+{
+	struct boot_volume *volume = &v->volume[v->n];
+	struct vdisk_error why = { 0 };
+	struct vdisk *window = NULL;
+	struct vdisk_probe probe;
+	int r;
+
+	r = vdisk_open_window(&window, disk, offset, length, &why);
+	if (r == 0)
+		r = vdisk_probe(window, &probe, &why);
+	if (r == 0 && !strcmp(probe.usage, "filesystem")) {
+		r = vdisk_fs_open(&v->fs[v->n], window, 0, &why);
+		if (r == 0) {
+			volume->number = number;
+			snprintf(volume->uuid, sizeof(volume->uuid), "%s", probe.uuid);
+			snprintf(volume->label, sizeof(volume->label), "%s", probe.label);
+			snprintf(volume->type, sizeof(volume->type), "%s", probe.type);
+			snprintf(volume->part_uuid, sizeof(volume->part_uuid), "%s", part_uuid);
+			v->offset[v->n] = offset;
+			v->length[v->n] = length;
+			v->n++;
+		}
+	}
+	vdisk_close(window, NULL);
+	if (r < 0 && !v->trouble[0])
+		snprintf(v->trouble, sizeof(v->trouble), "%.*s", (int)sizeof(v->trouble) - 1,
+			 why.msg);
+	return r == -ENOMEM ? r : 0;
+}
+
+int guest_volumes_open(struct guest_volumes *out, struct vdisk *disk, struct vdisk_error *err)
+{
+	struct guest_volumes v = {
+		.volume = calloc(VOLUMES_MAX, sizeof(*v.volume)),
+		.fs = calloc(VOLUMES_MAX, sizeof(struct vdisk_fs *)),
+		.offset = calloc(VOLUMES_MAX, sizeof(*v.offset)),
+		.length = calloc(VOLUMES_MAX, sizeof(*v.length)),
+	};
+	const struct vdisk_part *p;
+	unsigned i;
+	int r;
+
+	r = v.volume && v.fs && v.offset && v.length ? vdisk_parts_read(&v.parts, disk, err) :
+		vd_fail(err, ENOMEM, "out of memory");
+	if (r == 0 && !*v.parts->scheme)
+		r = open_volume(&v, disk, 0, 0, vdisk_size(disk), "");
+	for (i = 0; r == 0 && i < v.parts->count && v.n < VOLUMES_MAX; i++) {
+		p = &v.parts->part[i];
+		if (!p->extended)
+			r = open_volume(&v, disk, p->number, p->offset, p->length, p->uuid);
+	}
+	if (r < 0) {
+		guest_volumes_close(&v);
+		return r;
+	}
+	*out = v;
+	return 0;
+}
+
+void guest_volumes_close(struct guest_volumes *v)
+{
+	unsigned i;
+
+	for (i = 0; i < v->n; i++)
+		vdisk_fs_close(v->fs[i], NULL);
+	free(v->volume);
+	free(v->fs);
+	free(v->offset);
+	free(v->length);
+	free(v->parts);
+	*v = (struct guest_volumes) { 0 };
+}
+
+/* ---- as the evaluators see it ---- */
+
+static int env_stat(void *arg, unsigned volume, const char *path, uint64_t *size)
+{
+	struct guest_volumes *v = arg;
+	struct vdisk_stat st;
+	int r;
+
+	r = vdisk_fs_stat(v->fs[volume], path, false, &st, NULL);
+	if (r < 0)
+		return r;
+	*size = st.size;
+	return S_ISREG(st.mode) ? 0 : S_ISDIR(st.mode) ? 1 : -ENOENT;
+}
+
+static int env_load(void *arg, unsigned volume, const char *path, size_t max, void **data,
+		    size_t *len)
+{
+	struct guest_volumes *v = arg;
+	uint64_t size;
+
+	if (env_stat(arg, volume, path, &size) != 0)
+		return -ENOENT;
+	return vdisk_fs_load(v->fs[volume], path, max, data, len, NULL);
+}
+
+struct lister {
+	void (*each)(void *ctx, const char *name);
+	void *ctx;
+};
+
+static int list_one(void *arg, const char *name, const struct vdisk_stat *st)
+{
+	struct lister *l = arg;
+
+	(void)st;
+	l->each(l->ctx, name);
+	return 0;
+}
+
+static int env_list(void *arg, unsigned volume, const char *path,
+		    void (*each)(void *ctx, const char *name), void *ctx)
+{
+	struct guest_volumes *v = arg;
+	struct lister l = { each, ctx };
+
+	return vdisk_fs_list(v->fs[volume], path, list_one, &l, NULL);
+}
+
+struct boot_env guest_volumes_env(struct guest_volumes *v)
+{
+	return (struct boot_env) {
+		.arg = v, .volumes = v->volume, .n_volumes = v->n,
+		.load = env_load, .stat = env_stat, .list = env_list,
+	};
+}

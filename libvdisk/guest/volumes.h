@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* volumes.h - the file systems on a guest's disk, as the evaluators see them */
+#ifndef VD_GUEST_VOLUMES_H
+#define VD_GUEST_VOLUMES_H
+
+#include "guest/bootcfg.h"
+
+struct guest_volumes {
+	struct boot_volume *volume;	/* owned */
+	struct vdisk_fs **fs;		/* owned, each; never NULL */
+	uint64_t *offset, *length;	/* owned: bytes on the disk */
+	unsigned n;
+	struct vdisk_parts *parts;	/* owned */
+	char trouble[256];		/* why a file system could not be opened; "" */
+};
+
+/*
+ * Open every file system on @disk that the library reads.  None at all is
+ * success with n 0.  One that cannot be opened is left out, see ->trouble.
+ */
+int guest_volumes_open(struct guest_volumes *out, struct vdisk *disk, struct vdisk_error *err);
+void guest_volumes_close(struct guest_volumes *v);
+
+/* The evaluators' view; borrows @v. */
+struct boot_env guest_volumes_env(struct guest_volumes *v);
+
+#endif
