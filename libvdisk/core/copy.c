@@ -61,6 +61,7 @@ struct walk {
 
 	pthread_mutex_t lock;	/* guards what follows */
 	pthread_cond_t turned;
+	struct vdisk_extent known[2]; /* the last answers about src and dst */
 	uint64_t pos, end, done;
 	uint64_t tickets, turn;
 	uint64_t found;		/* compare: the first difference so far */
@@ -235,6 +236,29 @@ static int walk_run(struct walk *w, const struct vdisk_copy_opts *o)
 	return w->result;
 }
 
+/*
+ * vdisk_map(), remembering the answer: to tell where a run of a file ends, some
+ * file systems look at every page of it, and it is asked once a window.
+ */
+static int map_known(struct vdisk *d, struct vdisk_extent *known, uint64_t off, uint64_t len,
+		     struct vdisk_extent *ext)
+{
+	uint64_t skip = off - known->offset;
+
+	if (!known->length || off < known->offset || skip >= known->length) {
+		int r = vdisk_map(d, off, len, known);
+
+		if (r < 0)
+			return r;
+		skip = 0;
+	}
+	*ext = *known;
+	ext->offset = off;
+	ext->length = MIN(len, known->length - skip);
+	ext->source_offset += ext->kind == VDISK_DATA ? skip : 0;
+	return 0;
+}
+
 /* ---- copy ---- */
 
 static bool reads_zero(const struct vdisk_extent *ext)
@@ -268,7 +292,7 @@ static int copy_step(struct walk *w, struct piece *p)
 {
 	struct vdisk_extent ext = { 0 };
 	uint64_t end;
-	int r = vdisk_map(w->src, p->off, p->len, &ext);
+	int r = map_known(w->src, &w->known[0], p->off, p->len, &ext);
 
 	if (r < 0)
 		return r;
@@ -458,8 +482,9 @@ static bool same_place(const struct vdisk_extent *a, const struct vdisk_extent *
 	       S_ISREG(sa.st_mode) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
-/* As vdisk_map(), but the disk goes on with zeroes past its end. */
-static int map_padded(struct vdisk *d, uint64_t off, uint64_t len, struct vdisk_extent *ext)
+/* As map_known(), but the disk goes on with zeroes past its end. */
+static int map_padded(struct vdisk *d, struct vdisk_extent *known, uint64_t off, uint64_t len,
+		      struct vdisk_extent *ext)
 {
 	uint64_t size = d ? vdisk_size(d) : 0;
 
@@ -467,7 +492,7 @@ static int map_padded(struct vdisk *d, uint64_t off, uint64_t len, struct vdisk_
 		*ext = (struct vdisk_extent) { .kind = VDISK_ZERO, .length = len };
 		return 0;
 	}
-	return vdisk_map(d, off, MIN(len, size - off), ext);
+	return map_known(d, known, off, MIN(len, size - off), ext);
 }
 
 static int read_padded(struct vdisk *d, uint8_t *buf, size_t len, uint64_t off)
@@ -483,10 +508,10 @@ static int read_padded(struct vdisk *d, uint8_t *buf, size_t len, uint64_t off)
 static int differ_step(struct walk *w, struct vdisk *a, struct vdisk *b, struct piece *p)
 {
 	struct vdisk_extent ea = { 0 }, eb = { 0 };
-	int r = map_padded(a, p->off, p->len, &ea);
+	int r = map_padded(a, &w->known[0], p->off, p->len, &ea);
 
 	if (r == 0)
-		r = map_padded(b, p->off, p->len, &eb);
+		r = map_padded(b, &w->known[1], p->off, p->len, &eb);
 	if (r < 0)
 		return r;
 	if ((reads_zero(&ea) && reads_zero(&eb)) || same_place(&ea, &eb)) {

@@ -1,0 +1,77 @@
+# lib.sh - what the benchmarks share (sourced; bash)
+# shellcheck shell=bash
+#
+# A benchmark runs us and the peers alternately in one run, so that both see
+# the same machine, and prints for each: median wall time, CPU time and peak
+# memory, and ours relative to the best peer.
+
+. "$(dirname "${BASH_SOURCE[0]}")/../functions.sh"
+
+ROUNDS=${ROUNDS:-3}
+
+# bench_dirs: where to measure: memory and disk
+bench_dirs() {
+    local d
+    for d in /dev/shm "${BENCH_DISK:-/var/tmp}"; do
+        [ -w "$d" ] && echo "$d"
+    done
+}
+
+# timed COMMAND...: run it; sets $wall, $cpu (seconds) and $peak (MiB)
+timed() {
+    local out status=0
+    out=$(python3 - "$@" <<'PY'
+import os, resource, subprocess, sys, time
+start = time.monotonic()
+p = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+wall = time.monotonic() - start
+r = resource.getrusage(resource.RUSAGE_CHILDREN)
+if p.returncode:
+    sys.stderr.write(p.stderr.decode(errors='replace'))
+print(f'{wall:.3f} {r.ru_utime + r.ru_stime:.3f} {r.ru_maxrss / 1024:.1f}')
+sys.exit(1 if p.returncode else 0)
+PY
+    ) || status=$?
+    read -r wall cpu peak <<< "$out"
+    [ "$status" = 0 ] || fail "'$*' failed"
+}
+
+# case_begin TITLE; contender NAME COMMAND... (the first one is us; @ in the
+# command is replaced by nothing, $BEFORE is run before each); case_end
+case_begin() {
+    title=$1
+    names=()
+    commands=()
+}
+
+contender() {
+    names+=("$1")
+    shift
+    commands+=("$(printf '%q ' "$@")")
+}
+
+median() { sort -n | sed -n "$(((ROUNDS + 1) / 2))p"; }
+
+case_end() {
+    local round i file ours_wall ours_cpu w c
+    file=$(mktemp "$tmp/case.XXXXXX")
+    for ((round = 0; round < ROUNDS; round++)); do
+        for i in "${!names[@]}"; do
+            eval "${BEFORE:-:}"
+            eval "timed ${commands[i]}"
+            echo "$i $wall $cpu $peak" >> "$file"
+        done
+    done
+    printf '%s\n' "$title"
+    for i in "${!names[@]}"; do
+        w=$(awk -v i="$i" '$1 == i { print $2 }' "$file" | median)
+        c=$(awk -v i="$i" '$1 == i { print $3 }' "$file" | median)
+        [ "$i" != 0 ] || { ours_wall=$w ours_cpu=$c; }
+        awk -v n="${names[i]}" -v w="$w" -v c="$c" -v ow="$ours_wall" -v oc="$ours_cpu" -v i="$i" \
+            -v m="$(awk -v i="$i" '$1 == i && $4 > m { m = $4 } END { print m }' "$file")" 'BEGIN {
+                printf "  %-34s %8.3f s  %8.3f s CPU  %6.1f MiB", n, w, c, m
+                if (i > 0)
+                    printf "   we are %.2f x as fast, %.2f x the CPU", w / (ow > 0 ? ow : 0.001), oc / (c > 0 ? c : 0.001)
+                printf "\n" }'
+    done
+}
