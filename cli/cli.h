@@ -151,7 +151,7 @@ struct cli_progress {
 	const char *what;
 	uint64_t total, done;
 	uint64_t start_ns, shown_ns;
-	bool drawn;
+	bool wanted, drawn;
 };
 void cli_progress_start(struct cli_progress *p, const char *what, uint64_t total);
 void cli_progress_set(struct cli_progress *p, uint64_t done);

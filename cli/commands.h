@@ -4,6 +4,7 @@
 #define CLI_COMMANDS_H
 
 /* images */
+int cmd_bench(int argc, char **argv);
 int cmd_amend(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_commit(int argc, char **argv);

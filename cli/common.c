@@ -321,7 +321,7 @@ int cli_print_json(json_t *json)
 		cli_error("out of memory");
 		return CLI_FAILED;
 	}
-	r = json_dumpf(json, stdout, JSON_INDENT(2));
+	r = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(json);
 	return r ? CLI_FAILED : CLI_OK;
@@ -362,6 +362,7 @@ void cli_progress_start(struct cli_progress *p, const char *what, uint64_t total
 {
 	*p = (struct cli_progress) { .what = what, .total = total, .start_ns = now_ns() };
 	p->shown_ns = p->start_ns;
+	p->wanted = !cli.quiet && (cli.progress || isatty(STDERR_FILENO));
 }
 
 static void draw_progress(struct cli_progress *p, uint64_t now)
@@ -385,7 +386,7 @@ void cli_progress_set(struct cli_progress *p, uint64_t done)
 	uint64_t now, every = cli.progress ? 500000000 : p->drawn ? 200000000 : 1000000000;
 
 	p->done = done < p->total ? done : p->total;
-	if (cli.quiet || (!cli.progress && !isatty(STDERR_FILENO)))
+	if (!p->wanted)
 		return;
 	now = now_ns();
 	if (now - p->shown_ns >= every)

@@ -31,6 +31,7 @@ static const struct cli_command commands[] = {
 	{ NULL, NULL, "This host" },
 
 	{ NULL, NULL, "Serving and running" },
+	{ "bench", cmd_bench, "measure how fast a disk is" },
 };
 
 static void print_help(FILE *out)

@@ -2,6 +2,7 @@ PROGS += vdisk
 vdisk_SRCS := \
  cli/main.c \
  cli/common.c \
+ cli/bench.c \
  cli/create.c \
  cli/info.c \
  cli/check.c \
