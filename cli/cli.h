@@ -166,6 +166,14 @@ void cli_temp_add(const char *path);
 /* It is no longer ours to remove. */
 void cli_temp_forget(const char *path);
 
+/* ---- other programs ---- */
+
+/*
+ * The path of a program of this package, to be freed: beside this one, as in
+ * a build directory, else where it is installed.  Prints what goes wrong.
+ */
+int cli_sibling(char **out, const char *name);
+
 /* ---- the commands ---- */
 
 struct cli_command {

@@ -10,6 +10,7 @@ vdisk_SRCS := \
  cli/map.c \
  cli/snapshot.c \
  cli/chain.c \
+ cli/sibling.c \
  cli/parts.c \
  cli/part.c
 vdisk_PKGS := jansson smartcols
