@@ -88,10 +88,11 @@ static void add_parts(struct survey *s)
 	}
 }
 
+/* A logical partition takes room for its boot record in front, too. */
 static void add_gap(struct survey *s, uint64_t from, uint64_t to, bool logical)
 {
 	from = (from + GAP_MIN - 1) / GAP_MIN * GAP_MIN;
-	if (from < to && to - from >= GAP_MIN)
+	if (from < to && to - from >= (logical ? 2 : 1) * GAP_MIN)
 		s->items[s->n_items++] = (struct item) {
 			.start = from, .length = to - from, .logical = logical,
 		};
