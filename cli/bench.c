@@ -18,13 +18,16 @@
 
 struct bench_args {
 	bool write, random;
-	uint64_t bs, range, count;
+	uint64_t bs, step, range, count;
 	unsigned long qd;
 	double seconds;
 	bool latency, direct;
 };
 
-enum { OPT_RW = 0x2000, OPT_BS, OPT_QD, OPT_TIME, OPT_SIZE, OPT_COUNT, OPT_LATENCY, OPT_DIRECT };
+enum {
+	OPT_RW = 0x2000, OPT_BS, OPT_QD, OPT_TIME, OPT_SIZE, OPT_COUNT, OPT_LATENCY, OPT_DIRECT,
+	OPT_STEP,
+};
 
 static const struct argp_option bench_options[] = {
 	{ "rw", OPT_RW, "read|write|randread|randwrite", 0, "What to do (default: randread)", 0 },
@@ -33,6 +36,7 @@ static const struct argp_option bench_options[] = {
 	{ "time", OPT_TIME, "SECONDS", 0, "How long (default: 3)", 0 },
 	{ "count", OPT_COUNT, "N", 0, "Stop after so many requests", 0 },
 	{ "size", OPT_SIZE, "SIZE", 0, "Only the first SIZE bytes of the disk", 0 },
+	{ "step", OPT_STEP, "SIZE", 0, "From one request to the next (default: --bs)", 0 },
 	{ "latency", OPT_LATENCY, NULL, 0, "Measure how long each request takes, too", 0 },
 	{ "direct", OPT_DIRECT, NULL, 0, "Bypass the page cache", 0 },
 	{ 0 },
@@ -68,6 +72,9 @@ static error_t parse_bench(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_SIZE:
 		a->range = cli_size("--size", arg);
+		return 0;
+	case OPT_STEP:
+		a->step = cli_size("--step", arg);
 		return 0;
 	case OPT_LATENCY:
 		a->latency = true;
@@ -165,7 +172,7 @@ static void setup_requests(struct bench *b)
 static void submit(struct bench *b, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
-		b->batch[i]->offset = next_block(b) * b->args->bs;
+		b->batch[i]->offset = next_block(b) * b->args->step;
 		if (b->started)
 			b->started[b->batch[i] - b->reqs] = now_ns();
 	}
@@ -336,12 +343,14 @@ int cmd_bench(int argc, char **argv)
 		return CLI_FAILED;
 	if (!a.range || a.range > vdisk_size(disk))
 		a.range = vdisk_size(disk);
-	b.disk = disk;
-	b.blocks = a.range / a.bs;
-	if (!b.blocks) {
+	if (!a.step)
+		a.step = a.bs;
+	if (a.range < a.bs) {
 		cli_error("%s: smaller than one request", args[0]);
 		return CLI_FAILED;
 	}
+	b.disk = disk;
+	b.blocks = (a.range - a.bs) / a.step + 1;
 	status = with_buffers(&b);
 	return cli_close(&disk) == CLI_OK ? status : CLI_FAILED;
 }
