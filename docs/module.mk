@@ -1,0 +1,1 @@
+MANPAGES += docs/vdisk.1

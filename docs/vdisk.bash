@@ -1,0 +1,54 @@
+# vdisk.bash - completion of vdisk's commands and options
+# shellcheck shell=bash disable=SC2207 # words without blanks
+
+_vdisk() {
+    local cur prev words cword command i
+    _init_completion || return
+
+    local commands='amend bench check commit compare convert create info map measure part parts
+        rebase resize snapshot'
+
+    for ((i = 1; i < cword; i++)); do
+        [[ ${words[i]} == -* ]] || { command=${words[i]}; break; }
+    done
+    if [[ -z $command ]]; then
+        COMPREPLY=($(compgen -W "$commands --help --version" -- "$cur"))
+        return
+    fi
+
+    case $prev in
+    -f | --format | -O | --output-format | -F | --backing-format | --second-format)
+        COMPREPLY=($(compgen -W 'raw qcow2' -- "$cur"))
+        return
+        ;;
+    --refs)
+        COMPREPLY=($(compgen -W 'none dir any' -- "$cur"))
+        return
+        ;;
+    --rw)
+        COMPREPLY=($(compgen -W 'read write randread randwrite' -- "$cur"))
+        return
+        ;;
+    esac
+
+    if [[ $cur == -* ]]; then
+        # what the command itself says of its options
+        COMPREPLY=($(compgen -W "$(vdisk "$command" --help 2> /dev/null |
+            grep -oE -- '--[a-z][a-z-]*' | sort -u)" -- "$cur"))
+        return
+    fi
+    if ((i + 1 == cword)); then
+        case $command in
+        part)
+            COMPREPLY=($(compgen -W 'init add' -- "$cur"))
+            return
+            ;;
+        snapshot)
+            COMPREPLY=($(compgen -W 'list create apply delete' -- "$cur"))
+            return
+            ;;
+        esac
+    fi
+    _filedir
+}
+complete -F _vdisk vdisk

@@ -1,0 +1,118 @@
+#!/bin/bash
+# Two writers never: against real QEMU programs, in both directions.
+. "$(dirname "$0")/../functions.sh"
+requires qemu-img qemu-io qemu-storage-daemon qemu-system-x86_64
+cd "$tmp"
+
+refused() { # refused COMMAND...: by us, because of a lock
+    expect 1 "$@"
+    like_output 'use|lock'
+}
+refused_by_qemu() {
+    expect 1 "$@"
+    like_output 'lock'
+}
+
+for f in raw qcow2; do qemu-img create -q -f $f d.$f 8M; done
+
+# hold FORMAT OPTIONS COMMAND...: run it with the disk open in qemu-io
+qemu_io_holds() { # qemu_io_holds FILE FLAGS; ended by release
+    mkfifo ctl
+    qemu-io $2 -f "${1##*.}" "$1" < ctl > io.out 2>&1 &
+    holder=$!
+    pids+=("$holder")
+    exec 7> ctl
+    echo 'read 0 512' >&7
+    wait_for 10 grep -q 'ops' io.out
+}
+release() {
+    exec 7>&-
+    wait "$holder" || true
+    rm -f ctl
+}
+
+for f in raw qcow2; do
+    # a writer in qemu-io: we neither write nor read, unless told to read anyway
+    qemu_io_holds d.$f ''
+    refused "$VDISK" resize -f $f d.$f +1M
+    refused "$VDISK" convert -f $f d.$f out.raw
+    refused "$VDISK" check -f qcow2 d.qcow2 2> /dev/null || [ $f = raw ]
+    expect 0 "$VDISK" info -f $f --json d.$f
+    like_output '"in-use": true'
+    expect 0 "$VDISK" convert -U -y -f $f d.$f out.raw
+    expect 2 "$VDISK" resize -U -f $f d.$f +1M
+    expect 1 "$VDISK" create -y -f $f d.$f 1M
+    [ "$(stat -c %s d.raw)" = 8388608 ] || fail "the file was touched"
+    release
+    expect 0 "$VDISK" resize -f $f d.$f +1M
+
+    # a reader in qemu-io: we read, but do not write
+    qemu_io_holds d.$f -r
+    expect 0 "$VDISK" convert -y -f $f d.$f out.raw
+    refused "$VDISK" resize -f $f d.$f +1M
+    release
+done
+
+# our writer: QEMU's programs refuse (bench keeps the disk open)
+for f in raw qcow2; do
+    "$VDISK" bench -y -q --rw write --time 20 -f $f d.$f > /dev/null &
+    ours=$!
+    pids+=("$ours")
+    locked() { ! qemu-io -f $f -c 'read 0 512' d.$f; }
+    wait_for 10 locked
+    refused_by_qemu qemu-io -f $f -c 'read 0 512' d.$f
+    refused_by_qemu qemu-io -r -f $f -c 'read 0 512' d.$f
+    refused_by_qemu qemu-img resize -f $f d.$f +1M
+    refused_by_qemu qemu-storage-daemon --blockdev "driver=file,filename=d.$f,node-name=a" \
+        --blockdev driver=$f,file=a,node-name=b --export type=nbd,id=x,node-name=b,writable=on \
+        --nbd-server addr.type=unix,addr.path=sock
+    refused "$VDISK" resize -f $f d.$f +1M
+    refused "$VDISK" convert -y -f $f d.$f out.raw
+    kill "$ours"
+    wait "$ours" 2> /dev/null || true
+    expect 0 qemu-io -f $f -c 'read 0 512' d.$f
+
+    # our reader: QEMU reads too, and does not write
+    "$VDISK" bench -q --rw read --time 20 -f $f d.$f > /dev/null &
+    ours=$!
+    pids+=("$ours")
+    locked() { ! qemu-io -f $f -c 'write 0 512' d.$f; }
+    wait_for 10 locked
+    refused_by_qemu qemu-io -f $f -c 'write 0 512' d.$f
+    expect 0 qemu-io -r -f $f -c 'read 0 512' d.$f
+    kill "$ours"
+    wait "$ours" 2> /dev/null || true
+done
+
+# qemu-storage-daemon and a running guest
+rm -f sock
+qemu-storage-daemon --blockdev driver=file,filename=d.qcow2,node-name=a \
+    --blockdev driver=qcow2,file=a,node-name=b --export type=nbd,id=x,node-name=b,writable=on \
+    --nbd-server addr.type=unix,addr.path=sock &
+holder=$!
+pids+=("$holder")
+wait_for 10 test -S sock
+refused "$VDISK" resize d.qcow2 +1M
+refused "$VDISK" snapshot create d.qcow2 x
+kill "$holder"
+wait "$holder" 2> /dev/null || true
+
+qemu-system-x86_64 -display none -nodefaults -S -accel tcg -m 16 -monitor unix:mon,server=on,wait=off \
+    -drive file=d.qcow2,format=qcow2,if=virtio &
+holder=$!
+pids+=("$holder")
+wait_for 20 test -S mon
+refused "$VDISK" resize d.qcow2 +1M
+like_output "${holder}|qemu"			# who it is
+refused "$VDISK" convert -y d.qcow2 out.raw
+expect 0 "$VDISK" info d.qcow2
+kill "$holder"
+wait "$holder" 2> /dev/null || true
+expect 0 "$VDISK" resize d.qcow2 +1M
+
+# a backing file may be read by many, and not be written while one does
+qemu-img create -q -f qcow2 -b d.qcow2 -F qcow2 top.qcow2
+qemu_io_holds top.qcow2 ''
+expect 0 "$VDISK" convert -y d.qcow2 out.raw
+refused "$VDISK" resize d.qcow2 +1M
+release
