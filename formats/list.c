@@ -2,6 +2,7 @@
 #include "core/driver.h"
 
 const struct vd_driver *const vd_formats[] = {
+	&vd_qcow2,
 	&vd_raw,
 	NULL,
 };
