@@ -564,6 +564,8 @@ struct vdisk_stat {
 };
 
 /*
+ * A file system, with the files open in it, belongs to one thread at a time.
+ *
  * Open the file system on @disk (own reference).  A journal that needs replay
  * is replayed: into the disk when it is open for writing, else into a
  * throw-away overlay; never read stale.
@@ -624,6 +626,10 @@ VDISK_API int vdisk_fs_mkdir(struct vdisk_fs *fs, const char *path, uint32_t mod
 			     struct vdisk_error *err);
 /* Files, links and empty directories. */
 VDISK_API int vdisk_fs_remove(struct vdisk_fs *fs, const char *path, struct vdisk_error *err);
+/* A directory goes with all that is in it. */
+VDISK_API int vdisk_fs_remove_tree(struct vdisk_fs *fs, const char *path,
+				   struct vdisk_error *err);
+/* As rename(2): what is at @to goes, if it is of the same sort. */
 VDISK_API int vdisk_fs_rename(struct vdisk_fs *fs, const char *from, const char *to,
 			      struct vdisk_error *err);
 VDISK_API int vdisk_fs_link(struct vdisk_fs *fs, const char *existing, const char *path,
