@@ -17,7 +17,7 @@ LIB_SRCS += \
  libvdisk/part/gpt.c \
  libvdisk/part/types.c \
  libvdisk/part/edit.c \
- libvdisk/fs/probe.c \
+ libvdisk/fs/probe.c
 LIB_SRCS += \
  libvdisk/guest/arena.c \
  libvdisk/guest/version.c \
@@ -28,7 +28,8 @@ LIB_SRCS += \
  libvdisk/guest/menu.c \
  libvdisk/guest/volumes.c \
  libvdisk/guest/jail.c \
- libvdisk/guest/boot.c \
+ libvdisk/guest/boot.c
+LIB_SRCS += \
  libvdisk/fs/fs.c \
  libvdisk/fs/ext.c \
  libvdisk/fs/ext_io.c \

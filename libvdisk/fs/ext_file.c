@@ -25,6 +25,7 @@
 
 #define MAX_EXTENT_DEPTH	5	/* as the kernel has it */
 #define ZERO_CHUNK		65536u
+#define MAX_ALLOCATE		32768u	/* blocks at once */
 
 /* ---- where the blocks are ---- */
 
@@ -316,17 +317,41 @@ static int make_written(struct ext_fs *e, uint64_t ino, struct ext2_inode_large 
 }
 
 /*
- * The blocks for the hole @run.  For a file with extents, ext2fs_fallocate takes
- * them in long runs; with indirect blocks it would also write zeroes to each.
+ * Is @start before the first extent?  There ext2fs_fallocate would fill the whole
+ * hole, however little was asked for.
+ */
+static bool before_extents(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
+			   uint64_t start)
+{
+	struct ext2fs_extent ext;
+	ext2_extent_handle_t h;
+	bool before = false;
+
+	if (ext2fs_extent_open2(e->fs, (ext2_ino_t)ino, small(inode), &h))
+		return false;
+	ext2fs_extent_goto(h, start);
+	if (!ext2fs_extent_get(h, EXT2_EXTENT_CURRENT, &ext))
+		before = ext.e_lblk > start;
+	ext2fs_extent_free(h);
+	return before;
+}
+
+/*
+ * The blocks for the hole @run, which becomes the first run of them; up to
+ * *@fresh_end there may be more.  For a file with extents, ext2fs_fallocate
+ * takes them in long runs.
  */
 static int allocate(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
-		    struct ext_run *run, struct vdisk_error *err)
+		    struct ext_run *run, uint64_t *fresh_end, struct vdisk_error *err)
 {
-	blk64_t block;
+	blk64_t block, room = ext2fs_free_blocks_count(e->fs->super);
 	errcode_t code;
+	int r;
 
-	if (inode->i_flags & EXT4_EXTENTS_FL) {
-		run->count = MIN(run->count, 32768u);
+	if ((inode->i_flags & EXT4_EXTENTS_FL) && !before_extents(e, ino, inode, run->start)) {
+		run->count = MIN(run->count, MAX_ALLOCATE);
+		if (room && run->count > room)	/* it refuses more than there can be */
+			run->count = room;
 		code = ext2fs_fallocate(e->fs,
 					EXT2_FALLOCATE_FORCE_INIT | EXT2_FALLOCATE_INIT_BEYOND_EOF,
 					(ext2_ino_t)ino, small(inode), ~0ull, run->start,
@@ -336,17 +361,24 @@ static int allocate(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *ino
 		code = ext2fs_bmap2(e->fs, (ext2_ino_t)ino, small(inode), NULL, BMAP_ALLOC,
 				    run->start, NULL, &block);
 	}
-	if (code)
+	if (code && code != EXT2_ET_BLOCK_ALLOC_FAIL)
 		return vd_ext_fail(err, code, "cannot allocate blocks");
-	return vd_ext_map(e, ino, inode, run->start, run->count, run, err);
+	*fresh_end = run->start + run->count;
+	r = vd_ext_map(e, ino, inode, run->start, run->count, run, err);
+	if (r == 0 && !run->block)	/* else it went well for a part at least */
+		r = code ? vd_ext_fail(err, code, "cannot allocate blocks") :
+			   vd_fail(err, EUCLEAN, "blocks were allocated, and are not there");
+	return r;
 }
 
 /*
  * Write what of [off, off + len) lies in the first run of blocks there.  The
- * inode is changed in memory.  Returns the bytes done.
+ * inode is changed in memory.  Blocks before *@fresh_end are new.  Returns the
+ * bytes done.
  */
 static ssize_t write_run(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
-			 const uint8_t *buf, size_t len, uint64_t off, struct vdisk_error *err)
+			 const uint8_t *buf, size_t len, uint64_t off, uint64_t *fresh_end,
+			 struct vdisk_error *err)
 {
 	uint32_t bs = e->fs->blocksize;
 	uint64_t in = off % bs, n, end;
@@ -356,13 +388,11 @@ static ssize_t write_run(struct ext_fs *e, uint64_t ino, struct ext2_inode_large
 
 	if (r < 0)
 		return r;
-	fresh = !run.block || run.unwritten;
+	fresh = !run.block || run.unwritten || run.start < *fresh_end;
 	if (!run.block)
-		r = allocate(e, ino, inode, &run, err);
+		r = allocate(e, ino, inode, &run, fresh_end, err);
 	if (r < 0)
 		return r;
-	if (!run.block)
-		return vd_fail(err, EUCLEAN, "blocks were allocated, and are not there");
 	n = MIN(run.count * bs - in, (uint64_t)len);
 	end = (in + n) % bs;
 	if (fresh && in)
@@ -421,6 +451,7 @@ ssize_t vd_ext_write_blocks(struct ext_fs *e, uint64_t ino, struct ext2_inode_la
 			    const uint8_t *buf, size_t len, uint64_t off, struct vdisk_error *err)
 {
 	uint32_t bs = e->fs->blocksize;
+	uint64_t fresh_end = 0;
 	size_t done = 0;
 	ssize_t n = 0;
 	int r = 0;
@@ -430,7 +461,7 @@ ssize_t vd_ext_write_blocks(struct ext_fs *e, uint64_t ino, struct ext2_inode_la
 	if (r < 0)
 		return r;
 	while (done < len) {
-		n = write_run(e, ino, inode, buf + done, len - done, off + done, err);
+		n = write_run(e, ino, inode, buf + done, len - done, off + done, &fresh_end, err);
 		if (n < 0)
 			break;
 		done += (size_t)n;

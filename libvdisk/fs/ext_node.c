@@ -708,6 +708,20 @@ ssize_t vd_ext_listxattr(struct vdisk_fs *fs, uint64_t ino, char *buf, size_t si
 	return (ssize_t)l.used;
 }
 
+/*
+ * libext2fs turns access control lists into the form of xattr(7), but leaves the
+ * ids of entries that have none zero, where the kernel has -1.
+ */
+static void finish_acl(uint8_t *value, size_t len)
+{
+	for (size_t at = 4; at + 8 <= len; at += 8) {
+		uint16_t tag = load_le16(value + at);
+
+		if (tag != 2 && tag != 8)	/* ACL_USER, ACL_GROUP */
+			store_le32(value + at + 4, UINT32_MAX);
+	}
+}
+
 ssize_t vd_ext_getxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, void *buf,
 			size_t size, struct vdisk_error *err)
 {
@@ -727,6 +741,8 @@ ssize_t vd_ext_getxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, voi
 		return vd_fail(err, ENODATA, "%s: no such attribute", name);
 	if (code)
 		return vd_ext_fail(err, code, name);
+	if (!strncmp(name, "system.posix_acl_", strlen("system.posix_acl_")))
+		finish_acl(value, len);
 	r = (ssize_t)len;
 	if (size && len > size)
 		r = vd_fail(err, ERANGE, "%s has %zu bytes, more than fit into %zu", name, len,
