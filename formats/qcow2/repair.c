@@ -134,10 +134,11 @@ static uint64_t references(const struct check *c, uint64_t cluster)
 	return g ? g->n[cluster % COUNTS_GROUP] : 0;
 }
 
+/* Also past the end of the file, where what is too high would be a leak later. */
 static int fix_block(struct check *c, size_t i, enum direction dir)
 {
 	uint64_t first = (uint64_t)i << qcow2_refblock_bits(&c->h);
-	uint64_t n = MIN(UINT64_C(1) << qcow2_refblock_bits(&c->h), c->clusters - first);
+	uint64_t n = UINT64_C(1) << qcow2_refblock_bits(&c->h);
 	bool changed = false;
 	int r = check_read_refblock(c, i);
 
@@ -164,6 +165,23 @@ static int fix_refcounts(struct check *c, enum direction dir)
 		if (c->reftable[i])
 			r = fix_block(c, i, dir);
 	return r < 0 ? r : vd_flush(c->file);
+}
+
+/* Bitmaps that are not marked as valid were not counted: their space goes now. */
+static int forget_stale_bitmaps(struct check *c)
+{
+	if (!c->h.has_bitmaps || (c->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
+		return 0;
+	return drop_bitmaps(c);
+}
+
+static int lower_refcounts(struct check *c)
+{
+	int r = forget_stale_bitmaps(c);
+
+	if (r == 0)
+		r = vd_flush(c->file);
+	return r < 0 ? r : fix_refcounts(c, LOWER);
 }
 
 /* ---- 3: new refcount structures ---- */
@@ -349,7 +367,7 @@ static int repair_all(struct check *c)
 	if (r == 0)
 		r = fix_copied(c);
 	if (r == 0)
-		r = fix_refcounts(c, LOWER);
+		r = lower_refcounts(c);
 	/* lowering may have made a refcount one */
 	if (r == 0)
 		r = check_scan(c);
@@ -364,7 +382,7 @@ static int repair_leaks(struct check *c)
 
 	if (!c->res.leaks || c->incomplete || c->bad_entries || c->bad_refcounts)
 		return 0;
-	r = fix_refcounts(c, LOWER);
+	r = lower_refcounts(c);
 	if (r == 0)
 		r = check_scan(c);
 	return r == 0 && sound ? fix_copied(c) : r;
