@@ -147,6 +147,7 @@ fuzz-build: $(foreach f,$(FUZZERS),$(O)/$(f))
 define fuzz_rule
 $(O)/$(1): $(O)/obj/$(1).o $(call obj,$($(1)_SRCS)) $(LIB)
 	$$(call say,LD,$$@)
+	@mkdir -p $$(@D)
 	$$(Q)$$(CC) $$(ALLL) -fsanitize=fuzzer $$^ $$($(1)_LIBS) $$(PKG_LIBS) $$(LDLIBS) -o $$@
 ALLOBJS += $(O)/obj/$(1).o
 endef

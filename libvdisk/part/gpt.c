@@ -34,6 +34,13 @@ void gpt_guid_text(char *out, const uint8_t guid[16])
 
 /* ---- decoding ---- */
 
+/* A fuzzer cannot find checksums, and would never come further. */
+#ifdef VD_FUZZING
+#define ANY_CHECKSUM true
+#else
+#define ANY_CHECKSUM false
+#endif
+
 static uint32_t header_crc(const uint8_t *p, uint32_t size)
 {
 	static const uint8_t zero[4];
@@ -58,7 +65,7 @@ int gpt_header_decode(struct gpt_header *out, const uint8_t *p, uint32_t sector_
 	if (size < GPT_HEADER_SIZE || size > sector_size)
 		return -EINVAL;
 	*why = "bad header checksum";
-	if (header_crc(p, size) != load_le32(p + 16))
+	if (!ANY_CHECKSUM && header_crc(p, size) != load_le32(p + 16))
 		return -EINVAL;
 
 	h = (struct gpt_header) {
@@ -213,7 +220,7 @@ static void copy_load(struct gpt_copy *c, struct vdisk *disk, uint32_t sector, u
 		c->why = "the entries cannot be read";
 		return;
 	}
-	if ((uint32_t)crc32(0, c->entries, (uInt)len) != c->h.entries_crc) {
+	if (!ANY_CHECKSUM && (uint32_t)crc32(0, c->entries, (uInt)len) != c->h.entries_crc) {
 		c->why = "bad checksum of the entries";
 		return;
 	}
