@@ -19,6 +19,12 @@ LIB_SRCS += \
  libvdisk/part/edit.c \
  libvdisk/fs/probe.c
 LIB_SRCS += \
+ libvdisk/lvm/label.c \
+ libvdisk/lvm/config.c \
+ libvdisk/lvm/group.c \
+ libvdisk/lvm/scan.c \
+ libvdisk/lvm/volume.c
+LIB_SRCS += \
  libvdisk/guest/arena.c \
  libvdisk/guest/version.c \
  libvdisk/guest/grub_script.c \

@@ -499,7 +499,10 @@ struct vdisk_parts {
  */
 VDISK_API int vdisk_parts_read(struct vdisk_parts **out, struct vdisk *disk,
 			       struct vdisk_error *err);
-/* Open the partition that the PART of a locator names, on an open disk. */
+/*
+ * Open the partition or logical volume that the PART of a locator names, on an
+ * open disk.
+ */
 VDISK_API int vdisk_open_part(struct vdisk **out, struct vdisk *disk, const char *part,
 			      struct vdisk_error *err);
 
@@ -542,6 +545,67 @@ struct vdisk_probe {
 	uint32_t block_size;
 };
 VDISK_API int vdisk_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err);
+
+/* ---- LVM2 ---- */
+
+struct vdisk_lvm;
+
+struct vdisk_pv {
+	char uuid[40];		/* as LVM writes it: "abcdef-ghij-..." */
+	char vg[128];		/* name of its group, "" if it is in none */
+	char hint[128];		/* where LVM saw it last: "/dev/sda2", or "" */
+	uint64_t size;		/* bytes; of a missing one: as recorded */
+	bool missing;		/* not on the given disks, or given up by its group */
+	unsigned disk;		/* unless missing: index into the given disks */
+	unsigned part;		/* and the partition's number, 0 for the whole disk */
+	char problem[160];	/* what is wrong with it, or "" */
+};
+
+struct vdisk_lv {
+	char name[128];
+	char uuid[40];
+	char type[32];		/* "linear", "striped", "raid1", "thin", ... */
+	uint64_t size;		/* bytes */
+	bool hidden;		/* a piece of another volume */
+	bool writable;		/* may be opened for writing, if the disks are */
+	char reason[224];	/* why it cannot be opened, or "" */
+};
+
+struct vdisk_vg {
+	char name[128];
+	char uuid[40];
+	uint64_t seqno;		/* of its metadata, which was the newest found */
+	uint64_t extent_size;	/* bytes */
+	uint64_t size, free;	/* bytes of all its physical volumes */
+	const struct vdisk_pv *pv;
+	unsigned n_pvs;
+	const struct vdisk_lv *lv;
+	unsigned n_lvs;
+	char problem[160];	/* the first thing found wrong, or "" */
+};
+
+/*
+ * Find the physical volumes on @disks (each as a whole or in its partitions)
+ * and the groups that they make up.  None at all is success; a damaged one has
+ * a problem.  The kernel's LVM is not involved.  Takes references to @disks.
+ */
+VDISK_API int vdisk_lvm_scan(struct vdisk_lvm **out, struct vdisk *const *disks, unsigned n,
+			     struct vdisk_error *err);
+VDISK_API void vdisk_lvm_free(struct vdisk_lvm *lvm);
+/* The n-th group, and the n-th physical volume that was found; NULL after the last. */
+VDISK_API const struct vdisk_vg *vdisk_lvm_vg(const struct vdisk_lvm *lvm, unsigned n);
+VDISK_API const struct vdisk_pv *vdisk_lvm_pv(const struct vdisk_lvm *lvm, unsigned n);
+
+/*
+ * Open a logical volume; @vg and @lv are names or UUIDs.  @flags:
+ * VDISK_OPEN_WRITE, else it is read-only.  Linear, striped, raid0, raid1 and
+ * mirror volumes can be opened; those with copies only for reading.  The volume
+ * keeps what it needs open, @lvm may be freed before it.
+ * Errors: -ENOENT; -ENOTUNIQ for two groups of that name; -ENOTSUP for a kind
+ * that is not supported; -ENODEV when a physical volume is missing; -EROFS.
+ */
+VDISK_API int vdisk_open_lv(struct vdisk **out, const struct vdisk_lvm *lvm, const char *vg,
+			    const char *lv, uint32_t flags, struct vdisk_error *err);
 
 /* ---- file systems ---- */
 

@@ -264,48 +264,116 @@ static bool content_matches(struct vdisk *disk, const struct vdisk_part *p,
 	return yes;
 }
 
-/* The partition that matches; -ENOENT, -ENOTUNIQ. */
-static int find_wanted(const struct vdisk_part **out, struct vdisk *disk,
-		       const struct vdisk_parts *parts, const struct wanted *w, bool content,
-		       struct vdisk_error *err)
+/* What was found so far; the names of two are enough for the message. */
+struct found {
+	unsigned n;
+	char name[2][264];	/* as in a locator: "p1", "vg/lv" */
+};
+
+static void found_add(struct found *f, const char *fmt, ...) PRINTF_FMT(2, 3);
+static void found_add(struct found *f, const char *fmt, ...)
 {
-	const struct vdisk_part *found = NULL;
+	va_list ap;
 
-	for (unsigned i = 0; i < parts->count; i++) {
-		const struct vdisk_part *p = &parts->part[i];
-
-		if (!(content ? content_matches(disk, p, w) : table_matches(p, w)))
-			continue;
-		if (found)
-			return vd_fail(err, ENOTUNIQ, "%s: partitions %u and %u both have the %s "
-				       "'%s'; use #p%u or #p%u", disk->name, found->number,
-				       p->number, w->label ? "label" : "UUID",
-				       w->label ? w->label : w->uuid, found->number, p->number);
-		found = p;
+	if (f->n < ARRAY_SIZE(f->name)) {
+		va_start(ap, fmt);
+		vsnprintf(f->name[f->n], sizeof(f->name[0]), fmt, ap);
+		va_end(ap);
 	}
-	if (!found)
-		return vd_fail(err, ENOENT, "%s: no partition has the %s '%s'", disk->name,
-			       w->label ? "label" : "UUID", w->label ? w->label : w->uuid);
-	*out = found;
+	f->n++;
+}
+
+static void find_in_table(struct found *f, const struct vdisk_parts *parts,
+			  const struct wanted *w)
+{
+	for (unsigned i = 0; i < parts->count; i++)
+		if (table_matches(&parts->part[i], w))
+			found_add(f, "p%u", parts->part[i].number);
+}
+
+static void find_in_volumes(struct found *f, const struct vdisk_lvm *lvm, const struct wanted *w)
+{
+	const struct vdisk_vg *vg;
+
+	for (unsigned i = 0; (vg = vdisk_lvm_vg(lvm, i)); i++)
+		for (unsigned k = 0; k < vg->n_lvs; k++) {
+			const struct vdisk_lv *lv = &vg->lv[k];
+			struct vdisk *d = NULL;
+
+			if (lv->hidden || lv->reason[0] ||
+			    vdisk_open_lv(&d, lvm, vg->uuid, lv->uuid, 0, NULL) < 0)
+				continue;
+			if (probe_matches(d, w))
+				found_add(f, "%s/%s", vg->name, lv->name);
+			vdisk_close(d, NULL);
+		}
+}
+
+static int find_in_content(struct found *f, struct vdisk *disk, const struct vdisk_parts *parts,
+			   const struct wanted *w, struct vdisk_error *err)
+{
+	struct vdisk_lvm *lvm = NULL;
+	int r;
+
+	for (unsigned i = 0; i < parts->count; i++)
+		if (content_matches(disk, &parts->part[i], w))
+			found_add(f, "p%u", parts->part[i].number);
+	r = vdisk_lvm_scan(&lvm, &disk, 1, err);
+	if (r < 0)
+		return r;
+	find_in_volumes(f, lvm, w);
+	vdisk_lvm_free(lvm);
 	return 0;
 }
 
 static int open_wanted(struct vdisk **out, struct vdisk *disk, const struct vdisk_parts *parts,
 		       const struct wanted *w, struct vdisk_error *err)
 {
-	const struct vdisk_part *p = NULL;
+	const char *what = w->label ? "label" : "UUID", *value = w->label ? w->label : w->uuid;
+	struct found f = { .n = 0 };
 	int r;
 
-	if (!(w->label ? w->label : w->uuid)[0])
+	if (!value[0])
 		return vd_fail(err, EINVAL, "an empty label or UUID names no partition");
 	if (!parts->scheme[0] && probe_matches(disk, w)) {
 		*out = vdisk_ref(disk);
 		return 0;
 	}
-	r = find_wanted(&p, disk, parts, w, false, err);
-	if (r == -ENOENT)
-		r = find_wanted(&p, disk, parts, w, true, err);
-	return r < 0 ? r : open_entry(out, disk, p, err);
+	find_in_table(&f, parts, w);
+	if (!f.n) {
+		r = find_in_content(&f, disk, parts, w, err);
+		if (r < 0)
+			return r;
+	}
+	if (!f.n)
+		return vd_fail(err, ENOENT, "%s: no partition has the %s '%s'", disk->name, what,
+			       value);
+	if (f.n > 1)
+		return vd_fail(err, ENOTUNIQ, "%s: %s and %s both have the %s '%s'; use #%s or #%s",
+			       disk->name, f.name[0], f.name[1], what, value, f.name[0],
+			       f.name[1]);
+	return vdisk_open_part(out, disk, f.name[0], err);
+}
+
+/* "VG/LV" */
+static int open_volume(struct vdisk **out, struct vdisk *disk, const char *part,
+		       struct vdisk_error *err)
+{
+	AUTO_FREE char *vg = strdup(part);
+	struct vdisk_lvm *lvm = NULL;
+	char *slash;
+	int r;
+
+	if (!vg)
+		return vd_fail(err, ENOMEM, "out of memory");
+	slash = strchr(vg, '/');
+	*slash = '\0';
+	r = vdisk_lvm_scan(&lvm, &disk, 1, err);
+	if (r < 0)
+		return r;
+	r = vdisk_open_lv(out, lvm, vg, slash + 1, disk->flags & VDISK_OPEN_WRITE, err);
+	vdisk_lvm_free(lvm);
+	return r < 0 ? vd_fail_prefix(err, r, "%s", disk->name) : 0;
 }
 
 int vdisk_open_part(struct vdisk **out, struct vdisk *disk, const char *part,
@@ -320,8 +388,7 @@ int vdisk_open_part(struct vdisk **out, struct vdisk *disk, const char *part,
 	else if (strncmp(part, "uuid=", 5) == 0)
 		w.uuid = part + 5;
 	else if (strchr(part, '/'))
-		return vd_fail(err, ENOTSUP, "%s: '%s' would be a logical volume: LVM inside an "
-			       "image is not supported", disk->name, part);
+		return open_volume(out, disk, part, err);
 	else if (part[0] != 'p')
 		return vd_fail(err, EINVAL, "'%s' is no partition: it should be pN, label=..., "
 			       "uuid=... or VG/LV", part);
