@@ -305,6 +305,8 @@ static void merge_l2(struct check *c)
 {
 	size_t n = 0;
 
+	if (!c->n_l2)
+		return;
 	qsort(c->l2, c->n_l2, sizeof(*c->l2), l2_by_offset);
 	for (size_t i = 0; i < c->n_l2; i++) {
 		struct check_l2 *last = n ? &c->l2[n - 1] : NULL;
