@@ -22,4 +22,8 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_part(int argc, char **argv);
 int cmd_parts(int argc, char **argv);
 
+
+/* files */
+int cmd_inspect(int argc, char **argv);
+
 #endif

@@ -27,6 +27,7 @@ static const struct cli_command commands[] = {
 	{ "part", cmd_part, "make and change partition tables" },
 
 	{ NULL, NULL, "Files" },
+	{ "inspect", cmd_inspect, "which system is on a disk, and what it boots" },
 
 	{ NULL, NULL, "This host" },
 

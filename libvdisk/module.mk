@@ -34,7 +34,9 @@ LIB_SRCS += \
  libvdisk/guest/menu.c \
  libvdisk/guest/volumes.c \
  libvdisk/guest/jail.c \
- libvdisk/guest/boot.c
+ libvdisk/guest/boot.c \
+ libvdisk/guest/packages.c \
+ libvdisk/guest/inspect.c
 LIB_SRCS += \
  libvdisk/fs/fs.c \
  libvdisk/fs/ext.c \

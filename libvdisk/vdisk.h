@@ -766,6 +766,57 @@ VDISK_API int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *
 /* Close the descriptors. */
 VDISK_API void vdisk_boot_clear(struct vdisk_boot *boot);
 
+/* ---- inspection: which system is on a disk ---- */
+
+struct vdisk_fstab {
+	unsigned line;		/* of the file, from 1 */
+	char device[256];	/* as it stands there: "LABEL=root" */
+	char mount_point[256];
+	char type[32];
+	char options[256];
+};
+
+struct vdisk_kernel {
+	char version[128];	/* from its name; "" if it has none */
+	char path[256];		/* in its file system */
+	char initrd[256];	/* "" if none fits */
+};
+
+struct vdisk_package {
+	char name[128];
+	char version[128];
+	char arch[32];
+};
+
+/* All text is clean for a terminal; "" where it is not known. */
+struct vdisk_inspection {
+	char name[256];		/* "Debian GNU/Linux 12 (bookworm)" */
+	char id[64];		/* os-release: "debian" */
+	char version[64];
+	char codename[64];
+	char arch[32];		/* "x86_64", of the system's programs */
+	char hostname[256];
+	char root[32];		/* "p1"; "" if the whole disk is the root */
+	char root_type[32];	/* "ext4" */
+	char root_uuid[64];
+	char root_label[256];
+	char packaging[16];	/* "dpkg", "rpm", "apk", "pacman" */
+	bool packages_known;	/* the list below is complete */
+	struct vdisk_fstab *fstab;
+	struct vdisk_kernel *kernels;	/* newest first */
+	struct vdisk_package *packages;
+	unsigned n_fstab, n_kernels, n_packages;
+};
+
+/*
+ * Find the system on @disk and describe it; as with vdisk_boot_find(), a
+ * process without privileges does the reading.  @out: vdisk_inspection_free()
+ * it.  -ENOENT where no root file system is found.
+ */
+VDISK_API int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk,
+			    struct vdisk_error *err);
+VDISK_API void vdisk_inspection_free(struct vdisk_inspection *in);
+
 #ifdef __cplusplus
 }
 #endif

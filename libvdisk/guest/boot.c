@@ -196,28 +196,6 @@ static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk
 
 /* ---- in the parent ---- */
 
-/* Text for a terminal: no controls, no broken UTF-8 in it. */
-static void clean_text(char *text, size_t size)
-{
-	unsigned char *p = (unsigned char *)text;
-	unsigned more, i;
-
-	text[size - 1] = '\0';
-	while (*p) {
-		more = *p >= 0xf0 && *p < 0xf5 ? 3 : *p >= 0xe0 && *p < 0xf0 ? 2 :
-			*p >= 0xc2 && *p < 0xe0 ? 1 : 0;
-		for (i = 1; i <= more && (p[i] & 0xc0) == 0x80; i++)
-			;
-		if (more && i > more && !(*p == 0xc2 && p[1] < 0xa0)) {
-			p += more + 1;
-		} else {
-			if (*p < 0x20 || *p > 0x7e)
-				*p = '?';
-			p++;
-		}
-	}
-}
-
 static bool printable(const char *text)
 {
 	for (; *text; text++)
@@ -242,19 +220,19 @@ static int receive_entry(struct search *s, const void *data, size_t len, struct 
 	e = &s->entries[s->n];
 	memcpy(e, data, len);
 	e->kernel_fd = e->initrd_fd = -1;
-	clean_text(e->title, sizeof(e->title));
-	clean_text(e->id, sizeof(e->id));
-	clean_text(e->number, sizeof(e->number));
-	clean_text(e->kernel, sizeof(e->kernel));
-	clean_text(e->initrd, sizeof(e->initrd));
-	clean_text(e->source, sizeof(e->source));
+	boot_clean_text(e->title, sizeof(e->title));
+	boot_clean_text(e->id, sizeof(e->id));
+	boot_clean_text(e->number, sizeof(e->number));
+	boot_clean_text(e->kernel, sizeof(e->kernel));
+	boot_clean_text(e->initrd, sizeof(e->initrd));
+	boot_clean_text(e->source, sizeof(e->source));
 	if (!memchr(e->cmdline, '\0', sizeof(e->cmdline)))
 		return -EPROTO;
 	if (!printable(e->cmdline)) {
 		if (!s->list)
 			return vd_fail(err, EINVAL, "boot: the command line of '%s' has characters "
 				       "that cannot be printed", e->title);
-		clean_text(e->cmdline, sizeof(e->cmdline));
+		boot_clean_text(e->cmdline, sizeof(e->cmdline));
 	}
 	s->n++;
 	return 0;

@@ -116,6 +116,10 @@ struct boot_entry *boot_menu_add(struct boot_menu *menu);
 /* Compare versions as rpm does: runs of digits and of letters; ~ sorts before the end. */
 int version_cmp(const char *a, const char *b);
 
+/* The volume with the system on it, -1 if there is none. */
+int boot_find_root(const struct boot_env *env);
+/* The version in a kernel's file name ("vmlinuz-6.1"); NULL if there is none. */
+const char *boot_kernel_version(const char *name);
 /* Where "/" comes from in an fstab: the first field in the arena, or NULL. */
 const char *fstab_root(struct arena *a, const char *fstab);
 /* The value of "root=" for a guest whose root file system is on @volume. */
@@ -129,6 +133,8 @@ char *boot_load_text(struct arena *a, const struct boot_env *env, unsigned volum
  * arena; how many, or -errno. */
 int boot_list(struct arena *a, const struct boot_env *env, unsigned volume, const char *dir,
 	      bool (*wanted)(const char *name), const char ***names);
+/* Clean text for a terminal in place: no controls, no broken UTF-8. */
+void boot_clean_text(char *text, size_t size);
 bool boot_is_file(const struct boot_env *env, unsigned volume, const char *path);
 
 #endif

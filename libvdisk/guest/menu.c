@@ -36,6 +36,27 @@ bool boot_is_file(const struct boot_env *env, unsigned volume, const char *path)
 	return env->stat(env->arg, volume, path, &size) == 0;
 }
 
+void boot_clean_text(char *text, size_t size)
+{
+	unsigned char *p = (unsigned char *)text;
+	unsigned more, i;
+
+	text[size - 1] = '\0';
+	while (*p) {
+		more = *p >= 0xf0 && *p < 0xf5 ? 3 : *p >= 0xe0 && *p < 0xf0 ? 2 :
+			*p >= 0xc2 && *p < 0xe0 ? 1 : 0;
+		for (i = 1; i <= more && (p[i] & 0xc0) == 0x80; i++)
+			;
+		if (more && i > more && !(*p == 0xc2 && p[1] < 0xa0)) {
+			p += more + 1;
+		} else {
+			if (*p < 0x20 || *p > 0x7e)
+				*p = '?';
+			p++;
+		}
+	}
+}
+
 struct listing {
 	bool (*wanted)(const char *name);
 	char *names;	/* owned: each with its NUL */

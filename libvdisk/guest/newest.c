@@ -14,8 +14,7 @@
 
 static const char *const kernel_prefixes[] = { "vmlinuz-", "linux-", "bzImage-", "kernel-" };
 
-/* The version in a kernel's name; NULL if it is no kernel. */
-static const char *kernel_version(const char *name)
+const char *boot_kernel_version(const char *name)
 {
 	size_t i, len;
 
@@ -33,12 +32,12 @@ static bool is_kernel(const char *name)
 
 	if (len > 255 || strstr(name, ".old") || strstr(name, ".sig") || strstr(name, ".hmac"))
 		return false;
-	return kernel_version(name) || !strcmp(name, "vmlinuz") || !strcmp(name, "bzImage");
+	return boot_kernel_version(name) || !strcmp(name, "vmlinuz") || !strcmp(name, "bzImage");
 }
 
 static int rank(const char *name)
 {
-	const char *version = kernel_version(name);
+	const char *version = boot_kernel_version(name);
 
 	if (!version)
 		return 0;		/* a bare "vmlinuz": last */
@@ -51,7 +50,7 @@ static int newest_first(const void *pa, const void *pb)
 	int c = rank(b) - rank(a);
 
 	if (!c && rank(a))
-		c = version_cmp(kernel_version(b), kernel_version(a));
+		c = version_cmp(boot_kernel_version(b), boot_kernel_version(a));
 	return c ? c : strcmp(a, b);
 }
 
@@ -63,7 +62,7 @@ static const char *find_initrd(struct boot_menu *menu, const struct boot_env *en
 		{ "initrd.img", "" }, { "initramfs", ".img" }, { "initrd", "" },
 		{ "initrd", ".img" }, { "initramfs", "" },
 	};
-	const char *version = kernel_version(kernel), *path;
+	const char *version = boot_kernel_version(kernel), *path;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
@@ -121,8 +120,7 @@ const char *boot_root_arg(struct arena *a, const struct boot_env *env, unsigned 
 	return device ? device : v->number ? arena_printf(a, "/dev/vda%u", v->number) : "/dev/vda";
 }
 
-/* The volume with the system on it, -1 if there is none. */
-static int find_root(const struct boot_env *env)
+int boot_find_root(const struct boot_env *env)
 {
 	static const char *const signs[] = {
 		"/etc/fstab", "/etc/os-release", "/usr/lib/os-release", "/sbin/init",
@@ -143,7 +141,7 @@ static void add_kernel(struct boot_menu *menu, const struct boot_env *env, unsig
 	struct arena *a = &menu->arena;
 	const char *initrd = find_initrd(menu, env, volume, dir, name);
 	struct boot_entry *e = boot_menu_add(menu);
-	int root = find_root(env);
+	int root = boot_find_root(env);
 
 	e->title = name;
 	e->number = arena_printf(a, "%u", menu->n_entries - 1);

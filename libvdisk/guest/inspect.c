@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * inspect.c - which system is on a disk: vdisk_inspect()
+ *
+ * The root file system is the one with an fstab or an os-release.  Its files
+ * are read in a jailed child, which sends what it finds as messages of fixed
+ * size; the parent only collects them and cleans their text.
+ */
+#include <ctype.h>
+#include <elf.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "guest/jail.h"
+#include "guest/packages.h"
+#include "guest/volumes.h"
+
+enum {
+	SECONDS = 60,
+	DATABASE_MAX = 64 << 20,	/* bytes of a package database */
+	LISTED_MAX = 100000,		/* packages, mounts, kernels */
+};
+
+enum message { MSG_FACTS, MSG_FSTAB, MSG_KERNEL, MSG_PACKAGE };
+
+struct survey {
+	struct vdisk_inspection *in;	/* owned; the parent's */
+	/* the child's */
+	struct jail *jail;
+	struct arena arena;
+	const struct boot_env *env;
+	struct guest_volumes *volumes;
+	unsigned root;
+	struct vdisk_inspection facts;
+};
+
+/* ---- in the child ---- */
+
+static char *load(struct survey *s, const char *path)
+{
+	size_t len;
+
+	return boot_load_text(&s->arena, s->env, s->root, path, &len);
+}
+
+static int send_package(void *arg, const struct vdisk_package *p)
+{
+	struct survey *s = arg;
+
+	return jail_send(s->jail, MSG_PACKAGE, p, sizeof(*p));
+}
+
+/* KEY=value or KEY="value", as a shell would read it (os-release(5)). */
+static void read_assignment(const char *text, const char *key, char *out, size_t size)
+{
+	size_t len = strlen(key), n = 0;
+	char quote = 0;
+
+	for (; *text; text += strcspn(text, "\n"), text += *text == '\n') {
+		if (strncmp(text, key, len) != 0 || text[len] != '=')
+			continue;
+		text += len + 1;
+		if (*text == '"' || *text == '\'')
+			quote = *text++;
+		while (*text && *text != '\n' && *text != quote && n + 1 < size) {
+			if (*text == '\\' && quote != '\'' && text[1] && text[1] != '\n')
+				text++;
+			out[n++] = *text++;
+		}
+		out[n] = '\0';
+		return;
+	}
+}
+
+static void read_os_release(struct survey *s)
+{
+	const char *text = load(s, "/etc/os-release");
+	struct vdisk_inspection *f = &s->facts;
+
+	if (!text)
+		text = load(s, "/usr/lib/os-release");
+	if (!text)
+		return;
+	read_assignment(text, "PRETTY_NAME", f->name, sizeof(f->name));
+	read_assignment(text, "ID", f->id, sizeof(f->id));
+	read_assignment(text, "VERSION_ID", f->version, sizeof(f->version));
+	read_assignment(text, "VERSION_CODENAME", f->codename, sizeof(f->codename));
+}
+
+static void read_hostname(struct survey *s)
+{
+	const char *text = load(s, "/etc/hostname");
+
+	/* the first line that is no comment (hostname(5)) */
+	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n') {
+		text += strspn(text, " \t");
+		if (*text && *text != '#' && *text != '\n') {
+			snprintf(s->facts.hostname, sizeof(s->facts.hostname), "%.*s",
+				 (int)strcspn(text, " \t\r\n"), text);
+			return;
+		}
+	}
+}
+
+/* From the ELF header of a program that every system has. */
+static void read_arch(struct survey *s)
+{
+	static const char *const programs[] = {
+		"/bin/sh", "/usr/bin/env", "/sbin/init", "/bin/busybox", "/usr/lib/systemd/systemd",
+	};
+	static const struct { uint16_t machine; const char *name; } names[] = {
+		{ EM_X86_64, "x86_64" }, { EM_386, "i386" }, { EM_AARCH64, "aarch64" },
+		{ EM_ARM, "arm" }, { EM_RISCV, "riscv64" }, { EM_PPC64, "ppc64" },
+		{ EM_S390, "s390x" }, { EM_MIPS, "mips" }, { EM_LOONGARCH, "loongarch64" },
+	};
+	struct vdisk_fs *fs = s->volumes->fs[s->root];
+	struct vdisk_file *file;
+	uint8_t head[20];
+	uint16_t machine;
+	size_t i, k;
+
+	for (i = 0; i < ARRAY_SIZE(programs) && !s->facts.arch[0]; i++) {
+		ssize_t n;
+
+		if (!boot_is_file(s->env, s->root, programs[i]) ||
+		    vdisk_file_open(&file, fs, programs[i], 0, 0, NULL) < 0)
+			continue;
+		n = vdisk_file_read(file, head, sizeof(head), 0, NULL);
+		vdisk_file_close(file, NULL);
+		if (n != sizeof(head) || memcmp(head, ELFMAG, SELFMAG) != 0)
+			continue;
+		machine = head[EI_DATA] == ELFDATA2MSB ? load_be16(head + 18) : load_le16(head + 18);
+		for (k = 0; k < ARRAY_SIZE(names); k++)
+			if (names[k].machine == machine)
+				snprintf(s->facts.arch, sizeof(s->facts.arch), "%s", names[k].name);
+	}
+}
+
+/* "\040" and the like stand for characters that separate (fstab(5)). */
+static const char *fstab_field(const char *text, char *out, size_t size)
+{
+	size_t n = 0;
+
+	text += strspn(text, " \t");
+	while (*text && !strchr(" \t\r\n", *text)) {
+		char c = *text++;
+
+		if (c == '\\' && text[0] >= '0' && text[0] <= '3' && isdigit((unsigned char)text[1]) &&
+		    isdigit((unsigned char)text[2])) {
+			c = (char)((text[0] - '0') * 64 + (text[1] - '0') * 8 + (text[2] - '0'));
+			text += 3;
+		}
+		if (n + 1 < size)
+			out[n++] = c;
+	}
+	out[n] = '\0';
+	return text;
+}
+
+static void send_fstab(void *arg)
+{
+	struct survey *s = arg;
+	const char *text = load(s, "/etc/fstab"), *p;
+	unsigned line = 0;
+
+	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n') {
+		struct vdisk_fstab f = { .line = ++line };
+
+		p = fstab_field(text, f.device, sizeof(f.device));
+		if (!f.device[0] || f.device[0] == '#')
+			continue;
+		p = fstab_field(p, f.mount_point, sizeof(f.mount_point));
+		p = fstab_field(p, f.type, sizeof(f.type));
+		fstab_field(p, f.options, sizeof(f.options));
+		if (jail_send(s->jail, MSG_FSTAB, &f, sizeof(f)) < 0)
+			arena_stop(&s->arena, -EPIPE);
+	}
+}
+
+struct kernels {
+	struct survey *s;
+	struct boot_menu menu;
+};
+
+static void read_kernels(void *arg)
+{
+	struct kernels *ks = arg;
+	struct vdisk_kernel k;
+	const struct boot_entry *e;
+	const char *version;
+	unsigned i;
+
+	if (newest_menu(&ks->menu, ks->s->env, NULL) < 0)
+		return;
+	for (i = 0; i < ks->menu.n_entries; i++) {
+		e = &ks->menu.entries[i];
+		version = boot_kernel_version(e->title);
+		k = (struct vdisk_kernel) { .version = "" };
+		snprintf(k.version, sizeof(k.version), "%s", version ? version : "");
+		snprintf(k.path, sizeof(k.path), "%s", e->kernel.path);
+		if (e->n_initrd)
+			snprintf(k.initrd, sizeof(k.initrd), "%s", e->initrd[0].path);
+		if (jail_send(ks->s->jail, MSG_KERNEL, &k, sizeof(k)) < 0)
+			arena_stop(&ks->menu.arena, -EPIPE);
+	}
+}
+
+static int send_kernels(struct survey *s)
+{
+	struct kernels ks = { .s = s, .menu.chosen = -1 };
+	int r;
+
+	arena_init(&ks.menu.arena, BOOT_MEMORY_MAX);
+	r = arena_run(&ks.menu.arena, read_kernels, &ks);
+	boot_menu_free(&ks.menu);
+	return r;
+}
+
+static int send_pacman(void *arg, const char *name, const struct vdisk_stat *st)
+{
+	struct vdisk_package p;
+
+	(void)st;
+	return packages_pacman(name, &p) < 0 ? 0 : send_package(arg, &p);
+}
+
+/* A database that is there, but cannot be read, leaves the list unknown. */
+static int send_packages(struct survey *s)
+{
+	static const struct {
+		const char *packaging, *path;
+		int (*read)(const char *text, package_fn *each, void *arg);
+	} databases[] = {
+		{ "dpkg", "/var/lib/dpkg/status", packages_dpkg },
+		{ "apk", "/lib/apk/db/installed", packages_apk },
+	};
+	static const char *const rpm[] = {
+		"/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite",
+		"/var/lib/rpm/Packages",
+	};
+	struct vdisk_fs *fs = s->volumes->fs[s->root];
+	struct vdisk_inspection *f = &s->facts;
+	uint64_t size;
+	size_t i, len;
+	void *text;
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(databases); i++) {
+		if (!boot_is_file(s->env, s->root, databases[i].path))
+			continue;
+		snprintf(f->packaging, sizeof(f->packaging), "%s", databases[i].packaging);
+		if (vdisk_fs_load(fs, databases[i].path, DATABASE_MAX, &text, &len, NULL) < 0)
+			return 0;
+		r = databases[i].read(text, send_package, s);
+		free(text);
+		f->packages_known = r == 0;
+		return r;
+	}
+	if (s->env->stat(s->env->arg, s->root, "/var/lib/pacman/local", &size) == 1) {
+		snprintf(f->packaging, sizeof(f->packaging), "pacman");
+		f->packages_known = vdisk_fs_list(fs, "/var/lib/pacman/local", send_pacman, s,
+						  NULL) == 0;
+		return 0;
+	}
+	for (i = 0; i < ARRAY_SIZE(rpm); i++)
+		if (boot_is_file(s->env, s->root, rpm[i]))
+			snprintf(f->packaging, sizeof(f->packaging), "rpm");
+	return 0;
+}
+
+static void read_facts(void *arg)
+{
+	struct survey *s = arg;
+	const struct boot_volume *v = &s->volumes->volume[s->root];
+	struct vdisk_inspection *f = &s->facts;
+
+	if (v->number)
+		snprintf(f->root, sizeof(f->root), "p%u", v->number);
+	snprintf(f->root_type, sizeof(f->root_type), "%s", v->type);
+	snprintf(f->root_uuid, sizeof(f->root_uuid), "%s", v->uuid);
+	snprintf(f->root_label, sizeof(f->root_label), "%s", v->label);
+	read_os_release(s);
+	read_hostname(s);
+	read_arch(s);
+}
+
+static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	struct survey *s = arg;
+	struct guest_volumes v = { 0 };
+	struct boot_env env;
+	int r, root;
+
+	r = guest_volumes_open(&v, disk, err);
+	if (r < 0)
+		return r;
+	env = guest_volumes_env(&v);
+	root = boot_find_root(&env);
+	if (root < 0)
+		return vd_fail(err, ENOENT, "inspect: %s: no root file system found%s%s",
+			       vdisk_name(disk), v.trouble[0] ? "; " : "", v.trouble);
+	s->jail = jail;
+	s->env = &env;
+	s->volumes = &v;
+	s->root = (unsigned)root;
+	arena_init(&s->arena, BOOT_MEMORY_MAX);
+	r = arena_run(&s->arena, read_facts, s);
+	if (r == 0)
+		r = arena_run(&s->arena, send_fstab, s);
+	if (r == 0)
+		r = send_kernels(s);
+	if (r == 0)
+		r = send_packages(s);
+	if (r == 0)
+		r = jail_send(jail, MSG_FACTS, &s->facts, sizeof(s->facts));
+	/* nothing is freed: the child ends here */
+	return r < 0 ? vd_fail(err, -r, "inspect: %s: %s", vdisk_name(disk), strerror(-r)) : 0;
+}
+
+/* ---- in the parent ---- */
+
+#define CLEAN(p, member) boot_clean_text((p)->member, sizeof((p)->member))
+
+static int receive_facts(struct vdisk_inspection *in, const void *data, size_t len)
+{
+	struct vdisk_inspection facts;
+
+	if (len != sizeof(facts))
+		return -EPROTO;
+	memcpy(&facts, data, len);
+	/* all but the lists, which are ours */
+	facts.fstab = in->fstab;
+	facts.kernels = in->kernels;
+	facts.packages = in->packages;
+	facts.n_fstab = in->n_fstab;
+	facts.n_kernels = in->n_kernels;
+	facts.n_packages = in->n_packages;
+	/* a bool holds 0 or 1 only */
+	facts.packages_known = *((const char *)data +
+				 offsetof(struct vdisk_inspection, packages_known)) != 0;
+	*in = facts;
+	CLEAN(in, name);
+	CLEAN(in, id);
+	CLEAN(in, version);
+	CLEAN(in, codename);
+	CLEAN(in, arch);
+	CLEAN(in, hostname);
+	CLEAN(in, root);
+	CLEAN(in, root_type);
+	CLEAN(in, root_uuid);
+	CLEAN(in, root_label);
+	CLEAN(in, packaging);
+	return 0;
+}
+
+/* Room for one more element, which is returned; NULL without memory. */
+static void *add(void *list, unsigned *n, size_t size)
+{
+	char **array = list, *grown = *array;
+
+	/* grows by doubling: at powers of two */
+	if ((*n & (*n - 1)) == 0) {
+		grown = reallocarray(*array, *n ? 2 * (size_t)*n : 1, size);
+		if (!grown)
+			return NULL;
+		*array = grown;
+	}
+	return grown + (size_t)(*n)++ * size;
+}
+
+static int receive(void *arg, uint32_t type, const void *data, size_t len,
+		   struct vdisk_error *err)
+{
+	struct vdisk_inspection *in = ((struct survey *)arg)->in;
+	struct vdisk_fstab *f;
+	struct vdisk_kernel *k;
+	struct vdisk_package *p;
+
+	if (in->n_fstab + in->n_kernels + in->n_packages >= LISTED_MAX)
+		return -EPROTO;
+	switch (type) {
+	case MSG_FACTS:
+		return receive_facts(in, data, len);
+	case MSG_FSTAB:
+		f = len == sizeof(*f) ? add(&in->fstab, &in->n_fstab, sizeof(*f)) : NULL;
+		if (!f)
+			break;
+		memcpy(f, data, len);
+		CLEAN(f, device);
+		CLEAN(f, mount_point);
+		CLEAN(f, type);
+		CLEAN(f, options);
+		return 0;
+	case MSG_KERNEL:
+		k = len == sizeof(*k) ? add(&in->kernels, &in->n_kernels, sizeof(*k)) : NULL;
+		if (!k)
+			break;
+		memcpy(k, data, len);
+		CLEAN(k, version);
+		CLEAN(k, path);
+		CLEAN(k, initrd);
+		return 0;
+	case MSG_PACKAGE:
+		p = len == sizeof(*p) ? add(&in->packages, &in->n_packages, sizeof(*p)) : NULL;
+		if (!p)
+			break;
+		memcpy(p, data, len);
+		CLEAN(p, name);
+		CLEAN(p, version);
+		CLEAN(p, arch);
+		return 0;
+	default:
+		return -EPROTO;
+	}
+	return vd_fail(err, EPROTO, "inspect: a message of the wrong size, or no memory for it");
+}
+
+int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	struct survey s = { .in = calloc(1, sizeof(*s.in)) };
+	const struct jail_opts opts = {
+		.inside = inside, .receive = receive, .arg = &s, .seconds = SECONDS,
+		.what = "inspect",
+	};
+	int r;
+
+	if (!s.in)
+		return vd_fail(err, ENOMEM, "out of memory");
+	r = jail_run(disk, &opts, err);
+	if (r < 0)
+		vdisk_inspection_free(s.in);
+	else
+		*out = s.in;
+	return r;
+}
+
+void vdisk_inspection_free(struct vdisk_inspection *in)
+{
+	if (!in)
+		return;
+	free(in->fstab);
+	free(in->kernels);
+	free(in->packages);
+	free(in);
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* jail.c - the process that reads a guest's files: what it can, and what it cannot */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <cmocka.h>
+
+#include "guest/jail.h"
+
+struct test {
+	int what;
+	char got[256];
+	size_t got_len;
+	uint32_t type;
+	int answer;
+};
+
+static struct vdisk *new_disk(void)
+{
+	struct vdisk *disk;
+	char pattern[4096];
+
+	assert_int_equal(vdisk_open_memory(&disk, 1 << 20, NULL), 0);
+	memset(pattern, 'p', sizeof(pattern));
+	assert_int_equal(vdisk_write(disk, pattern, sizeof(pattern), 8192), 0);
+	return disk;
+}
+
+static int receive(void *arg, uint32_t type, const void *data, size_t len, struct vdisk_error *err)
+{
+	struct test *t = arg;
+
+	t->type = type;
+	t->got_len = len;
+	memcpy(t->got, data, MIN(len, sizeof(t->got)));
+	return t->answer < 0 ? vd_fail(err, -t->answer, "refused") : 0;
+}
+
+static int run(int (*inside)(struct vdisk *, struct jail *, void *, struct vdisk_error *),
+	       struct test *t, unsigned seconds, struct vdisk_error *err)
+{
+	const struct jail_opts opts = {
+		.inside = inside, .receive = receive, .arg = t, .seconds = seconds, .what = "test",
+	};
+	struct vdisk *disk = new_disk();
+	char after[4096];
+	int r = jail_run(disk, &opts, err);
+
+	/* whatever the child did, the disk is as it was */
+	assert_int_equal(vdisk_read(disk, after, sizeof(after), 8192), 0);
+	assert_true(after[0] == 'p' && after[4095] == 'p');
+	assert_int_equal(vdisk_close(disk, NULL), 0);
+	return r;
+}
+
+/* ---- what it can ---- */
+
+static int read_and_send(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	char data[4];
+
+	(void)arg;
+	if (vdisk_size(disk) != 1 << 20)
+		return vd_fail(err, EINVAL, "size");
+	if (vdisk_read(disk, data, sizeof(data), 8190) < 0)
+		return vd_fail(err, EIO, "read");
+	return jail_send(jail, 7, data, sizeof(data));
+}
+
+static void reads(void **state)
+{
+	struct test t = { 0 };
+
+	(void)state;
+	assert_int_equal(run(read_and_send, &t, 20, NULL), 0);
+	assert_int_equal(t.type, 7);
+	assert_int_equal(t.got_len, 4);
+	assert_memory_equal(t.got, "\0\0pp", 4);
+}
+
+/* Writes are seen by the child, across pieces of the wire, and by nobody else. */
+static int write_and_read(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	size_t len = 600 << 10, i;
+	AUTO_FREE char *out = malloc(len), *in = malloc(len);
+
+	(void)arg;
+	for (i = 0; i < len; i++)
+		out[i] = (char)(i * 31 + (i >> 12));
+	if (vdisk_write(disk, out, len, 4096) < 0 || vdisk_flush(disk) < 0)
+		return vd_fail(err, EIO, "write");
+	if (vdisk_read(disk, in, len, 4096) < 0 || memcmp(in, out, len) != 0)
+		return vd_fail(err, EIO, "read back");
+	return jail_send(jail, 1, "same", 4);
+}
+
+static void writes_to_a_layer(void **state)
+{
+	struct test t = { 0 };
+	struct vdisk_error err = { 0 };
+
+	(void)state;
+	assert_int_equal(run(write_and_read, &t, 20, &err), 0);
+	assert_memory_equal(t.got, "same", 4);
+}
+
+static int fail_inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	(void)disk, (void)jail, (void)arg;
+	return vd_fail(err, ENOTSUP, "a \033[31mred\033[0m reason");
+}
+
+static int read_past_end(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	char c;
+
+	(void)jail, (void)arg;
+	return vdisk_read(disk, &c, 1, 1 << 20) == -EINVAL ? vd_fail(err, ENOANO, "refused") : 0;
+}
+
+static void errors(void **state)
+{
+	struct vdisk_error err = { 0 };
+	struct test t = { .answer = -EDOM };
+
+	(void)state;
+	assert_int_equal(run(fail_inside, &t, 20, &err), -ENOTSUP);
+	assert_string_equal(err.msg, "a ?[31mred?[0m reason");
+	assert_int_equal(run(read_past_end, &t, 20, &err), -ENOANO);
+	/* the receiver's refusal ends it */
+	assert_int_equal(run(read_and_send, &t, 20, &err), -EDOM);
+	assert_string_equal(err.msg, "refused");
+}
+
+/* ---- what it cannot ---- */
+
+enum { SOCKET, FORK, EXEC, KILL, PTRACE, MAP_CODE, CHMOD, UNLINK, CONNECT, SETUID, N_FORBIDDEN };
+
+static int forbidden(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	const struct test *t = arg;
+	char *const none[] = { NULL };
+
+	(void)disk, (void)jail, (void)err;
+	switch (t->what) {
+	case SOCKET:
+		return socket(AF_INET, SOCK_STREAM, 0) < 0 ? -errno : 0;
+	case FORK:
+		return fork() < 0 ? -errno : 0;
+	case EXEC:
+		return execve("/bin/true", none, none) < 0 ? -errno : 0;
+	case KILL:
+		return kill(getppid(), 0) < 0 ? -errno : 0;
+	case PTRACE:
+		return (int)syscall(SYS_ptrace, 0, 0, 0, 0);
+	case MAP_CODE:
+		return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -errno : 0;
+	case CHMOD:
+		return chmod("/tmp", 0777) < 0 ? -errno : 0;
+	case UNLINK:
+		return unlink("/nonexistent") < 0 ? -errno : 0;
+	case CONNECT:
+		return connect(3, NULL, 0) < 0 ? -errno : 0;
+	default:
+		return setuid(0) < 0 ? -errno : 0;
+	}
+}
+
+static void forbidden_calls_kill(void **state)
+{
+	struct vdisk_error err;
+	struct test t = { 0 };
+
+	(void)state;
+	for (t.what = 0; t.what < N_FORBIDDEN; t.what++) {
+		assert_int_equal(run(forbidden, &t, 20, &err), -EINVAL);
+		if (!strstr(err.msg, "ended by signal 31"))	/* SIGSYS */
+			fail_msg("forbidden call %d: %s", t.what, err.msg);
+	}
+}
+
+static int open_files(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	int fd, n;
+
+	(void)disk, (void)jail, (void)arg;
+	if (open("/etc/passwd", O_RDONLY) >= 0 || errno != EACCES)
+		return vd_fail(err, EIO, "opened a file");
+	if (ioctl(3, FIONREAD, &n) == 0 || errno != EACCES)
+		return vd_fail(err, EIO, "ioctl works");
+	for (fd = 4; fd < 64; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			return vd_fail(err, EIO, "descriptor %d is open", fd);
+	return 0;
+}
+
+static void no_files(void **state)
+{
+	struct vdisk_error err = { 0 };
+	struct test t = { 0 };
+	int fd = open("/dev/null", O_RDONLY), r;
+
+	(void)state;
+	r = run(open_files, &t, 20, &err);
+	if (r < 0)
+		fail_msg("%s", err.msg);
+	close(fd);
+}
+
+static int crash(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	(void)disk, (void)jail, (void)arg, (void)err;
+	signal(SIGSEGV, SIG_DFL);
+	__builtin_trap();
+}
+
+static int quit(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	(void)disk, (void)jail, (void)arg, (void)err;
+	/* not _exit(): LeakSanitizer's would look for leaks, with forbidden calls */
+	syscall(SYS_exit_group, 0);
+	return 0;
+}
+
+static int hang(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	volatile int x = 1;
+
+	(void)disk, (void)jail, (void)arg, (void)err;
+	while (x)
+		;
+	return 0;
+}
+
+/* A child that has been taken over speaks the wire as it likes. */
+static int babble(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	const struct test *t = arg;
+	uint8_t noise[256];
+
+	(void)disk, (void)jail, (void)err;
+	memset(noise, t->what, sizeof(noise));
+	for (;;)
+		if (write(3, noise, sizeof(noise)) < 0)
+			_exit(1);
+}
+
+static void bad_children(void **state)
+{
+	struct vdisk_error err = { 0 };
+	struct test t = { 0 };
+
+	(void)state;
+	assert_int_equal(run(crash, &t, 20, &err), -EINVAL);
+	assert_int_equal(run(quit, &t, 20, &err), -EINVAL);
+	if (!strstr(err.msg, "ended early"))
+		fail_msg("%s", err.msg);
+	assert_int_equal(run(hang, &t, 1, &err), -ETIMEDOUT);
+	for (t.what = 0; t.what < 256; t.what += 51)
+		assert_true(run(babble, &t, 2, &err) < 0);
+}
+
+static int too_long(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	AUTO_FREE char *data = calloc(1, JAIL_MESSAGE_MAX + 1);
+	int r = jail_send(jail, 0, data, JAIL_MESSAGE_MAX + 1);
+
+	(void)disk, (void)arg;
+	return r < 0 ? vd_fail(err, -r, "too long") : 0;
+}
+
+static void long_messages(void **state)
+{
+	struct test t = { 0 };
+
+	(void)state;
+	assert_int_equal(run(too_long, &t, 20, NULL), -EMSGSIZE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads),
+		cmocka_unit_test(writes_to_a_layer),
+		cmocka_unit_test(errors),
+		cmocka_unit_test(forbidden_calls_kill),
+		cmocka_unit_test(no_files),
+		cmocka_unit_test(bad_children),
+		cmocka_unit_test(long_messages),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
