@@ -17,27 +17,32 @@ bench_dirs() {
     done
 }
 
-# timed COMMAND...: run it; sets $wall, $cpu (seconds) and $peak (MiB)
+# timed COMMAND...: run it; sets $wall, $cpu (seconds) and $peak (MiB, of which
+# the kernel counts the 10 or so of the starting program in)
 timed() {
     local out status=0
     out=$(python3 - "$@" <<'PY'
-import os, resource, subprocess, sys, time
+import os, shutil, sys, tempfile, time
+errors = tempfile.TemporaryFile()
+path = shutil.which(sys.argv[1]) or sys.exit(127)
 start = time.monotonic()
-p = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+pid = os.posix_spawn(path, sys.argv[1:], os.environ, file_actions=[
+    (os.POSIX_SPAWN_OPEN, 1, '/dev/null', os.O_WRONLY, 0), (os.POSIX_SPAWN_DUP2, errors.fileno(), 2)])
+_, status, r = os.wait4(pid, 0)
 wall = time.monotonic() - start
-r = resource.getrusage(resource.RUSAGE_CHILDREN)
-if p.returncode:
-    sys.stderr.write(p.stderr.decode(errors='replace'))
+if status:
+    errors.seek(0)
+    sys.stderr.write(errors.read().decode(errors='replace'))
 print(f'{wall:.3f} {r.ru_utime + r.ru_stime:.3f} {r.ru_maxrss / 1024:.1f}')
-sys.exit(1 if p.returncode else 0)
+sys.exit(1 if status else 0)
 PY
     ) || status=$?
     read -r wall cpu peak <<< "$out"
     [ "$status" = 0 ] || fail "'$*' failed"
 }
 
-# case_begin TITLE; contender NAME COMMAND... (the first one is us; @ in the
-# command is replaced by nothing, $BEFORE is run before each); case_end
+# case_begin TITLE; contender NAME COMMAND... (the first one is us; $BEFORE is
+# run before each); case_end
 case_begin() {
     title=$1
     names=()
