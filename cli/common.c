@@ -262,11 +262,8 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 	};
 	int r;
 
-	if (cli.share) {
-		if (flags & VDISK_OPEN_WRITE)
-			cli_usage("--force-share is only for reading");
+	if (cli.share && !(flags & VDISK_OPEN_WRITE))
 		opts.flags |= VDISK_OPEN_SHARE;
-	}
 	r = vdisk_open(out, locator, &opts, &err);
 	if (r < 0)
 		cli_fail(&err);
@@ -275,6 +272,8 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 
 int cli_open(struct vdisk **out, const char *locator, uint32_t flags)
 {
+	if (cli.share && flags & VDISK_OPEN_WRITE)
+		cli_usage("--force-share is only for reading");
 	return cli_open_format(out, locator, cli.format, flags);
 }
 

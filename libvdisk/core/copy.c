@@ -625,9 +625,23 @@ static int rebase_step(struct walk *w, struct piece *p)
 }
 
 /*
- * Store what the disk reads now, where its new backing would read otherwise.
- * Zeroes are stored too: they hide data of the new backing.
+ * Zeroes are stored too, as they hide data of the new backing.  A driver may
+ * leave a hole a hole that reads as zeroes with the old one.
  */
+static int store_zeroes(struct vdisk *d, const uint8_t *zero, size_t len, uint64_t off)
+{
+	struct vdisk_extent ext = { 0 };
+	int r = vdisk_zero(d, off, len, 0);
+
+	for (size_t at = 0; at < len && r == 0; at += ext.length) {
+		r = vdisk_map_own(d, off + at, len - at, &ext);
+		if (r == 0 && ext.kind == VDISK_HOLE)
+			r = vdisk_write(d, zero, ext.length, off + at);
+	}
+	return r;
+}
+
+/* Store what the disk reads now, where its new backing would read otherwise. */
 static int rebase_work(struct walk *w, const struct piece *p, uint8_t *buf)
 {
 	uint8_t *other = buf + w->window;
@@ -640,7 +654,7 @@ static int rebase_work(struct walk *w, const struct piece *p, uint8_t *buf)
 		n = MIN((size_t)w->grain, len - at);
 		if (!memcmp(buf + at, other + at, n))
 			continue;
-		r = is_zero(buf + at, n) ? vdisk_zero(w->src, p->off + at, n, 0) :
+		r = is_zero(buf + at, n) ? store_zeroes(w->src, buf + at, n, p->off + at) :
 					   vdisk_write(w->src, buf + at, n, p->off + at);
 	}
 	return r;

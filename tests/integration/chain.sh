@@ -2,21 +2,26 @@
 # rebase, commit, amend, resize: what a disk reads, before and after, by qemu-img's word.
 . "$(dirname "$0")/../functions.sh"
 requires qemu-img qemu-io python3
+qio() { qemu-io "$@" > /dev/null; }
 cd "$tmp"
 
 same() { qemu-img compare -q "$@" || fail "differ: $*"; }
+same_size() {
+    same "$@"
+    expect 0 "$VDISK" compare -s "$@"
+}
 backing() { qemu-img info --output=json "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin).get("backing-filename"))'; }
 
 setup() {
     rm -f ./*.raw ./*.qcow2
     qemu-img create -q -f raw a.raw 20M
-    qemu-io -q -f raw -c 'write -P 1 0 8M' -c 'write -P 2 15M 1M' a.raw
+    qio -f raw -c 'write -P 1 0 8M' -c 'write -P 2 15M 1M' a.raw
     qemu-img create -q -f qcow2 b.qcow2 12M
-    qemu-io -q -c 'write -P 1 0 4M' -c 'write -P 6 4M 4M' -c 'write -P 7 10M 1M' b.qcow2
+    qio -c 'write -P 1 0 4M' -c 'write -P 6 4M 4M' -c 'write -P 7 10M 1M' b.qcow2
     qemu-img create -q -f qcow2 -b a.raw -F raw mid.qcow2 22M
-    qemu-io -q -c 'write -P 3 5M 1M' -c 'write -z 15M 64k' mid.qcow2
+    qio -c 'write -P 3 5M 1M' -c 'write -z 15M 64k' mid.qcow2
     qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2
-    qemu-io -q -c 'write -P 5 20M 1M' -c 'write -P 8 1M 4k' top.qcow2
+    qio -c 'write -P 5 20M 1M' -c 'write -P 8 1M 4k' top.qcow2
     qemu-img convert -O raw top.qcow2 want.raw
 }
 
@@ -81,16 +86,16 @@ qemu-img resize -q want.raw -f raw +10M
 same want.raw top.qcow2
 "$VDISK" resize -y top.qcow2 6M
 qemu-img resize -q --shrink -f raw want.raw 6M
-same -s want.raw top.qcow2
+same_size want.raw top.qcow2
 qemu-img check -q top.qcow2
 "$VDISK" resize top.qcow2 8M			# what was cut off does not come back
 qemu-img resize -q -f raw want.raw 8M
-same -s want.raw top.qcow2
+same_size want.raw top.qcow2
 qemu-img check -q top.qcow2
 
 # amend
 qemu-img create -q -f qcow2 -o compat=0.10 old.qcow2 8M
-qemu-io -q -c 'write -P 1 1M 1M' old.qcow2
+qio -c 'write -P 1 1M 1M' old.qcow2
 qemu-img convert -O raw old.qcow2 want.raw
 "$VDISK" amend -o compat=1.1 old.qcow2
 "$VDISK" amend -o lazy_refcounts=on old.qcow2

@@ -2,6 +2,7 @@
 # convert and compare: both directions, against qemu-img, with odd sizes and chains.
 . "$(dirname "$0")/../functions.sh"
 requires qemu-img qemu-io python3
+qio() { qemu-io "$@" > /dev/null; }
 
 same() { qemu-img compare -q "$@" || fail "differ: $*"; }
 
@@ -63,11 +64,11 @@ cmp "$tmp/src.raw" "$tmp/full.raw"
 # backing chains flatten; -B keeps the base
 cd "$tmp"
 qemu-img create -q -f raw base.raw 20M
-qemu-io -q -f raw -c 'write -P 1 0 8M' -c 'write -P 2 15M 1M' base.raw
+qio -f raw -c 'write -P 1 0 8M' -c 'write -P 2 15M 1M' base.raw
 qemu-img create -q -f qcow2 -b base.raw -F raw mid.qcow2 24M
-qemu-io -q -c 'write -P 3 4M 1M' -c 'write -z 6M 64K' -c 'write -P 4 19M 3M' mid.qcow2
+qio -c 'write -P 3 4M 1M' -c 'write -z 6M 64K' -c 'write -P 4 19M 3M' mid.qcow2
 qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2
-qemu-io -q -c 'write -P 5 4608k 64k' -c 'write -z 15M 512K' -c 'discard 0 64k' top.qcow2
+qio -c 'write -P 5 4608k 64k' -c 'write -z 15M 512K' -c 'discard 0 64k' top.qcow2
 qemu-img convert -O raw top.qcow2 want.raw
 "$VDISK" convert -y top.qcow2 got.raw
 cmp want.raw got.raw || fail "chain of three"
@@ -78,7 +79,7 @@ qemu-img check -q copy.qcow2
 
 # snapshots and partitions are sources too; into an existing target with -n
 "$VDISK" snapshot create mid.qcow2 one
-qemu-io -q -c 'write -P 77 0 24M' mid.qcow2
+qio -c 'write -P 77 0 24M' mid.qcow2
 qemu-img convert -l snapshot.name=one -O raw mid.qcow2 want.raw
 "$VDISK" convert -y mid.qcow2@one got.raw
 cmp want.raw got.raw || fail "convert of a snapshot"

@@ -2,6 +2,7 @@
 # create, with every option: qemu-img opens it, agrees on what it is, and checks it clean.
 . "$(dirname "$0")/../functions.sh"
 requires qemu-img python3
+qio() { qemu-io "$@" > /dev/null; }
 
 # field FILE PATH: a field of "qemu-img info", "a.b" for nested ones
 field() {
@@ -17,12 +18,13 @@ is() { [ "$(field "$1" "$2")" = "$3" ] || fail "$1: $2 is $(field "$1" "$2"), no
 n=0
 make() { # make SIZE OPTIONS: both programs agree
     n=$((n + 1))
-    "$VDISK" create -f qcow2 ${2:+-o "$2"} "$tmp/$n.qcow2" "$1"
-    qemu-img check -q "$tmp/$n.qcow2" || fail "qemu-img check after -o $2"
+    "$VDISK" create -f qcow2 ${2:+-o "${2-}"} "$tmp/$n.qcow2" "$1"
+    qemu-img check -q "$tmp/$n.qcow2" || fail "qemu-img check after -o ${2-}"
     expect 0 "$VDISK" check "$tmp/$n.qcow2"
     "$VDISK" create -f raw -y "$tmp/zero.raw" "$1"
-    qemu-img compare -q -s "$tmp/zero.raw" "$tmp/$n.qcow2" || fail "not empty after -o $2"
+    qemu-img compare -q "$tmp/zero.raw" "$tmp/$n.qcow2" || fail "not empty after -o ${2-}"
     last=$tmp/$n.qcow2
+    is "$last" virtual-size "$(stat -c %s "$tmp/zero.raw")"
 }
 
 D=format-specific.data
@@ -64,7 +66,7 @@ done
 
 # backing files: size and format are the backing's unless stated
 qemu-img create -q -f raw "$tmp/base.raw" 7M
-qemu-io -q -f raw -c 'write -P 9 1M 2M' "$tmp/base.raw"
+qio -f raw -c 'write -P 9 1M 2M' "$tmp/base.raw"
 (cd "$tmp" && "$VDISK" create -q -f qcow2 -b base.raw -F raw over.qcow2)
 is "$tmp/over.qcow2" virtual-size 7340032
 is "$tmp/over.qcow2" backing-filename base.raw

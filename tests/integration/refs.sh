@@ -43,7 +43,8 @@ over ./a:b.raw
 opens
 
 # cycles and long chains end
-over over.qcow2
+qemu-img create -q -u -f qcow2 -b none.raw -F raw over.qcow2 1M
+qemu-img rebase -u -b over.qcow2 -F qcow2 over.qcow2
 refused
 qemu-img create -q -f qcow2 c0.qcow2 1M
 for i in $(seq 1 70); do qemu-img create -q -u -f qcow2 -b "c$((i - 1)).qcow2" -F qcow2 "c$i.qcow2" 1M; done

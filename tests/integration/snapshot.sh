@@ -2,18 +2,19 @@
 # snapshots: ours and qemu-img's are the same ones.
 . "$(dirname "$0")/../functions.sh"
 requires qemu-img qemu-io python3
+qio() { qemu-io "$@" > /dev/null; }
 cd "$tmp"
 
 for o in cluster_size=64K cluster_size=4K extended_l2=on compat=0.10 refcount_bits=8; do
     rm -f ./*
     qemu-img create -q -f qcow2 -o "$o" d.qcow2 16M
-    qemu-io -q -c 'write -P 1 0 4M' -c 'write -P 2 9M 100k' d.qcow2
+    qio -c 'write -P 1 0 4M' -c 'write -P 2 9M 100k' d.qcow2
     qemu-img convert -O raw d.qcow2 one.raw
     "$VDISK" snapshot create d.qcow2 one
-    qemu-io -q -c 'write -P 3 2M 4M' d.qcow2
+    qio -c 'write -P 3 2M 4M' d.qcow2
     qemu-img snapshot -c two d.qcow2
     qemu-img convert -O raw d.qcow2 two.raw
-    qemu-io -q -c 'write -P 4 0 16M' d.qcow2
+    qio -c 'write -P 4 0 16M' d.qcow2
     qemu-img convert -O raw d.qcow2 now.raw
     qemu-img check -q d.qcow2 || fail "check ($o)"
 
