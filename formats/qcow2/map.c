@@ -171,7 +171,8 @@ static int walk(const struct qcow2 *q, const struct qcow2_table *t, uint64_t pos
 			run->len += q->cluster_size;
 		return 0;
 	}
-	while (run->len < len && ++i < n) {
+	/* a run that ends inside a cluster ends here */
+	while (run->len < len && !((pos + run->len) & cluster_mask(q)) && ++i < n) {
 		struct run next;
 
 		r = classify(q, entry_get(q, t, i), bitmap_get(q, t, i), pos + run->len, 0, &next);
@@ -180,9 +181,6 @@ static int walk(const struct qcow2 *q, const struct qcow2_table *t, uint64_t pos
 					      next.copied != run->copied)))
 			break;
 		run->len += next.len;
-		/* a run that ends inside a cluster ends here */
-		if (next.len < q->cluster_size)
-			break;
 	}
 	return 0;
 }
