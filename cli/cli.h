@@ -87,6 +87,7 @@ struct cli_options {
 	unsigned n;
 };
 void cli_add_options(struct cli_options *o, const char *text);
+void cli_free_option(struct vdisk_option *o);
 void cli_free_options(struct cli_options *o);
 
 /* ---- messages ---- */

@@ -182,10 +182,15 @@ void cli_add_options(struct cli_options *o, const char *text)
 	}
 }
 
+void cli_free_option(struct vdisk_option *o)
+{
+	free((void *)(uintptr_t)o->key);	/* the value is behind it */
+}
+
 void cli_free_options(struct cli_options *o)
 {
 	for (unsigned i = 0; i < o->n; i++)
-		free((void *)(uintptr_t)o->list[i].key);	/* the value is behind it */
+		cli_free_option(&o->list[i]);
 	free(o->list);
 	*o = (struct cli_options) { 0 };
 }

@@ -26,7 +26,7 @@ struct convert_args {
 	struct cli_options options;
 	uint64_t sparse;
 	unsigned long workers;
-	bool compress, full, existing, sync;
+	bool compress, best, full, existing, sync;
 };
 
 enum { OPT_SYNC = 0x1000 };
@@ -35,7 +35,8 @@ static const struct argp_option convert_options[] = {
 	{ "output-format", 'O', "FMT", 0, "Format to write "
 	  "(default: what the name of DST ends in, else raw)", 0 },
 	{ "option", 'o', "K=V,...", 0, "Options of the new image; '-o help' lists them", 0 },
-	{ "compress", 'c', NULL, 0, "Write compressed", 0 },
+	{ "compress", 'c', NULL, 0, "Write compressed; with -o compression_level=best as small "
+	  "as possible, not as fast", 0 },
 	{ "jobs", 'j', "N", 0, "Threads (default: one a processor)", 0 },
 	{ "sparse", 'S', "SIZE", 0, "Shortest run of zeroes to leave out (default: 4K); "
 	  "0 writes every byte", 0 },
@@ -92,6 +93,26 @@ static const struct argp convert_argp = {
 	.doc = "Copy a disk into a new image, of the same or another format.\v"
 	       "SRC may be a snapshot (DISK@NAME) or a partition (DISK#p1).",
 };
+
+/* compression_level is about writing: it is not stored in the image. */
+static void take_level(struct convert_args *a)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < a->options.n; i++) {
+		struct vdisk_option *o = &a->options.list[i];
+
+		if (strcmp(o->key, "compression_level")) {
+			a->options.list[kept++] = *o;
+			continue;
+		}
+		a->best = !strcmp(o->value, "best");
+		if (!a->best && strcmp(o->value, "fast"))
+			cli_usage("compression_level is fast or best, not '%s'", o->value);
+		cli_free_option(o);
+	}
+	a->options.n = kept;
+}
 
 /* ---- the new file ---- */
 
@@ -157,6 +178,7 @@ static int copy(struct vdisk *dst, struct vdisk *src, const struct convert_args 
 	struct vdisk_copy_opts opts = {
 		.size = sizeof(opts),
 		.flags = (a->compress ? VDISK_COPY_COMPRESS : 0) |
+			 (a->best ? VDISK_COPY_BEST : 0) |
 			 (a->full ? VDISK_COPY_FULL : 0) |
 			 (a->backing ? VDISK_COPY_OWN_LAYER : 0) |
 			 (dst_zero ? VDISK_COPY_TARGET_ZERO : 0),
@@ -250,6 +272,7 @@ int cmd_convert(int argc, char **argv)
 	char probed[32];
 	int status;
 
+	take_level(&a);
 	if (a.backing && (a.compress || a.full))
 		cli_usage("-B cannot be combined with -c or -S 0");
 	if (cli_open(&src, args[0], 0) < 0)

@@ -412,6 +412,8 @@ enum vdisk_copy_flags {
 	VDISK_COPY_COMPRESS = 1 << 2,
 	/* only what the source's own layer has, not what its backing disk fills in */
 	VDISK_COPY_OWN_LAYER = 1 << 3,
+	/* with COMPRESS: as small as possible, not as fast */
+	VDISK_COPY_BEST = 1 << 4,
 };
 
 struct vdisk_copy_opts {

@@ -53,7 +53,7 @@ struct walk {
 	uint64_t sparse;	/* the shortest run of them that counts */
 	bool dst_zero;		/* the target reads as zeroes before we write */
 	bool full;		/* write zeroes too */
-	bool own_layer;		/* only what the source's own layer has */
+	bool best;		/* compress as well as possible, not as fast */
 	int clone_fd;		/* the target's file, while it may share blocks; else -1 */
 
 	int (*progress)(void *arg, uint64_t done, uint64_t total);
@@ -381,7 +381,7 @@ static int encode_window(struct walk *w, const struct piece *p, uint8_t *plain, 
 		memset(plain + len, 0, unit - len % unit);
 	for (size_t at = 0, i = 0; at < len; at += unit, i++)
 		coded_len[i] = is_zero(plain + at, unit) ? 0 :
-			       vd_encode_unit(w->dst, plain + at, coded + at);
+			       vd_encode_unit(w->dst, plain + at, coded + at, w->best);
 	return 0;
 }
 
@@ -445,6 +445,7 @@ int vdisk_copy(struct vdisk *dst, struct vdisk *src, const struct vdisk_copy_opt
 		.grain = MAX(unit, (uint64_t)GRAIN),
 		.dst_zero = o.flags & VDISK_COPY_TARGET_ZERO,
 		.full = o.flags & VDISK_COPY_FULL,
+		.best = o.flags & VDISK_COPY_BEST,
 		.clone_fd = -1,
 	};
 	int r;

@@ -322,8 +322,9 @@ int vd_check_options(const struct vd_driver *drv, const struct vdisk_option *o, 
  * VDISK_REQ_COMPRESS in two steps, for callers that encode on several threads
  * and store in order.  @plain is one unit, zero-padded at the end of the disk.
  * Returns the length in @coded (room for d->unit bytes), or -ENOSPC: store plain.
+ * @best: as small as it gets, else fast.
  */
-ssize_t vd_encode_unit(struct vdisk *disk, const void *plain, void *coded);
+ssize_t vd_encode_unit(struct vdisk *disk, const void *plain, void *coded, bool best);
 int vd_write_coded(struct vdisk *disk, uint64_t unit_off, const void *coded, uint32_t coded_len);
 
 /* ---- the worker pool ---- */

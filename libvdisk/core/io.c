@@ -859,14 +859,15 @@ static int write_inside(struct vdisk *d, struct vd_sg *sg, uint64_t off, uint64_
 
 /* ---- coded writes ---- */
 
-ssize_t vd_encode_unit(struct vdisk *d, const void *plain, void *coded)
+ssize_t vd_encode_unit(struct vdisk *d, const void *plain, void *coded, bool best)
 {
 	const struct vd_codec *codec;
 	int level = 0;
 
 	if (!d->drv->codec || !(codec = d->drv->codec(d, &level)))
 		return -EOPNOTSUPP;
-	return codec->encode(coded, (size_t)d->unit, plain, (size_t)d->unit, level);
+	return codec->encode(coded, (size_t)d->unit, plain, (size_t)d->unit,
+			     best ? MAX(level, 9) : level);
 }
 
 int vd_write_coded(struct vdisk *d, uint64_t unit_off, const void *coded, uint32_t coded_len)
@@ -911,7 +912,7 @@ static int write_compressed(struct vdisk *d, struct vd_sg *sg, uint64_t off, uin
 		n = MIN(len, d->unit);
 		vd_sg_copy_out(sg, plain, (size_t)n);
 		memset(plain + n, 0, (size_t)(d->unit - n));
-		coded_len = vd_encode_unit(d, plain, coded);
+		coded_len = vd_encode_unit(d, plain, coded, false);
 		if (coded_len == -ENOSPC) {
 			struct iovec v = { plain, (size_t)n };
 			struct vd_sg one = { .iov = &v, .cnt = 1 };
