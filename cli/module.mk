@@ -13,5 +13,6 @@ vdisk_SRCS := \
  cli/sibling.c \
  cli/inspect.c \
  cli/parts.c \
+ cli/parts_lvm.c \
  cli/part.c
 vdisk_PKGS := jansson smartcols

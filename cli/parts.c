@@ -13,7 +13,8 @@
  *     "partitions": [ { "number", "start", "size", "type", "type-name", "name", "uuid",
  *                       "attributes", "active", "extended", "logical",
  *                       "content": CONTENT } ],
- *     "free": [ { "start", "size" } ] }
+ *     "free": [ { "start", "size" } ],
+ *     "physical-volumes", "volume-groups": see parts_lvm.c }
  *   CONTENT: { "type", "usage", "label", "uuid", "version", "block-size" } or null
  *
  * Numbers are bytes.
@@ -22,8 +23,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/parts.h"
 
 #define GAP_MIN (1u << 20)	/* smaller places hold no partition */
 
@@ -40,6 +41,7 @@ struct survey {
 	struct vdisk_probe content;	/* of the whole disk, if it has no table */
 	struct item *items;		/* owned: as they lie */
 	unsigned n_items;
+	struct parts_lvm *lvm;		/* owned */
 };
 
 /* ---- finding out ---- */
@@ -121,6 +123,8 @@ static int survey(struct survey *s, struct vdisk *disk)
 	*s = (struct survey) { .disk = disk };
 	if (vdisk_parts_read(&s->parts, disk, &err) < 0)
 		return cli_fail(&err);
+	if (parts_lvm_read(&s->lvm, disk) != CLI_OK)
+		return CLI_FAILED;
 	if (!s->parts->scheme[0]) {
 		if (vdisk_probe(disk, &s->content, &err) < 0)
 			return cli_fail(&err);
@@ -149,21 +153,21 @@ static int survey(struct survey *s, struct vdisk *disk)
 
 /* ---- as JSON ---- */
 
-static json_t *json_text(const char *s)
+json_t *parts_json_text(const char *s)
 {
 	json_t *j = s[0] ? json_string(s) : json_null();
 
 	return j ? j : json_null();
 }
 
-static json_t *json_content(const struct vdisk_probe *p)
+json_t *parts_json_content(const struct vdisk_probe *p)
 {
 	if (!p->type[0] && !p->usage[0])
 		return json_null();
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}",
-			 "type", json_text(p->type), "usage", json_text(p->usage),
-			 "label", json_text(p->label), "uuid", json_text(p->uuid),
-			 "version", json_text(p->version),
+			 "type", parts_json_text(p->type), "usage", parts_json_text(p->usage),
+			 "label", parts_json_text(p->label), "uuid", parts_json_text(p->uuid),
+			 "version", parts_json_text(p->version),
 			 "block-size", (json_int_t)p->block_size);
 }
 
@@ -173,9 +177,9 @@ static json_t *json_table(const struct vdisk_parts *t)
 
 	if (!t->scheme[0])
 		return json_null();
-	j = json_pack("{s:s, s:o, s:I, s:o}", "scheme", t->scheme, "id", json_text(t->id),
+	j = json_pack("{s:s, s:o, s:I, s:o}", "scheme", t->scheme, "id", parts_json_text(t->id),
 		      "sector-size", (json_int_t)t->sector_size, "problem",
-		      json_text(t->problem));
+		      parts_json_text(t->problem));
 	if (!strcmp(t->scheme, "gpt"))
 		json_object_update_new(j, json_pack("{s:b, s:b, s:b, s:b, s:I, s:I}",
 			"primary-ok", t->primary_ok, "backup-ok", t->backup_ok,
@@ -192,18 +196,19 @@ static json_t *json_part(const struct item *it)
 	return json_pack("{s:I, s:I, s:I, s:s, s:o, s:o, s:o, s:I, s:b, s:b, s:b, s:o}",
 			 "number", (json_int_t)p->number,
 			 "start", (json_int_t)p->offset, "size", (json_int_t)p->length,
-			 "type", p->type, "type-name", json_text(p->type_name),
-			 "name", json_text(p->name), "uuid", json_text(p->uuid),
+			 "type", p->type, "type-name", parts_json_text(p->type_name),
+			 "name", parts_json_text(p->name), "uuid", parts_json_text(p->uuid),
 			 "attributes", (json_int_t)p->attrs,
 			 "active", p->type[0] == '0' && p->type[1] == 'x' && (p->attrs & 0x80),
 			 "extended", p->extended, "logical", it->logical,
-			 "content", json_content(&it->content));
+			 "content", parts_json_content(&it->content));
 }
 
 static int print_json(const struct survey *s)
 {
 	json_t *parts = json_array(), *gaps = json_array();
 	struct vdisk_limits limits;
+	json_t *all;
 
 	vdisk_get_limits(s->disk, &limits);
 	for (unsigned i = 0; i < s->n_items; i++) {
@@ -215,17 +220,18 @@ static int print_json(const struct survey *s)
 			json_array_append_new(gaps, json_pack("{s:I, s:I}",
 				"start", (json_int_t)it->start, "size", (json_int_t)it->length));
 	}
-	return cli_print_json(json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
+	all = json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o}",
 		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
 		"size", (json_int_t)vdisk_size(s->disk),
 		"block-size", (json_int_t)limits.block_size,
-		"content", json_content(&s->content), "table", json_table(s->parts),
-		"partitions", parts, "free", gaps));
+		"content", parts_json_content(&s->content), "table", json_table(s->parts),
+		"partitions", parts, "free", gaps);
+	if (all)
+		parts_lvm_json(s->lvm, all);
+	return cli_print_json(all);
 }
 
 /* ---- for people ---- */
-
-enum column { NAME, START, SIZE, TYPE, CONTENT, LABEL, UUID, N_COLUMNS };
 
 static struct libscols_table *new_table(void)
 {
@@ -244,19 +250,23 @@ static struct libscols_table *new_table(void)
 	};
 	struct libscols_table *t = cli_table("parts");
 
+	/* only a terminal is too narrow for anything */
+	int ignore = isatty(STDOUT_FILENO) ? 0 : SCOLS_FL_TRUNC;
+
 	for (unsigned i = 0; t && i < N_COLUMNS; i++)
-		scols_table_new_column(t, columns[i].name, columns[i].width, columns[i].flags);
+		scols_table_new_column(t, columns[i].name, columns[i].width,
+				       columns[i].flags & ~ignore);
 	return t;
 }
 
-static void set_bytes(struct libscols_line *l, enum column column, uint64_t v)
+void parts_set_bytes(struct libscols_line *l, enum parts_column column, uint64_t v)
 {
 	char text[32];
 
 	scols_line_set_data(l, column, cli_human(text, v));
 }
 
-static void set_content(struct libscols_line *l, const struct vdisk_probe *p)
+void parts_set_content(struct libscols_line *l, const struct vdisk_probe *p)
 {
 	scols_line_set_data(l, CONTENT, p->type[0] ? p->type : p->usage);
 	scols_line_set_data(l, LABEL, p->label);
@@ -267,8 +277,8 @@ static void describe_item(struct libscols_line *l, const struct item *it)
 {
 	char text[24];
 
-	set_bytes(l, START, it->start);
-	set_bytes(l, SIZE, it->length);
+	parts_set_bytes(l, START, it->start);
+	parts_set_bytes(l, SIZE, it->length);
 	if (!it->part) {
 		scols_line_set_data(l, NAME, "(free)");
 		return;
@@ -277,7 +287,7 @@ static void describe_item(struct libscols_line *l, const struct item *it)
 	scols_line_set_data(l, NAME, text);
 	scols_line_set_data(l, TYPE,
 			    it->part->type_name[0] ? it->part->type_name : it->part->type);
-	set_content(l, &it->content);
+	parts_set_content(l, &it->content);
 	if (!it->content.label[0] && it->part->name[0])
 		scols_line_set_data(l, LABEL, it->part->name);
 }
@@ -312,10 +322,12 @@ static int print_tree(const struct survey *s)
 		return CLI_FAILED;
 	}
 	print_head(s);
+	parts_lvm_problems(s->lvm);
 	scols_line_set_data(root, NAME, "disk");
-	set_bytes(root, START, 0);
-	set_bytes(root, SIZE, vdisk_size(s->disk));
-	set_content(root, &s->content);
+	parts_set_bytes(root, START, 0);
+	parts_set_bytes(root, SIZE, vdisk_size(s->disk));
+	parts_set_content(root, &s->content);
+	parts_lvm_tree(s->lvm, t, root, 0);
 	for (unsigned i = 0; i < s->n_items; i++) {
 		const struct item *it = &s->items[i];
 		struct libscols_line *l =
@@ -324,6 +336,8 @@ static int print_tree(const struct survey *s)
 		if (!l)
 			break;
 		describe_item(l, it);
+		if (it->part)
+			parts_lvm_tree(s->lvm, t, l, it->part->number);
 		if (it->part && it->part->extended)
 			extended = l;
 	}
@@ -337,7 +351,7 @@ int cmd_parts(int argc, char **argv)
 	static const struct argp argp = {
 		.children = cli_disk, .args_doc = "DISK",
 		.doc = "Show everything on a disk: partition table, partitions, free places, "
-		       "file systems with their labels.",
+		       "LVM volumes, file systems with their labels.",
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
 	AUTO_DISK struct vdisk *disk = NULL;
@@ -349,6 +363,7 @@ int cmd_parts(int argc, char **argv)
 	status = survey(&s, disk);
 	if (status == CLI_OK)
 		status = cli.json ? print_json(&s) : print_tree(&s);
+	parts_lvm_free(s.lvm);
 	free(s.items);
 	free(s.parts);
 	return status;
