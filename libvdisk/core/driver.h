@@ -49,6 +49,10 @@
 int vd_fail(struct vdisk_error *err, int code, const char *fmt, ...) PRINTF_FMT(3, 4);
 /* Put "what: " before the message that a callee left, and return -err->code. */
 int vd_fail_prefix(struct vdisk_error *err, int r, const char *fmt, ...) PRINTF_FMT(3, 4);
+#ifdef __clang_analyzer__	/* which cannot know that these are negative */
+#define vd_fail(...)		((void)vd_fail(__VA_ARGS__), -1)
+#define vd_fail_prefix(...)	((void)vd_fail_prefix(__VA_ARGS__), -1)
+#endif
 
 /* Positive, outside errno's range: map(WRITE) cannot be done in place. */
 #define VD_NEED_ALLOC	4096
