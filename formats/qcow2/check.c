@@ -123,6 +123,25 @@ static int read_entries(struct check *c, uint64_t *piece, uint64_t off, uint64_t
 	return 0;
 }
 
+bool check_may_write(const struct check *c, const struct counts *counts, uint64_t off,
+		     enum count_kind kind)
+{
+	uint64_t cluster = off >> cluster_bits(c);
+	const struct count_group *g = counts_find(counts, cluster);
+
+	return g && g->kind[cluster % COUNTS_GROUP] == kind &&
+	       (kind == COUNT_L2 || g->n[cluster % COUNTS_GROUP] == 1);
+}
+
+/* Write a corrected table or entry, if that is what this pass is for. */
+static int write_fixed(struct check *c, bool fix, const struct counts *counts, uint64_t table,
+		       enum count_kind kind, const void *bytes, size_t len, uint64_t off)
+{
+	if (!fix || !check_may_write(c, counts, table, kind))
+		return 0;
+	return vd_pwrite(c->file, bytes, len, off);
+}
+
 /* ---- L2 tables ---- */
 
 /* What an entry refers to. */
@@ -288,7 +307,8 @@ static int count_l2(struct check *c, const struct check_l2 *t)
 				return r;
 		}
 	}
-	return changed && c->fix_entries ? vd_pwrite(c->file, c->buf, cluster_size(c), t->off) : 0;
+	return write_fixed(c, changed && c->fix_entries, &c->before, t->off, COUNT_L2, c->buf,
+			   cluster_size(c), t->off);
 }
 
 /* ---- L1 tables ---- */
@@ -345,6 +365,7 @@ static int count_l1_entry(struct check *c, uint64_t table, uint32_t i, uint64_t 
 {
 	uint64_t off = entry & QCOW2_OFFSET_MASK, good = entry;
 	const char *wrong = NULL;
+	uint8_t bytes[8];
 	int r;
 
 	if (entry & QCOW2_L1_RESERVED) {
@@ -359,14 +380,11 @@ static int count_l1_entry(struct check *c, uint64_t table, uint32_t i, uint64_t 
 	if (wrong) {
 		corrupt(c, "entry %u of the L1 table at %#" PRIx64 " %s", i, table, wrong);
 		c->bad_entries = true;
-		if (c->fix_entries) {
-			uint8_t bytes[8];
-
-			store_be64(bytes, good);
-			r = vd_pwrite(c->file, bytes, 8, table + 8ull * i);
-			if (r < 0)
-				return r;
-		}
+		store_be64(bytes, good);
+		r = write_fixed(c, c->fix_entries, &c->before, table + 8ull * i, COUNT_META, bytes,
+				sizeof(bytes), table + 8ull * i);
+		if (r < 0)
+			return r;
 	}
 	return off ? add_l2(c, off, active ? i : CHECK_NOT_ACTIVE) : 0;
 }
@@ -828,7 +846,8 @@ static int copied_l2(struct check *c, const struct check_l2 *t, uint64_t *next)
 		put_entry(c, i, was ^ QCOW2_COPIED, bitmap);
 		changed = true;
 	}
-	return changed && c->fix_copied ? vd_pwrite(c->file, c->buf, cluster_size(c), t->off) : 0;
+	return write_fixed(c, changed && c->fix_copied, &c->counts, t->off, COUNT_L2, c->buf,
+			   cluster_size(c), t->off);
 }
 
 static int copied_l1_entry(struct check *c, uint32_t i, uint64_t entry)
@@ -844,10 +863,9 @@ static int copied_l1_entry(struct check *c, uint32_t i, uint64_t entry)
 		return 0;
 	corrupt(c, "entry %u of the L1 table is %smarked as copied, but the refcount is %sone", i,
 		single ? "not " : "", single ? "" : "not ");
-	if (!c->fix_copied)
-		return 0;
 	store_be64(bytes, entry ^ QCOW2_COPIED);
-	return vd_pwrite(c->file, bytes, 8, c->h.l1_offset + 8ull * i);
+	return write_fixed(c, c->fix_copied, &c->counts, c->h.l1_offset + 8ull * i, COUNT_META,
+			   bytes, sizeof(bytes), c->h.l1_offset + 8ull * i);
 }
 
 static int copied_l1(struct check *c)

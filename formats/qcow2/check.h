@@ -28,11 +28,13 @@ struct check {
 	bool quiet;		/* count findings, but do not report them */
 
 	struct counts counts;	/* owned */
+	struct counts before;	/* owned: those of the pass before, while entries are fixed */
 	struct check_l2 *l2;	/* owned: sorted by offset, once counted */
 	size_t n_l2, l2_room;
 	uint64_t *reftable;	/* owned: offsets of refcount blocks, 0: none or unusable */
 	size_t n_reftable;
 	uint8_t *buf;		/* owned: a cluster */
+	uint64_t n_copies;	/* clusters that a repair made, at most as many as there were */
 
 	/* what a pass shall do */
 	bool fix_entries;	/* write entries that make sense over those that do not */
@@ -53,6 +55,13 @@ int check_count(struct check *c);
 /* Check the COPIED flags; with ->fix_copied, correct them. */
 int check_copied(struct check *c);
 void check_finding(struct check *c, const char *fmt, ...) PRINTF_FMT(2, 3);
+
+/*
+ * Is the cluster at @off a table of @kind, L1 (COUNT_META) or L2, and nothing
+ * else?  Otherwise to write an entry there would damage something.
+ */
+bool check_may_write(const struct check *c, const struct counts *counts, uint64_t off,
+		     enum count_kind kind);
 
 /* Read the refcount block of table entry @i into ->buf; 0, or -errno. */
 int check_read_refblock(struct check *c, size_t i);

@@ -43,9 +43,12 @@ static int fix_entries(struct check *c)
 	bool drop = c->bad_bitmaps;
 	int r;
 
+	c->before = c->counts;
+	c->counts = (struct counts) { 0 };
 	c->fix_entries = true;
 	r = check_count(c);
 	c->fix_entries = false;
+	counts_clear(&c->before);
 	if (r == 0 && drop)
 		r = drop_bitmaps(c);
 	return r < 0 ? r : vd_flush(c->file);
@@ -53,16 +56,23 @@ static int fix_entries(struct check *c)
 
 /* ---- 2: data in the cluster of a table ---- */
 
-static bool is_overlap(const struct check *c, uint64_t off)
+static uint8_t kind_of(const struct check *c, uint64_t off)
 {
 	uint64_t cluster = off >> c->h.cluster_bits;
 	const struct count_group *g = counts_find(&c->counts, cluster);
-	uint8_t kind = g ? g->kind[cluster % COUNTS_GROUP] : 0;
+
+	return g ? g->kind[cluster % COUNTS_GROUP] : 0;
+}
+
+static bool is_overlap(const struct check *c, uint64_t off)
+{
+	uint8_t kind = kind_of(c, off);
 
 	return kind & COUNT_DATA && kind & (COUNT_META | COUNT_L2);
 }
 
-/* Copy the cluster at @off to the end of the file, which grows. */
+/* Copy the cluster at @off to the end of the file, which grows (but not without
+ * limit: see n_copies). */
 static int copy_cluster(struct check *c, uint64_t off, uint64_t *out)
 {
 	AUTO_FREE uint8_t *data = malloc(cluster_size(c));
@@ -82,14 +92,18 @@ static int separate_l2(struct check *c, const struct check_l2 *t)
 {
 	unsigned shift = qcow2_l2_entry_bits(&c->h);
 	bool changed = false;
-	int r = vd_pread_pad(c->file, c->buf, cluster_size(c), t->off);
+	int r;
 
+	if (kind_of(c, t->off) & COUNT_META)
+		return 0;
+	r = vd_pread_pad(c->file, c->buf, cluster_size(c), t->off);
 	for (size_t i = 0; i < (size_t)1 << qcow2_l2_bits(&c->h) && r == 0; i++) {
 		uint64_t entry = load_be64(c->buf + (i << shift)), to = 0;
 
 		if (entry & QCOW2_COMPRESSED || !(entry & QCOW2_OFFSET_MASK) ||
-		    !is_overlap(c, entry & QCOW2_OFFSET_MASK))
+		    !is_overlap(c, entry & QCOW2_OFFSET_MASK) || c->n_copies >= c->clusters)
 			continue;
+		c->n_copies++;
 		r = copy_cluster(c, entry & QCOW2_OFFSET_MASK, &to);
 		store_be64(c->buf + (i << shift), (entry & ~QCOW2_OFFSET_MASK) | to);
 		changed = true;
