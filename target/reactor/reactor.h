@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * reactor.h - one thread's loop: sockets, disk requests, timers
+ *
+ * A reactor is shared with nobody: everything that is registered with it runs
+ * on its thread, one callback after the other, so nothing of it needs a lock.
+ *
+ * A turn of the loop is: wait for sockets and finished disk requests; run their
+ * callbacks, which queue new disk requests and output; hand all new requests to
+ * the disk queue in one batch; take what came back at once (the page cache);
+ * then run the turn's deferred work, which sends each connection's output in
+ * one system call.  So the commands of one read of a socket cost one submission
+ * and one send together.
+ *
+ * Lifetime: a callback may remove any source, timer or deferral, its own too.
+ */
+#ifndef TARGET_REACTOR_H
+#define TARGET_REACTOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "vdisk.h"
+
+struct reactor;
+struct pool;
+
+/* A file descriptor to watch; in the owner's memory. */
+struct reactor_source {
+	int fd;			/* borrowed */
+	uint32_t events;	/* as registered */
+	/* @events: EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR as they are */
+	void (*ready)(struct reactor_source *source, uint32_t events);
+};
+
+/* Work for the end of this turn. */
+struct reactor_deferred {
+	bool queued;
+	TAILQ_ENTRY(reactor_deferred) link;
+	void (*run)(struct reactor_deferred *work);
+};
+
+/* Resolution is a second; for time-outs, not for pacing. */
+struct reactor_timer {
+	bool armed;
+	uint64_t due;		/* ms, CLOCK_MONOTONIC */
+	LIST_ENTRY(reactor_timer) link;
+	void (*expired)(struct reactor_timer *timer);
+};
+
+/* Who gets a finished disk request: vdisk_request.user points to one. */
+struct reactor_client {
+	void (*done)(struct reactor_client *client, struct vdisk_request *req);
+};
+
+int reactor_new(struct reactor **out, size_t buffer_limit, struct vdisk_error *err);
+/* Waits for disk requests in flight, dropping their results. */
+void reactor_free(struct reactor *r);
+struct pool *reactor_pool(struct reactor *r);
+/* "io_uring" or "threads" */
+const char *reactor_queue_name(const struct reactor *r);
+
+int reactor_add(struct reactor *r, struct reactor_source *s, uint32_t events);
+void reactor_modify(struct reactor *r, struct reactor_source *s, uint32_t events);
+void reactor_remove(struct reactor *r, struct reactor_source *s);
+
+void reactor_defer(struct reactor *r, struct reactor_deferred *work);
+void reactor_cancel(struct reactor *r, struct reactor_deferred *work);
+
+void reactor_arm(struct reactor *r, struct reactor_timer *t, unsigned seconds);
+void reactor_disarm(struct reactor_timer *t);
+/* ms, CLOCK_MONOTONIC, as of this turn */
+uint64_t reactor_now(const struct reactor *r);
+
+/* Start a request in this turn's batch; it comes back to req->user's done(). */
+void reactor_submit(struct reactor *r, struct vdisk_request *req);
+
+/* One turn; waits up to @timeout_ms (-1: as long as it takes) for something. */
+int reactor_turn(struct reactor *r, int timeout_ms);
+
+#endif
