@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * server.h - the iSCSI target: sessions and connections on a reactor
+ *
+ * Layers, bottom up:
+ *	pdu.c, crc.c		bytes and values
+ *	text.c, negotiate.c	key=value text and the rules of the keys
+ *	conn.c			a connection: bytes in, PDUs out, its state (8.1)
+ *	login.c			the login phase (6.3), for conn.c in IN_LOGIN
+ *	full.c			the full feature phase: NOP, text, logout, task
+ *				management
+ *	command.c		SCSI commands and their data
+ *	session.c		sessions: numbering, reinstatement, end
+ *	socket.c		portals; a connection on a socket of the reactor
+ *
+ * A connection knows nothing of sockets: input is iscsi_conn_input(), output
+ * is taken by iscsi_conn_output() and iscsi_conn_sent(), and struct iscsi_wire
+ * is told when there is some.  Tests and the fuzzer drive it without a network.
+ *
+ * Memory.  Data of commands live in pool buffers that the device server's disk
+ * requests point to as well.  An initiator has at most ISCSI_WINDOW commands
+ * open, each with one segment (SCSI_SEGMENT) in memory; while more than
+ * ISCSI_TX_BYTES of answers wait for a slow reader, nothing is read from it.
+ * So what one connection can hold is bounded, and nobody waits for another.
+ *
+ * Errors.  ErrorRecoveryLevel is 0: after a digest error, or a breach of the
+ * protocol that leaves the numbering in doubt, the connection is closed, and
+ * the initiator logs in again (7.1.4).
+ */
+#ifndef ISCSI_SERVER_H
+#define ISCSI_SERVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "target/iscsi/pdu.h"
+#include "target/iscsi/text.h"
+#include "target/reactor/pool.h"
+#include "target/reactor/reactor.h"
+#include "target/scsi/scsi.h"
+
+#define ISCSI_WINDOW		128u	/* commands that an initiator may have open */
+#define ISCSI_MAX_IMMEDIATE	32u	/* immediate ones beyond that */
+#define ISCSI_TX_BYTES		(4u << 20)
+#define ISCSI_TX_PDUS		4096u
+#define ISCSI_LOGIN_SECONDS	15u
+#define ISCSI_NOP_SECONDS	15u	/* idle before a ping; as long again to answer */
+#define ISCSI_LINGER_SECONDS	5u	/* to take the last answer before we close */
+#define ISCSI_LOGOUT_SECONDS	3u	/* to follow a request to log out */
+#define ISCSI_LOGIN_PDUS	64u	/* requests in one login */
+#define ISCSI_MAX_CONNECTIONS	1024u
+#define ISCSI_MAX_R2T		8u
+#define ISCSI_PORTAL_GROUP	1u
+#define ISCSI_ADDRESS_MAX	64u	/* "[address]:port" */
+
+struct iscsi_conn;
+struct iscsi_session;
+
+struct iscsi_target {
+	LIST_ENTRY(iscsi_target) link;
+	struct scsi_target *scsi;	/* borrowed; its name is ours */
+};
+
+struct iscsi_server {
+	struct reactor *reactor;	/* borrowed */
+	struct reactor_client disk;	/* completions of our requests */
+	LIST_HEAD(, iscsi_target) targets;
+	LIST_HEAD(, iscsi_session) sessions;
+	LIST_HEAD(, iscsi_conn) conns;
+	LIST_HEAD(, iscsi_portal) portals;
+	unsigned n_conns;
+	uint16_t last_tsih;
+	bool stopping;
+	struct slab tasks;		/* struct iscsi_task */
+	struct slab outs;		/* struct iscsi_out */
+	struct slab tmfs;		/* struct iscsi_tmf */
+	uint8_t *staging;		/* owned: where sockets are read to first */
+};
+
+void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor);
+/* All connections must be gone. */
+void iscsi_server_fini(struct iscsi_server *s);
+int iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi);
+struct iscsi_target *iscsi_target_find(struct iscsi_server *s, const char *name);
+/*
+ * Accept no more connections, and ask the initiators to log out; whoever has
+ * not within a few seconds is disconnected.  Idle when n_conns is 0.
+ */
+void iscsi_server_stop(struct iscsi_server *s);
+/* Disconnect everyone now. */
+void iscsi_server_drop(struct iscsi_server *s);
+
+/* ---- portals (socket.c) ---- */
+
+/*
+ * Listen on "ADDRESS[:PORT]", "[IPv6]:PORT" or ":PORT" (all addresses).
+ * @address, if not NULL, gets what it is in numbers, with the port.
+ */
+int iscsi_portal_add(struct iscsi_server *s, const char *portal,
+		     char address[ISCSI_ADDRESS_MAX], struct vdisk_error *err);
+void iscsi_portals_close(struct iscsi_server *s);
+
+/* ---- connections ---- */
+
+/* RFC 7143, 8.1.4: the states of a target's connection */
+enum iscsi_state {
+	ISCSI_FREE,		/* S1 */
+	ISCSI_XPT_UP,		/* S3 */
+	ISCSI_IN_LOGIN,		/* S4 */
+	ISCSI_LOGGED_IN,	/* S5 */
+	ISCSI_IN_LOGOUT,	/* S6 */
+	ISCSI_LOGOUT_REQUESTED,	/* S7 */
+	ISCSI_CLEANUP_WAIT,	/* S8 */
+};
+
+enum iscsi_event {
+	ISCSI_EV_LOGIN,		/* the first login request was received */
+	ISCSI_EV_LOGIN_DONE,	/* the final login response is a success */
+	ISCSI_EV_LOST,		/* the transport is gone, or a fatal error closed it */
+	ISCSI_EV_LOGOUT,	/* a logout request was received */
+	ISCSI_EV_ASYNC_LOGOUT,	/* we asked for a logout */
+	ISCSI_EV_LOGGED_OUT,	/* the logout response was sent */
+	ISCSI_EV_CLEANED,	/* nothing of the connection is running any more */
+};
+
+/* What the connection asks of whoever carries its bytes. */
+struct iscsi_wire {
+	/* there is output; called once until it is taken */
+	void (*output)(struct iscsi_conn *conn);
+	/* input is wanted or not (true at the start) */
+	void (*pause)(struct iscsi_conn *conn, bool paused);
+	/* close it; no call after this one but free() */
+	void (*close)(struct iscsi_conn *conn);
+	/* the connection is over; free its memory */
+	void (*free)(struct iscsi_conn *conn);
+};
+
+/* A PDU on its way out. */
+struct iscsi_out {
+	TAILQ_ENTRY(iscsi_out) link;
+	uint8_t head[ISCSI_BHS_SIZE + ISCSI_DIGEST_SIZE];
+	uint8_t head_len;
+	uint8_t tail[8];		/* padding, data digest */
+	uint8_t tail_len;
+	const uint8_t *data;		/* into task's buffer, @own or @small */
+	uint32_t data_len;
+	void *own;			/* owned pool buffer */
+	uint32_t own_size;
+	struct iscsi_task *task;	/* go on with it when this one is sent */
+	uint8_t small[48];		/* sense, or the header of a rejected PDU */
+};
+TAILQ_HEAD(iscsi_out_list, iscsi_out);
+
+enum iscsi_rx_state { ISCSI_RX_HEADER, ISCSI_RX_DATA, ISCSI_RX_TAIL };
+
+struct iscsi_rx {
+	enum iscsi_rx_state state;
+	uint8_t head[ISCSI_BHS_SIZE + ISCSI_AHS_MAX + ISCSI_DIGEST_SIZE];
+	uint32_t have, need;		/* of the header */
+	struct iscsi_request req;
+	uint32_t data_left;		/* of the data segment */
+	uint8_t *dst;			/* where it goes; NULL: nowhere */
+	uint32_t keep;			/* how many of the data_left bytes go there */
+	void *buf;			/* owned pool buffer of a PDU that is not of a command */
+	uint32_t crc;
+	uint8_t tail[8];
+	uint32_t tail_have, tail_need;
+	struct iscsi_task *task;	/* whose data these are; NULL: nobody's */
+	uint8_t reject;			/* of a command or Data-Out, when its data are through */
+};
+
+struct iscsi_conn {
+	struct iscsi_server *server;	/* borrowed */
+	const struct iscsi_wire *wire;
+	LIST_ENTRY(iscsi_conn) link;
+	enum iscsi_state state;
+	struct iscsi_session *session;	/* owned from LOGGED_IN on */
+	struct iscsi_params params;
+	char peer[ISCSI_ADDRESS_MAX];	/* for messages */
+	char local[ISCSI_ADDRESS_MAX];	/* the address that the initiator used */
+
+	struct iscsi_rx rx;
+	bool header_digest, data_digest; /* in force */
+	bool closed;			/* the wire is; waiting for the end */
+	bool close_when_sent;
+	bool paused;
+	struct reactor_deferred reap;
+	struct reactor_timer timer;	/* login, idle, linger */
+	bool heard;			/* something was received since the timer was set */
+	bool pinged;			/* a NOP-In waits for its answer */
+
+	struct iscsi_out_list tx;
+	uint32_t tx_offset;		/* bytes of the first one that are sent */
+	uint32_t tx_pdus;
+	uint64_t tx_bytes;
+	bool output_wanted;		/* wire->output() was called */
+	uint32_t stat_sn;
+
+	struct {
+		bool started;
+		uint8_t stage;		/* CSG */
+		uint8_t isid[6];
+		uint16_t tsih, cid;
+		uint32_t itt;
+		uint32_t init_cmd_sn;
+		unsigned pdus;
+		bool checked;		/* names and session were looked up */
+		bool waiting;		/* for the session that this one reinstates */
+		bool transit;		/* what the request asked for, */
+		uint8_t next;		/* kept while the answer goes out in pieces */
+		struct iscsi_target *target;
+	} login;
+
+	struct iscsi_text text_in;	/* of the request being collected */
+	struct iscsi_text text_out;	/* the answer */
+	uint32_t text_sent;		/* of text_out */
+	uint32_t text_ttt;		/* of the text exchange; reserved tag: none */
+	uint32_t next_ttt;
+};
+
+/* The memory is the caller's (wire->free() ends it); starts the login timer. */
+void iscsi_conn_init(struct iscsi_conn *c, struct iscsi_server *s, const struct iscsi_wire *wire);
+/* Take what was received.  -EPIPE when the connection is closed (now or before). */
+int iscsi_conn_input(struct iscsi_conn *c, const uint8_t *buf, size_t len);
+/* Where the next bytes could go without a copy; 0 if nowhere. */
+size_t iscsi_conn_direct(struct iscsi_conn *c, uint8_t **dst);
+/* Bytes that were received to where iscsi_conn_direct() said. */
+int iscsi_conn_received(struct iscsi_conn *c, size_t len);
+/* What is to be sent, at most @max pieces; how many. */
+unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max);
+void iscsi_conn_sent(struct iscsi_conn *c, size_t len);
+/* Close it, with a reason for the log (NULL: none). */
+void iscsi_conn_close(struct iscsi_conn *c, const char *why);
+/* Close it as soon as the output is sent, or after a few seconds. */
+void iscsi_conn_linger(struct iscsi_conn *c);
+void iscsi_conn_event(struct iscsi_conn *c, enum iscsi_event event);
+const char *iscsi_state_name(enum iscsi_state state);
+
+/* ---- sending, for login.c, full.c, command.c ---- */
+
+/* A PDU to fill in; NULL when there is no memory (the connection is closed). */
+struct iscsi_out *iscsi_out_new(struct iscsi_conn *c);
+/* The counters for a reply that takes a StatSN, or for one that does not. */
+struct iscsi_sn iscsi_sn_status(struct iscsi_conn *c);
+struct iscsi_sn iscsi_sn_plain(struct iscsi_conn *c);
+/* Queue it: digests and padding are added here. */
+void iscsi_out_queue(struct iscsi_conn *c, struct iscsi_out *out);
+void iscsi_reject(struct iscsi_conn *c, uint8_t reason);
+
+/* ---- the phases: called with a whole PDU ---- */
+
+void iscsi_login_request(struct iscsi_conn *c, const struct iscsi_request *r,
+			 const void *data);
+/* A session is gone that someone may be waiting for. */
+void iscsi_login_retry(struct iscsi_conn *c);
+void iscsi_full_request(struct iscsi_conn *c, const struct iscsi_request *r, void *data);
+/* Send the next piece of text_out. */
+void iscsi_text_continue(struct iscsi_conn *c, uint32_t itt);
+void iscsi_ping(struct iscsi_conn *c);
+void iscsi_async_logout(struct iscsi_conn *c);
+
+/* ---- commands (command.c) ---- */
+
+struct iscsi_r2t {
+	uint32_t ttt;
+	uint32_t offset, len;
+	uint32_t received;
+	uint32_t data_sn;	/* expected next */
+};
+
+struct iscsi_task {
+	struct scsi_task scsi;
+	struct iscsi_session *session;	/* borrowed */
+	TAILQ_ENTRY(iscsi_task) link;
+	uint32_t itt;
+	uint32_t expected_len;
+	bool immediate;
+	enum scsi_step step;		/* what is to be done when the command's data are here */
+	bool io_pending;		/* its disk request is in flight */
+	bool sending;			/* a segment of Data-In is on its way */
+	bool wants_data;		/* scsi asked for a segment */
+	bool over;			/* scsi is done; the answer waits for unsolicited data */
+	bool counted;			/* takes a place in the command window */
+	uint32_t data_in_sn;
+	uint32_t data_in_done;		/* bytes sent */
+	uint32_t r2t_sn;
+	uint32_t received;		/* bytes of data-out, in order */
+	bool unsolicited;		/* more of it will come */
+	uint32_t unsolicited_sn;
+	uint32_t requested;		/* end of what was asked for by R2T */
+	struct iscsi_r2t r2t[ISCSI_MAX_R2T];	/* outstanding, oldest first */
+	unsigned n_r2t;
+};
+TAILQ_HEAD(iscsi_task_list, iscsi_task);
+
+/*
+ * A command or Data-Out PDU's header: finds out where its data go (c->rx.task,
+ * dst, keep).
+ */
+void iscsi_command_begin(struct iscsi_conn *c, const struct iscsi_request *r);
+void iscsi_data_begin(struct iscsi_conn *c, const struct iscsi_request *r);
+/* The data are there (none is also all of it). */
+void iscsi_command_end(struct iscsi_conn *c, const struct iscsi_request *r);
+void iscsi_data_end(struct iscsi_conn *c, const struct iscsi_request *r);
+/* A disk request of the task came back. */
+void iscsi_task_io_done(struct iscsi_task *t);
+/* The PDU that t->sending stands for was sent (or will never be). */
+void iscsi_task_sent(struct iscsi_task *t, bool lost);
+struct iscsi_task *iscsi_task_find(struct iscsi_session *s, uint32_t itt);
+extern const struct scsi_nexus_ops iscsi_nexus_ops;
+
+/* ---- sessions (session.c) ---- */
+
+struct iscsi_session {
+	LIST_ENTRY(iscsi_session) link;
+	struct iscsi_server *server;
+	struct iscsi_conn *conn;	/* MaxConnections is 1 */
+	struct iscsi_target *target;	/* NULL: discovery */
+	uint16_t tsih;
+	uint8_t isid[6];
+	char initiator[ISCSI_NAME_MAX + 1];
+	uint32_t exp_cmd_sn;
+	unsigned open_commands;		/* that count for the window */
+	unsigned immediate_commands;
+	struct iscsi_task_list tasks;
+	struct scsi_nexus nexus;	/* only with a target */
+	bool is_ending;			/* its commands are being aborted */
+	struct scsi_tmf ending;
+	void (*ended)(struct iscsi_session *s);
+};
+
+/* The session that a login with these would reinstate (6.3.5); NULL: none. */
+struct iscsi_session *iscsi_session_find(struct iscsi_server *s, const char *initiator,
+					 const uint8_t isid[6], const struct iscsi_target *target);
+struct iscsi_session *iscsi_session_by_tsih(struct iscsi_server *s, uint16_t tsih);
+/* NULL: no memory */
+struct iscsi_session *iscsi_session_new(struct iscsi_conn *c);
+/* Nothing of it may be running. */
+void iscsi_session_free(struct iscsi_session *s);
+/* Is this command's number acceptable (4.2.2.1)?  Counts it if so. */
+enum iscsi_cmd_sn { ISCSI_CMD_OK, ISCSI_CMD_IGNORE, ISCSI_CMD_BROKEN };
+enum iscsi_cmd_sn iscsi_session_cmd_sn(struct iscsi_session *s, const struct iscsi_request *r);
+
+/* A task management function on its way. */
+struct iscsi_tmf {
+	struct scsi_tmf scsi;
+	struct iscsi_conn *conn;	/* to answer, if it is not closed by then */
+	uint32_t itt;
+};
+/* Abort whatever the session runs, then call @done; a later call replaces @done. */
+void iscsi_session_abort_all(struct iscsi_session *s, void (*done)(struct iscsi_session *s));
+
+#endif

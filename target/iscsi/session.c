@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* session.c - the server's targets and sessions */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "target/iscsi/server.h"
+#include "target/log.h"
+
+/* ---- server ---- */
+
+static void disk_done(struct reactor_client *client UNUSED, struct vdisk_request *req)
+{
+	struct scsi_task *scsi = container_of(req, struct scsi_task, io);
+
+	iscsi_task_io_done(container_of(scsi, struct iscsi_task, scsi));
+}
+
+void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor)
+{
+	*s = (struct iscsi_server) {
+		.reactor = reactor,
+		.disk.done = disk_done,
+		.tasks.size = sizeof(struct iscsi_task),
+		.outs.size = sizeof(struct iscsi_out),
+		.tmfs.size = sizeof(struct iscsi_tmf),
+	};
+	LIST_INIT(&s->targets);
+	LIST_INIT(&s->sessions);
+	LIST_INIT(&s->conns);
+	LIST_INIT(&s->portals);
+}
+
+void iscsi_server_fini(struct iscsi_server *s)
+{
+	struct iscsi_target *t;
+
+	assert(s->n_conns == 0 && s->tasks.live == 0 && s->outs.live == 0 && s->tmfs.live == 0);
+	iscsi_portals_close(s);
+	while ((t = LIST_FIRST(&s->targets))) {
+		LIST_REMOVE(t, link);
+		free(t);
+	}
+	slab_clear(&s->tasks);
+	slab_clear(&s->outs);
+	slab_clear(&s->tmfs);
+	free(s->staging);
+}
+
+int iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi)
+{
+	struct iscsi_target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	t->scsi = scsi;
+	LIST_INSERT_HEAD(&s->targets, t, link);
+	return 0;
+}
+
+/* 4.2.7.1: names compare without regard to case */
+struct iscsi_target *iscsi_target_find(struct iscsi_server *s, const char *name)
+{
+	struct iscsi_target *t;
+
+	LIST_FOREACH(t, &s->targets, link)
+		if (!strcasecmp(t->scsi->name, name))
+			return t;
+	return NULL;
+}
+
+void iscsi_server_stop(struct iscsi_server *s)
+{
+	struct iscsi_conn *c, *next;
+
+	s->stopping = true;
+	iscsi_portals_close(s);
+	for (c = LIST_FIRST(&s->conns); c; c = next) {
+		next = LIST_NEXT(c, link);
+		if (c->closed)
+			continue;
+		if (c->state == ISCSI_LOGGED_IN)
+			iscsi_async_logout(c);
+		else if (c->state != ISCSI_IN_LOGOUT)
+			iscsi_conn_close(c, "shutting down");
+	}
+}
+
+void iscsi_server_drop(struct iscsi_server *s)
+{
+	struct iscsi_conn *c, *next;
+
+	for (c = LIST_FIRST(&s->conns); c; c = next) {
+		next = LIST_NEXT(c, link);
+		iscsi_conn_close(c, "shutting down");
+	}
+}
+
+/* ---- sessions ---- */
+
+struct iscsi_session *iscsi_session_find(struct iscsi_server *server, const char *initiator,
+					 const uint8_t isid[6], const struct iscsi_target *target)
+{
+	struct iscsi_session *s;
+
+	LIST_FOREACH(s, &server->sessions, link)
+		if (s->target == target && !memcmp(s->isid, isid, sizeof(s->isid)) &&
+		    !strcasecmp(s->initiator, initiator))
+			return s;
+	return NULL;
+}
+
+struct iscsi_session *iscsi_session_by_tsih(struct iscsi_server *server, uint16_t tsih)
+{
+	struct iscsi_session *s;
+
+	LIST_FOREACH(s, &server->sessions, link)
+		if (s->tsih == tsih)
+			return s;
+	return NULL;
+}
+
+static uint16_t new_tsih(struct iscsi_server *server)
+{
+	do
+		server->last_tsih++;
+	while (server->last_tsih == 0 || iscsi_session_by_tsih(server, server->last_tsih));
+	return server->last_tsih;
+}
+
+struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
+{
+	struct iscsi_server *server = c->server;
+	struct iscsi_session *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->server = server;
+	s->conn = c;
+	s->target = c->login.target;
+	s->tsih = new_tsih(server);
+	memcpy(s->isid, c->login.isid, sizeof(s->isid));
+	memcpy(s->initiator, c->params.initiator_name, sizeof(s->initiator));
+	s->exp_cmd_sn = c->login.init_cmd_sn;
+	TAILQ_INIT(&s->tasks);
+	if (s->target)
+		scsi_nexus_init(&s->nexus, s->target->scsi, &iscsi_nexus_ops);
+	LIST_INSERT_HEAD(&server->sessions, s, link);
+	return s;
+}
+
+void iscsi_session_free(struct iscsi_session *s)
+{
+	if (!s)
+		return;
+	assert(TAILQ_EMPTY(&s->tasks));
+	if (s->target)
+		scsi_nexus_fini(&s->nexus);
+	LIST_REMOVE(s, link);
+	free(s);
+}
+
+enum iscsi_cmd_sn iscsi_session_cmd_sn(struct iscsi_session *s, const struct iscsi_request *r)
+{
+	uint32_t max = s->exp_cmd_sn + ISCSI_WINDOW - s->open_commands - 1;
+
+	if (r->immediate)
+		return ISCSI_CMD_OK;
+	if (iscsi_sn_lt(r->cmd_sn, s->exp_cmd_sn) || iscsi_sn_lt(max, r->cmd_sn))
+		return ISCSI_CMD_IGNORE;
+	/* a gap on the session's only connection can never be filled */
+	if (r->cmd_sn != s->exp_cmd_sn)
+		return ISCSI_CMD_BROKEN;
+	s->exp_cmd_sn++;
+	return ISCSI_CMD_OK;
+}
+
+static void all_aborted(struct scsi_tmf *scsi)
+{
+	struct iscsi_session *s = container_of(scsi, struct iscsi_session, ending);
+
+	s->is_ending = false;
+	s->ended(s);
+}
+
+void iscsi_session_abort_all(struct iscsi_session *s, void (*done)(struct iscsi_session *s))
+{
+	struct iscsi_task *t, *next;
+
+	s->ended = done;
+	if (s->is_ending)
+		return;
+	s->is_ending = true;
+	/* those that wait for data, or to be answered; the others through the nexus */
+	for (t = TAILQ_FIRST(&s->tasks); t; t = next) {
+		next = TAILQ_NEXT(t, link);
+		if (!t->io_pending && !t->sending)
+			iscsi_nexus_ops.abort(&t->scsi);
+	}
+	s->ending = (struct scsi_tmf) {
+		.function = SCSI_NEXUS_LOSS, .nexus = &s->nexus, .done = all_aborted,
+	};
+	if (s->target)
+		scsi_tmf_start(&s->ending);
+	else
+		all_aborted(&s->ending);
+}
