@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * export.c - "vdiskd export": one iSCSI target in the foreground
+ *
+ * Everything is opened first; then privileges are dropped, and one reactor
+ * serves the target until SIGINT or SIGTERM.  The first signal asks initiators
+ * to log out, finishes what is in flight and flushes the disks; a second one
+ * drops the connections without waiting.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+
+#include "target/iscsi/server.h"
+#include "target/log.h"
+#include "target/modes.h"
+#include "target/sandbox.h"
+
+#define MAX_PORTALS	16u
+#define BUFFER_LIMIT	(1ull << 30)	/* of data in flight, reserved, not used up front */
+#define NAME_PREFIX	"iqn.2026-11.org.vdisk:"
+
+struct export {
+	const char *name;		/* --iqn; NULL: from the first disk */
+	const char *portals[MAX_PORTALS];
+	unsigned n_portals;
+	bool read_only, quiet;
+	struct vdisk_open_opts open;
+	char **disks;
+	unsigned n_disks;
+
+	char addresses[MAX_PORTALS][ISCSI_ADDRESS_MAX];
+	struct reactor *reactor;
+	struct iscsi_server server;
+	struct scsi_target *target;
+	struct reactor_source signals;
+};
+
+static void help(void)
+{
+	puts("Usage: vdiskd export [OPTION...] DISK...\n"
+	     "Serve disks as the LUNs 0, 1, ... of one iSCSI target until interrupted.\n\n"
+	     "  -p, --portal=ADDRESS[:PORT]  listen here; may be repeated (127.0.0.1:3260)\n"
+	     "  -n, --iqn=NAME               the target's name (" NAME_PREFIX "FILE)\n"
+	     "  -r, --read-only              initiators may not write\n"
+	     "  -f, --format=FMT             the disks' image format, instead of probing\n"
+	     "  -b, --block-size=512|4096    logical blocks\n"
+	     "      --refs=none|dir|any      which other files an image may name\n"
+	     "  -U, --force-share            open although others have it open (with -r)\n"
+	     "  -q, --quiet                  do not print what to type elsewhere\n"
+	     "  -v, --verbose                say who logs in; twice: say more\n"
+	     "  -h, --help                   this");
+}
+
+/* ---- what to type on the other side ---- */
+
+/* "iqn.2026-11.org.vdisk:" and the file's name in the characters that names have. */
+static char *default_name(const char *locator)
+{
+	const char *slash = strrchr(locator, '/'), *base = slash ? slash + 1 : locator;
+	char *name = NULL;
+
+	if (asprintf(&name, NAME_PREFIX "%.128s", base) < 0)
+		return NULL;
+	for (char *c = name + strlen(NAME_PREFIX); *c; c++)
+		*c = isalnum((unsigned char)*c) || strchr(".-", *c) ?
+		     (char)tolower((unsigned char)*c) : '-';
+	return name;
+}
+
+/* An address to type: the host's name where we listen on all of them. */
+static void reachable(char *out, size_t size, const char *address)
+{
+	char host[65] = "localhost";
+
+	if (strncmp(address, "0.0.0.0:", 8) != 0 && strncmp(address, "[::]:", 5) != 0) {
+		snprintf(out, size, "%s", address);
+		return;
+	}
+	gethostname(host, sizeof(host) - 1);
+	snprintf(out, size, "%s:%s", host, strrchr(address, ':') + 1);
+}
+
+static void print_recipe(const struct export *e)
+{
+	char at[ISCSI_ADDRESS_MAX + 65];
+
+	for (unsigned lun = 0; lun < e->n_disks; lun++) {
+		const struct scsi_unit *u = e->target->units[lun];
+
+		printf("LUN %u: %s, %.1f MiB in blocks of %u%s\n", lun, e->disks[lun],
+		       (double)(u->blocks << u->block_shift) / (1 << 20), 1u << u->block_shift,
+		       u->read_only ? ", read-only" : "");
+	}
+	for (unsigned i = 0; i < e->n_portals; i++) {
+		reachable(at, sizeof(at), e->addresses[i]);
+		printf("\non portal %s:\n"
+		       "  iscsiadm -m discovery -t sendtargets -p %s\n"
+		       "  iscsiadm -m node -T %s -p %s --login\n"
+		       "  iscsi-ls -s iscsi://%s/\n"
+		       "  qemu-img info iscsi://%s/%s/0\n",
+		       at, at, e->target->name, at, at, at, e->target->name);
+	}
+	printf("\nInterrupt to end.\n");
+	fflush(stdout);
+}
+
+/* ---- opening ---- */
+
+static int open_disk(struct export *e, unsigned lun, struct vdisk_error *err)
+{
+	struct vdisk *disk;
+	int r = vdisk_open(&disk, e->disks[lun], &e->open, err);
+
+	if (r < 0)
+		return r;
+	r = scsi_target_add(e->target, (uint16_t)lun, disk, e->read_only, err);
+	vdisk_close(disk, NULL);	/* the target has its own reference */
+	return r;
+}
+
+static void signalled(struct reactor_source *source, uint32_t events UNUSED)
+{
+	struct export *e = container_of(source, struct export, signals);
+	struct signalfd_siginfo info;
+
+	if (read(source->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (e->server.stopping)
+		iscsi_server_drop(&e->server);
+	else
+		iscsi_server_stop(&e->server);
+}
+
+/* Before any thread is started, so that all of them have the signals blocked. */
+static int catch_signals(struct export *e)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	e->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	e->signals.ready = signalled;
+	return e->signals.fd < 0 ? -errno : 0;
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static int open_all(struct export *e, struct vdisk_error *err)
+{
+	AUTO_FREE char *name = e->name ? strdup(e->name) : default_name(e->disks[0]);
+	int r = catch_signals(e);
+
+	if (r < 0)
+		return fail(err, -r, "signalfd: %s", strerror(-r));
+	raise_file_limit();
+	if (!name)
+		return fail(err, ENOMEM, "out of memory");
+	if (!iscsi_name_valid(name))
+		return fail(err, EINVAL, "%s: not an iSCSI name (RFC 7143, 4.2.7)", name);
+	e->target = scsi_target_new(name);
+	if (!e->target)
+		return fail(err, ENOMEM, "out of memory");
+	for (unsigned lun = 0; lun < e->n_disks; lun++) {
+		r = open_disk(e, lun, err);
+		if (r < 0)
+			return r;
+	}
+	r = reactor_new(&e->reactor, BUFFER_LIMIT, err);
+	if (r < 0)
+		return r;
+	iscsi_server_init(&e->server, e->reactor);
+	if (iscsi_server_add_target(&e->server, e->target) < 0 ||
+	    reactor_add(e->reactor, &e->signals, EPOLLIN) < 0)
+		return fail(err, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < e->n_portals; i++) {
+		r = iscsi_portal_add(&e->server, e->portals[i], e->addresses[i], err);
+		if (r < 0)
+			return r;
+	}
+	return sandbox_enter(err);
+}
+
+/* ---- running ---- */
+
+static int serve(struct export *e, struct vdisk_error *err)
+{
+	while (!e->server.stopping || e->server.n_conns) {
+		int r = reactor_turn(e->reactor, -1);
+
+		if (r < 0)
+			return fail(err, -r, "waiting for events: %s", strerror(-r));
+	}
+	return 0;
+}
+
+/* Close what is open, in whatever state it is; the first error counts. */
+static int close_all(struct export *e, struct vdisk_error *err)
+{
+	int r;
+
+	if (e->reactor) {
+		iscsi_server_fini(&e->server);
+		reactor_free(e->reactor);
+	}
+	r = scsi_target_free(e->target, err);
+	if (e->signals.fd >= 0)
+		close(e->signals.fd);
+	return r;
+}
+
+static int parse_refs(struct export *e, const char *text)
+{
+	static const struct { const char *name; enum vdisk_refs refs; } names[] = {
+		{ "none", VDISK_REFS_NONE }, { "dir", VDISK_REFS_DIR }, { "any", VDISK_REFS_ANY },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(names[i].name, text)) {
+			e->open.refs = names[i].refs;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+/* 0: go on; 1: all is done (help); -EINVAL */
+static int parse(struct export *e, int argc, char **argv)
+{
+	enum { REFS = 256 };
+	static const struct option options[] = {
+		{ "portal", required_argument, NULL, 'p' },
+		{ "iqn", required_argument, NULL, 'n' },
+		{ "read-only", no_argument, NULL, 'r' },
+		{ "format", required_argument, NULL, 'f' },
+		{ "block-size", required_argument, NULL, 'b' },
+		{ "refs", required_argument, NULL, REFS },
+		{ "force-share", no_argument, NULL, 'U' },
+		{ "quiet", no_argument, NULL, 'q' },
+		{ "verbose", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	int c, level = LOG_WARN;
+
+	while ((c = getopt_long(argc, argv, "p:n:rf:b:Uqvh", options, NULL)) != -1) {
+		switch (c) {
+		case 'p':
+			if (e->n_portals == MAX_PORTALS)
+				return -EINVAL;
+			e->portals[e->n_portals++] = optarg;
+			break;
+		case 'n':
+			e->name = optarg;
+			break;
+		case 'r':
+			e->read_only = true;
+			break;
+		case 'f':
+			e->open.format = optarg;
+			break;
+		case 'b':
+			e->open.block_size = !strcmp(optarg, "4096") ? 4096 : 512;
+			if (e->open.block_size == 512 && strcmp(optarg, "512") != 0)
+				return -EINVAL;
+			break;
+		case REFS:
+			if (parse_refs(e, optarg) < 0)
+				return -EINVAL;
+			break;
+		case 'U':
+			e->open.flags |= VDISK_OPEN_SHARE;
+			break;
+		case 'q':
+			e->quiet = true;
+			break;
+		case 'v':
+			level++;
+			break;
+		case 'h':
+			help();
+			return 1;
+		default:
+			return -EINVAL;
+		}
+	}
+	log_init("vdiskd", (enum log_level)MIN(level, (int)LOG_DEBUG));
+	e->disks = argv + optind;
+	e->n_disks = (unsigned)(argc - optind);
+	if (!e->n_portals)
+		e->portals[e->n_portals++] = "127.0.0.1:3260";
+	if (!e->read_only)
+		e->open.flags |= VDISK_OPEN_WRITE;
+	return e->n_disks && e->n_disks <= SCSI_MAX_LUNS ? 0 : -EINVAL;
+}
+
+int vdiskd_export(int argc, char **argv)
+{
+	struct export e = { .open.size = sizeof(e.open), .signals.fd = -1 };
+	struct vdisk_error err = { 0 }, close_err = { 0 };
+	int r = parse(&e, argc, argv);
+
+	if (r == 1)
+		return 0;
+	if (r < 0) {
+		fprintf(stderr, "vdiskd export: wrong usage; see --help\n");
+		return 2;
+	}
+	r = open_all(&e, &err);
+	if (r == 0) {
+		if (!e.quiet)
+			print_recipe(&e);
+		r = serve(&e, &err);
+	}
+	if (r < 0)
+		log_warnx("%s", err.msg);
+	if (close_all(&e, &close_err) < 0) {
+		log_warnx("%s", close_err.msg);
+		r = -EIO;
+	}
+	return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,37 @@
+target_scsi_SRCS := \
+ target/scsi/sense.c \
+ target/scsi/server.c \
+ target/scsi/table.c \
+ target/scsi/spc.c \
+ target/scsi/mode.c \
+ target/scsi/sbc.c
+target_reactor_SRCS := \
+ target/reactor/pool.c \
+ target/reactor/reactor.c
+target_iscsi_SRCS := \
+ target/iscsi/pdu.c \
+ target/iscsi/crc.c \
+ target/iscsi/text.c \
+ target/iscsi/negotiate.c \
+ target/iscsi/conn.c \
+ target/iscsi/login.c \
+ target/iscsi/full.c \
+ target/iscsi/command.c \
+ target/iscsi/session.c \
+ target/iscsi/socket.c
+
+PROGS += vdiskd
+vdiskd_SRCS := \
+ target/main.c \
+ target/export.c \
+ target/sandbox.c \
+ target/log.c \
+ $(target_reactor_SRCS) \
+ $(target_scsi_SRCS) \
+ $(target_iscsi_SRCS)
+vdiskd_PKGS := libseccomp
+
+tests/unit/iscsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS) \
+ $(target_iscsi_SRCS)
+tests/unit/scsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS)
+tests/fuzz/iscsi_SRCS := $(tests/unit/iscsi_SRCS)

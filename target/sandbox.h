@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* sandbox.h - what the daemon gives up once everything is open */
+#ifndef TARGET_SANDBOX_H
+#define TARGET_SANDBOX_H
+
+#include "vdisk.h"
+
+/*
+ * Become "nobody" if we are root, and leave only the system calls that are
+ * listed, each with its reason, in sandbox.c.  For the whole process: to be
+ * called before other threads exist, or by the one that started them.
+ */
+int sandbox_enter(struct vdisk_error *err);
+
+#endif
