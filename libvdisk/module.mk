@@ -44,4 +44,6 @@ LIB_SRCS += \
  libvdisk/fs/ext_dir.c \
  libvdisk/fs/ext_file.c \
  libvdisk/fs/ext_node.c \
- libvdisk/fs/jbd2.c
+ libvdisk/fs/jbd2.c \
+ libvdisk/fs/tar.c \
+ libvdisk/guest/root.c

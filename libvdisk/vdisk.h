@@ -721,6 +721,30 @@ VDISK_API int vdisk_fs_setxattr(struct vdisk_fs *fs, const char *path, const cha
 VDISK_API int vdisk_fs_removexattr(struct vdisk_fs *fs, const char *path, const char *name,
 				   struct vdisk_error *err);
 
+/* ---- trees of files ---- */
+
+struct vdisk_tar_opts {
+	size_t size;		/* sizeof(struct vdisk_tar_opts) */
+	/* may be NULL; after each piece, with the bytes of files so far; non-zero stops */
+	int (*progress)(void *arg, uint64_t done);
+	void *arg;
+};
+/* Write the tree at @dir to @fd as a tar archive (pax), with all attributes. */
+VDISK_API int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
+			       const struct vdisk_tar_opts *opts, struct vdisk_error *err);
+/*
+ * Unpack a tar archive (any kind, compressed or not) from @fd into @dir, as if
+ * that were the root: no member and no link leads out of it.
+ */
+VDISK_API int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
+			      const struct vdisk_tar_opts *opts, struct vdisk_error *err);
+
+/*
+ * The volume that holds the root of the guest on @disk: the first whose file
+ * system has /etc/os-release or /etc/fstab, or the only file system there is.
+ */
+VDISK_API int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err);
+
 /* ---- booting: what a disk says it boots ---- */
 
 struct vdisk_boot_opts {
