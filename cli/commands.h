@@ -26,4 +26,18 @@ int cmd_parts(int argc, char **argv);
 /* files */
 int cmd_inspect(int argc, char **argv);
 
+/* files */
+int cmd_cat(int argc, char **argv);
+int cmd_chmod(int argc, char **argv);
+int cmd_chown(int argc, char **argv);
+int cmd_df(int argc, char **argv);
+int cmd_ln(int argc, char **argv);
+int cmd_ls(int argc, char **argv);
+int cmd_mkdir(int argc, char **argv);
+int cmd_mv(int argc, char **argv);
+int cmd_rm(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_tar(int argc, char **argv);
+int cmd_untar(int argc, char **argv);
+
 #endif

@@ -27,6 +27,18 @@ static const struct cli_command commands[] = {
 	{ "part", cmd_part, "make and change partition tables" },
 
 	{ NULL, NULL, "Files" },
+	{ "ls", cmd_ls, "list a directory" },
+	{ "cat", cmd_cat, "print files" },
+	{ "stat", cmd_stat, "print the attributes of files" },
+	{ "mkdir", cmd_mkdir, "make directories" },
+	{ "rm", cmd_rm, "remove files" },
+	{ "mv", cmd_mv, "rename files" },
+	{ "ln", cmd_ln, "make links" },
+	{ "chmod", cmd_chmod, "change permissions" },
+	{ "chown", cmd_chown, "change owners" },
+	{ "tar", cmd_tar, "pack a directory" },
+	{ "untar", cmd_untar, "unpack an archive" },
+	{ "df", cmd_df, "how full file systems are" },
 	{ "inspect", cmd_inspect, "which system is on a disk, and what it boots" },
 
 	{ NULL, NULL, "This host" },

@@ -15,4 +15,10 @@ vdisk_SRCS := \
  cli/parts.c \
  cli/parts_lvm.c \
  cli/part.c
+vdisk_SRCS += \
+ cli/files.c \
+ cli/ls.c \
+ cli/names.c \
+ cli/tar.c \
+ cli/df.c
 vdisk_PKGS := jansson smartcols

@@ -15,8 +15,11 @@
  *   3. The times of directories are set at the end, when nothing more is
  *      entered into them.
  *   4. Ids are numbers; names of users mean nothing outside the guest.
+ *   5. Names of files are UTF-8 to libarchive, whatever the program's locale;
+ *      others go through as they are.
  */
 #include <errno.h>
+#include <locale.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -29,6 +32,21 @@
 #define ACL_VERSION	2u		/* of system.posix_acl_*, see acl(5), xattr(7) */
 #define MAX_XATTR	65536u
 #define MAX_DEPTH	1024u
+
+/* Rule 5: a locale for this thread, until it is given back. */
+static locale_t utf8_begin(locale_t *mine)
+{
+	*mine = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+	return *mine ? uselocale(*mine) : (locale_t)0;
+}
+
+static void utf8_end(locale_t mine, locale_t before)
+{
+	if (!mine)
+		return;
+	uselocale(before);
+	freelocale(mine);
+}
 
 static int tar_fail(struct archive *a, struct vdisk_error *err, const char *what)
 {
@@ -62,16 +80,58 @@ static void acl_to_entry(struct archive_entry *e, int type, const uint8_t *p, si
 {
 	if (len < 4 || load_le32(p) != ACL_VERSION)
 		return;
-	for (size_t at = 4; at + 8 <= len; at += 8)
+	for (size_t at = 4; at + 8 <= len; at += 8) {
+		uint32_t id = load_le32(p + at + 4);
+		char name[16] = "";
+
+		if (id != UINT32_MAX)	/* archives know a user by name first */
+			snprintf(name, sizeof(name), "%u", id);
 		for (size_t i = 0; i < ARRAY_SIZE(acl_tags); i++)
 			if (acl_tags[i].tag == load_le16(p + at))
 				archive_entry_acl_add_entry(e, type, load_le16(p + at + 2),
-							    acl_tags[i].acl,
-							    (int)load_le32(p + at + 4), "");
+							    acl_tags[i].acl, (int)id, name);
+	}
 }
 
-/* The attribute's bytes; 0 if there is no list of this type. */
-static size_t acl_from_entry(struct archive_entry *e, int want, uint8_t *p, size_t size)
+/*
+ * The id of an entry that has only a name: a number, or one that the tree being
+ * unpacked into knows.
+ */
+static bool acl_id(struct vdisk_fs *fs, uint64_t root, bool group, const char *name, int *id)
+{
+	AUTO_FREE char *data = NULL;
+	struct vd_place place;
+	struct vdisk_stat st;
+	size_t n = strlen(name);
+	char *end, *line, *save = NULL;
+	long v = strtol(name, &end, 10);
+	ssize_t len;
+
+	if (n && !*end) {
+		*id = (int)v;
+		return true;
+	}
+	if (!n || vd_fs_walk(fs, root, group ? "etc/group" : "etc/passwd", true, &place, NULL) < 0 ||
+	    !place.ino || fs->ops->stat(fs, place.ino, &st, NULL) < 0 || st.size > CHUNK)
+		return false;
+	data = calloc(1, st.size + 1);
+	len = data ? fs->ops->read(fs, place.ino, data, st.size, 0, NULL) : -1;
+	for (line = len > 0 ? strtok_r(data, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		const char *p = strncmp(line, name, n) || line[n] != ':' ? NULL :
+				strchr(line + n + 1, ':');
+
+		if (p) {
+			*id = (int)strtol(p + 1, NULL, 10);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The attribute's bytes; 0 if there is no list of this type.  Users unknown here go. */
+static size_t acl_from_entry(struct vdisk_fs *fs, uint64_t root, struct archive_entry *e, int want,
+			     uint8_t *p, size_t size)
 {
 	int type, perm, tag, id;
 	const char *name;
@@ -81,6 +141,11 @@ static size_t acl_from_entry(struct archive_entry *e, int want, uint8_t *p, size
 	if (archive_entry_acl_reset(e, want) <= 0)
 		return 0;
 	while (archive_entry_acl_next(e, want, &type, &perm, &tag, &id, &name) == ARCHIVE_OK) {
+		bool group = tag == ARCHIVE_ENTRY_ACL_GROUP;
+
+		if ((group || tag == ARCHIVE_ENTRY_ACL_USER) && id == -1 &&
+		    !acl_id(fs, root, group, name ? name : "", &id))
+			continue;
 		for (size_t i = 0; i < ARRAY_SIZE(acl_tags); i++) {
 			if (acl_tags[i].acl != tag || len + 8 > size)
 				continue;
@@ -343,7 +408,7 @@ static int out_tree(struct tar_out *t, uint64_t ino, int fd)
 	int r;
 
 	if (archive_write_set_format_pax(t->a) != ARCHIVE_OK ||
-	    archive_write_set_options(t->a, "hdrcharset=BINARY") < ARCHIVE_WARN ||
+	    archive_write_set_options(t->a, "xattrheader=SCHILY") != ARCHIVE_OK ||
 	    archive_write_open_fd(t->a, fd) != ARCHIVE_OK)
 		return tar_fail(t->a, t->err, "opening the archive");
 	strcpy(t->path, "./");
@@ -356,6 +421,7 @@ static int out_tree(struct tar_out *t, uint64_t ino, int fd)
 int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
 		     const struct vdisk_tar_opts *opts, struct vdisk_error *err)
 {
+	locale_t before, mine;
 	struct tar_out *t;
 	struct vdisk_stat st;
 	uint64_t ino;
@@ -375,10 +441,12 @@ int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
 	t->opts = opts;
 	t->buf = malloc(CHUNK);
 	t->a = archive_write_new();
+	before = utf8_begin(&mine);
 	r = t->buf && t->a ? out_tree(t, ino, fd) : vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
 		archive_write_fail(t->a);
 	archive_write_free(t->a);
+	utf8_end(mine, before);
 	for (size_t i = 0; i < ARRAY_SIZE(t->seen); i++)
 		while (t->seen[i]) {
 			struct seen *s = t->seen[i];
@@ -532,7 +600,7 @@ static int in_xattrs(struct tar_in *t, struct archive_entry *e, uint64_t ino)
 		if (name)
 			r = in_xattr(t, ino, name, value, len);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(acl_names); i++) {
-		len = acl_from_entry(e, acl_names[i].type, acl, sizeof(acl));
+		len = acl_from_entry(t->fs, t->root, e, acl_names[i].type, acl, sizeof(acl));
 		if (len)
 			r = in_xattr(t, ino, acl_names[i].name, acl, len);
 	}
@@ -701,6 +769,7 @@ int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
 		    const struct vdisk_tar_opts *opts, struct vdisk_error *err)
 {
 	struct tar_in t = { .fs = fs, .err = err, .opts = opts };
+	locale_t before, mine;
 	struct vdisk_stat st;
 	int r = vd_fs_may_write(fs, err);
 
@@ -715,6 +784,7 @@ int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
 	t.a = archive_read_new();
 	if (!t.a)
 		return vd_fail(err, ENOMEM, "out of memory");
+	before = utf8_begin(&mine);
 	archive_read_support_filter_all(t.a);
 	archive_read_support_format_tar(t.a);
 	archive_read_support_format_empty(t.a);
@@ -723,6 +793,7 @@ int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
 	else
 		r = in_all(&t);
 	archive_read_free(t.a);
+	utf8_end(mine, before);
 	free(t.dirs);
 	return r;
 }
