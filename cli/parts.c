@@ -60,17 +60,15 @@ static void probe_part(struct survey *s, struct item *it)
 {
 	struct vdisk_error err = { 0 };
 	struct vdisk *part;
-	char name[24];
 
 	if (it->part->extended)
 		return;
-	snprintf(name, sizeof(name), "p%u", it->part->number);
-	if (vdisk_open_part(&part, s->disk, name, &err) < 0) {
-		cli_note("%s", err.msg);
+	if (vdisk_open_window(&part, s->disk, it->start, it->length, &err) < 0) {
+		cli_note("partition %u: %s", it->part->number, err.msg);
 		return;
 	}
 	if (vdisk_probe(part, &it->content, &err) < 0)
-		cli_note("%s", err.msg);
+		cli_note("partition %u: %s", it->part->number, err.msg);
 	vdisk_close(part, NULL);
 }
 

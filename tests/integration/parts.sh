@@ -224,4 +224,4 @@ done
 expect 1 "$VDISK" parts "k.raw#p3"
 like_output 'there is no partition 3'
 expect 1 "$VDISK" parts "k.raw#vg/lv"
-like_output 'not supported'
+like_output 'no volume group'

@@ -630,7 +630,7 @@ static void open_by_name(void **state UNUSED)
 		{ "label=", -EINVAL, 0 },
 		{ "uuid=03030303-0303-0303-0303-030303030303", 0, 3 * MIB },
 		{ "uuid=03030303-0303-0303-0303-030303030304", -ENOENT, 0 },
-		{ "vg0/root", -ENOTSUP, 0 },
+		{ "vg0/root", -ENOENT, 0 },
 	};
 	struct vdisk *d = new_disk(16 * MIB);
 
