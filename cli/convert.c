@@ -196,22 +196,26 @@ static int copy(struct vdisk *dst, struct vdisk *src, const struct convert_args 
 	return r < 0 ? cli_fail(&err) : CLI_OK;
 }
 
+static int flush(struct vdisk *disk)
+{
+	int r = vdisk_flush(disk);
+
+	if (r == 0)
+		return CLI_OK;
+	cli_error("%s: cannot flush: %s", vdisk_name(disk), strerror(-r));
+	return CLI_FAILED;
+}
+
 static int into_existing(struct vdisk *src, const char *path, const struct convert_args *a)
 {
 	AUTO_DISK struct vdisk *dst = NULL;
-	int r;
 
 	if (cli_open_format(&dst, path, a->format, VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
 	if (!cli_confirm("what %s holds would be overwritten", path))
 		return CLI_FAILED;
-	if (copy(dst, src, a, false) != CLI_OK)
+	if (copy(dst, src, a, false) != CLI_OK || (a->sync && flush(dst) != CLI_OK))
 		return CLI_FAILED;
-	r = a->sync ? vdisk_flush(dst) : 0;
-	if (r < 0) {
-		cli_error("%s: cannot flush: %s", path, strerror(-r));
-		return CLI_FAILED;
-	}
 	return cli_close(&dst);
 }
 
@@ -227,17 +231,19 @@ static int write_image(struct vdisk *src, const char *path, const struct convert
 
 	if (vdisk_create(path, vdisk_size(src), &opts, &err) < 0)
 		return cli_fail(&err);
-	/* Nobody else knows the file yet: durability is decided when it gets its name. */
-	if (cli_open_format(&dst, path, a->format, VDISK_OPEN_WRITE | VDISK_OPEN_UNSAFE) < 0)
+	/* Nobody else knows the file yet: its order on the disk does not matter. */
+	if (cli_open_format(&dst, path, a->format,
+			    VDISK_OPEN_WRITE | (a->sync ? 0 : VDISK_OPEN_UNSAFE)) < 0)
 		return CLI_FAILED;
-	if (copy(dst, src, a, !a->backing) != CLI_OK)
+	if (copy(dst, src, a, !a->backing) != CLI_OK || (a->sync && flush(dst) != CLI_OK))
 		return CLI_FAILED;
 	return cli_close(&dst);
 }
 
-static int into_new(struct vdisk *src, const char *path, const struct convert_args *a)
+static int into_new(struct vdisk *src, const char *name, const struct convert_args *a)
 {
-	AUTO_FREE char *temp = NULL;
+	AUTO_FREE char *temp = NULL, *real = realpath(name, NULL);
+	const char *path = real ? real : name;	/* a link stays a link */
 	int status;
 
 	if (!cli_may_overwrite(path))

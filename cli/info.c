@@ -142,14 +142,6 @@ static void print_field(const char *key, json_t *value)
 {
 	char human[32];
 
-	if (json_is_object(value)) {
-		const char *k;
-		json_t *v;
-
-		json_object_foreach(value, k, v)
-			print_field(k, v);
-		return;
-	}
 	printf("%-24s", key);
 	if (json_is_string(value))
 		printf("%s\n", json_string_value(value));
@@ -166,11 +158,16 @@ static void print_field(const char *key, json_t *value)
 static void print_text(json_t *o)
 {
 	json_t *snaps = json_object_get(o, "snapshots"), *value;
+	json_t *specific = json_object_get(o, "format-specific");
 	const char *key;
 	size_t i;
 
 	json_object_foreach(o, key, value) {
-		if (value != snaps)
+		if (value != snaps && value != specific)
+			print_field(key, value);
+	}
+	json_object_foreach(specific, key, value) {
+		if (!json_object_get(o, key))
 			print_field(key, value);
 	}
 	if (!snaps)

@@ -51,3 +51,9 @@ grep -q 'too large\|No space' "$tmp/err" || fail "no reason given: $(cat "$tmp/e
 # --sync and the mode of a new file
 (umask 027; "$VDISK" convert --sync -O qcow2 "$tmp/src.raw" "$tmp/out/dst")
 [ "$(stat -c %a "$tmp/out/dst")" = 640 ] || fail "mode $(stat -c %a "$tmp/out/dst")"
+
+# a link stays a link
+ln -s dst "$tmp/out/link"
+"$VDISK" convert -y -O raw "$tmp/src.raw" "$tmp/out/link"
+[ -L "$tmp/out/link" ] || fail "the link was replaced"
+cmp "$tmp/src.raw" "$tmp/out/dst"
