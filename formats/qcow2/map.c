@@ -344,6 +344,9 @@ static uint64_t count_kept(const struct qcow2 *q, const struct qcow2_table *t, u
 static void answer_new(struct qcow2 *q, struct qcow2_table *t, uint64_t off, uint64_t len,
 		       uint64_t lo, uint64_t hi, uint64_t host, struct vd_extent *ext)
 {
+	/* a data file ends where the disk does */
+	if (q->data_file && hi > atomic_load(&q->disk->size))
+		hi = atomic_load(&q->disk->size);
 	ext->kind = VD_DATA;
 	ext->flags = VD_EXT_NEW;
 	ext->len = MIN(len, hi - off);
@@ -488,7 +491,7 @@ struct change {
 static bool change_cluster(const struct qcow2 *q, const struct change *c, uint64_t *entry,
 			   uint64_t *bitmap)
 {
-	bool zero = !q->extl2 && (*entry & QCOW2_ZERO);
+	bool zero = !q->extl2 && (*entry & (QCOW2_ZERO | QCOW2_COMPRESSED)) == QCOW2_ZERO;
 	bool drop = c->unmap || !is_copied(q, *entry);
 
 	if (!drop) {	/* keep the space */
@@ -507,7 +510,7 @@ static bool change_cluster(const struct qcow2 *q, const struct change *c, uint64
 		*entry = q->extl2 ? 0 : QCOW2_ZERO;
 		*bitmap = UINT64_C(0xffffffff) << 32;
 	} else {
-		return c->intent == VD_MAP_DISCARD;	/* cannot be said: leave it */
+		return false;	/* version 2 cannot say it */
 	}
 	return true;
 }
@@ -589,7 +592,7 @@ static int change_one(struct qcow2 *q, uint64_t pos, uint64_t hi, const struct c
 	}
 	if (q->data_raw) {
 		/* the data file must show what we do */
-		*kind = c->intent == VD_MAP_ZERO && has_host(q, old) ? VD_COPY : VD_DONE;
+		*kind = has_host(q, old) ? VD_COPY : VD_DONE;
 		return 0;
 	}
 	entry = old;
@@ -777,7 +780,8 @@ static void link_clusters(struct qcow2 *q, struct qcow2_table *t, const struct v
 
 	for (uint64_t pos = ext->new_off; pos < end; host += q->cluster_size) {
 		uint64_t guest = vd_align_down(pos, q->cluster_size), i = entry_index(q, pos);
-		uint64_t hi = MIN(end, guest + q->cluster_size), old = entry_get(q, t, i);
+		uint64_t hi = MIN(vd_align_up(end, UINT64_C(1) << q->sub_bits),
+				  guest + q->cluster_size), old = entry_get(q, t, i);
 		uint32_t mask = sub_mask((unsigned)((pos - guest) >> q->sub_bits),
 					 (unsigned)((hi - pos) >> q->sub_bits));
 		uint64_t bitmap = old & QCOW2_COMPRESSED ? 0 : bitmap_get(q, t, i);

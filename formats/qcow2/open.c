@@ -219,12 +219,19 @@ int qcow2_begin(struct qcow2 *q, bool nowait)
 /* What the header says about other files and about trust. */
 static int open_data(struct vd_open_ctx *ctx, struct qcow2 *q, struct vdisk_error *err)
 {
+	int r;
+
 	if (!(q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE))
 		return 0;
 	if (!q->h.data_file)
 		return vd_fail(err, EINVAL, "%s: qcow2: the image does not name its data file",
 			       q->disk->name);
-	return vd_open_ref(ctx, &q->disk->data, q->h.data_file, "raw", q->writable, err);
+	r = vd_open_ref(ctx, &q->disk->data, q->h.data_file, "raw", q->writable, err);
+	if (r < 0 || !q->writable || atomic_load(&q->disk->data->size) >= q->h.size)
+		return r;
+	r = vd_truncate(q->disk->data, q->h.size);
+	return r == 0 ? 0 : vd_fail(err, -r, "%s: the data file is too short: %s",
+				    q->disk->data->name, strerror(-r));
 }
 
 static int open_backing(struct vd_open_ctx *ctx, struct qcow2 *q, struct vdisk_error *err)

@@ -149,11 +149,11 @@ static int block_get(struct qcow2 *q, uint64_t b, bool nowait, struct qcow2_tabl
 	return r;
 }
 
-int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
+static int add(struct qcow2 *q, uint64_t first, uint64_t n, int delta, uint64_t *done)
 {
 	uint64_t max = qcow2_refcount_max(&q->h);
 
-	for (uint64_t c = first; c < first + n;) {
+	for (uint64_t c = first; c < first + n; *done = c - first) {
 		uint64_t i = c & (per_block(q) - 1), v;
 		struct qcow2_table *t;
 		int r;
@@ -179,6 +179,16 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 		c++;
 	}
 	return 0;
+}
+
+int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
+{
+	uint64_t done = 0, undone;
+	int r = add(q, first, n, delta, &done);
+
+	if (r < 0 && delta > 0)
+		(void)!add(q, first, done, -1, &undone);	/* else they leak */
+	return r;
 }
 
 /* ---- allocation ---- */

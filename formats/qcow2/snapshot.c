@@ -198,31 +198,33 @@ static int adjust(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 	return 0;
 }
 
-/* Under the lock.  All entries of the L2 table in @buf. */
-static int count_l2(struct qcow2 *q, const uint8_t *buf, int delta)
+/* Under the lock.  The entries of the L2 table in @buf, at most *limit of them. */
+static int count_l2(struct qcow2 *q, const uint8_t *buf, int delta, uint64_t *limit)
 {
-	for (uint64_t at = 0; at < q->cluster_size; at += UINT64_C(1) << q->entry_bits) {
+	uint64_t step = UINT64_C(1) << q->entry_bits;
+	int r = 0;
+
+	for (uint64_t at = 0; r == 0 && *limit && at < q->cluster_size; at += step) {
 		uint64_t first, n;
-		int r;
 
 		if (!qcow2_entry_clusters(q, load_be64(buf + at), &first, &n))
 			continue;
 		r = adjust(q, first, n, delta);
-		if (r < 0)
-			return r;
+		*limit -= r == 0;
 	}
-	return 0;
+	return r;
 }
 
-/* Without the lock; @l1 in host order. */
-static int count_tree(struct qcow2 *q, const uint64_t *l1, uint32_t n, int delta)
+/* Without the lock; @l1 in host order; at most *limit references, which it
+ * counts down. */
+static int count_some(struct qcow2 *q, const uint64_t *l1, uint32_t n, int delta, uint64_t *limit)
 {
 	AUTO_FREE uint8_t *buf = malloc(q->cluster_size);
 	int r = 0;
 
 	if (!buf)
 		return -ENOMEM;
-	for (uint32_t i = 0; r == 0 && i < n; i++) {
+	for (uint32_t i = 0; r == 0 && *limit && i < n; i++) {
 		uint64_t off = l1[i] & QCOW2_OFFSET_MASK;
 
 		if (!off)
@@ -233,12 +235,34 @@ static int count_tree(struct qcow2 *q, const uint64_t *l1, uint32_t n, int delta
 		if (r < 0)
 			break;
 		pthread_mutex_lock(&q->lock);
-		r = count_l2(q, buf, delta);
-		if (r == 0)
+		r = count_l2(q, buf, delta, limit);
+		if (r == 0 && *limit) {
 			r = adjust(q, off >> q->cluster_bits, 1, delta);
+			*limit -= r == 0;
+		}
 		pthread_mutex_unlock(&q->lock);
 	}
 	return r;
+}
+
+static int count_down(struct qcow2 *q, const uint64_t *l1, uint32_t n)
+{
+	uint64_t limit = UINT64_MAX;
+
+	return count_some(q, l1, n, -1, &limit);
+}
+
+/* All or nothing: -ERANGE where a count does not fit in its width. */
+static int count_up(struct qcow2 *q, const uint64_t *l1, uint32_t n)
+{
+	uint64_t limit = UINT64_MAX, undo;
+	int r = count_some(q, l1, n, 1, &limit), u;
+
+	if (r != -ERANGE)
+		return r;
+	undo = UINT64_MAX - limit;
+	u = count_some(q, l1, n, -1, &undo);
+	return u < 0 ? u : r;
 }
 
 static int count_wait(struct qcow2 *q, uint64_t cluster, uint64_t *count)
@@ -427,20 +451,27 @@ static int begin(struct qcow2 *q, struct qcow2_snapshot **all, uint64_t *bytes,
 	return r;
 }
 
-/* And ends with.  After a failure only the medium knows: write no more. */
-static int end(struct qcow2 *q, int r, const char *what, struct vdisk_error *err)
+/* And ends with.  After a failure only the medium knows: write no more.  But for
+ * -ERANGE, which comes before anything has changed. */
+static int end(struct qcow2 *q, int result, const char *what, struct vdisk_error *err)
 {
+	int r = result == -ERANGE ? 0 : result;
+
+	if (r == 0)
+		r = qcow2_settle(q);
 	if (r == 0)
 		r = copied_all(q);
 	if (r == 0)
 		r = qcow2_settle(q);
 	if (r == 0 && !q->lazy)
 		r = qcow2_set_dirty(q, false, NULL);
-	if (r == 0)
-		return 0;
-	atomic_store(&q->disk->failed, true);
-	return vd_fail(err, -r, "%s: qcow2: %s the snapshot: %s", q->disk->name, what,
-		       r == -ERANGE ? "a refcount does not fit in its width" : strerror(-r));
+	if (r < 0)
+		atomic_store(&q->disk->failed, true);
+	else
+		r = result;
+	return r < 0 ? vd_fail(err, -r, "%s: qcow2: %s the snapshot: %s", q->disk->name, what,
+			       r == -ERANGE ? "a refcount does not fit in its width" :
+					      strerror(-r)) : 0;
 }
 
 int qcow2_snapshot_list(struct vdisk *disk, struct vdisk_snapshot **out, struct vdisk_error *err)
@@ -500,7 +531,7 @@ static int create(struct qcow2 *q, struct qcow2_snapshot *all, uint64_t old_byte
 	int r = new_snapshot(q, all, name, &all[n]);
 
 	if (r == 0)
-		r = count_tree(q, q->l1, q->h.l1_size, 1);
+		r = count_up(q, q->l1, q->h.l1_size);
 	if (r == 0)
 		r = write_l1(q, q->l1, q->h.l1_size, &all[n].l1_offset);
 	/* before the snapshot holds them, entries must not say "mine alone" */
@@ -615,7 +646,7 @@ static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
 	n = MAX(n, 1u);
 	r = load_l1(q, s, n, &l1);
 	if (r == 0)
-		r = count_tree(q, l1, n, 1);
+		r = count_up(q, l1, n);
 	if (r == 0)
 		r = write_l1(q, l1, n, &to.l1_offset);
 	if (r < 0)
@@ -632,7 +663,7 @@ static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
 	if (r == 0)
 		r = adopt_l1(q, &l1, n);
 	if (r == 0)
-		r = count_tree(q, old_l1, old_n, -1);
+		r = count_down(q, old_l1, old_n);
 	if (r == 0)
 		free_region(q, old, old_n * UINT64_C(8));
 	/* counts down first: they decide about COPIED */
@@ -678,7 +709,7 @@ static int delete(struct qcow2 *q, struct qcow2_snapshot *all, uint64_t old_byte
 	if (r == 0)
 		r = switch_header(q, &to);
 	if (r == 0)
-		r = count_tree(q, l1, gone.l1_size, -1);
+		r = count_down(q, l1, gone.l1_size);
 	if (r < 0)
 		return r;
 	free_region(q, gone.l1_offset, gone.l1_size * UINT64_C(8));

@@ -160,7 +160,8 @@ void qcow2_table_drop(struct qcow2 *q, struct qcow2_table *t);
 /* ---- refcount.c: all under the lock ---- */
 
 int qcow2_refcount(struct qcow2 *q, uint64_t cluster, bool nowait, uint64_t *out);
-/* Add to a run of counts, all or up to an error.  -ERANGE: over or under. */
+/* Add to a run of counts; may drop the lock.  An error leaves an increase undone.
+ * -ERANGE: over or under. */
 int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta);
 /* A run of at least one and at most @want clusters, from now on counted once.
  * @fresh: the file was never that long.  0, QCOW2_RETRY, -EAGAIN (@nowait), -errno. */
