@@ -25,6 +25,10 @@ static const struct cli_command commands[] = {
 	{ NULL, NULL, "Partitions and volumes" },
 	{ "parts", cmd_parts, "everything on a disk: table, partitions, file systems" },
 	{ "part", cmd_part, "make and change partition tables" },
+	{ "label", cmd_label, "show or change a label" },
+	{ "uuid", cmd_uuid, "show or change a UUID" },
+	{ "mkfs", cmd_mkfs, "make a file system" },
+	{ "fsck", cmd_fsck, "check a file system" },
 
 	{ NULL, NULL, "Files" },
 	{ "ls", cmd_ls, "list a directory" },

@@ -17,6 +17,9 @@ vdisk_SRCS := \
  cli/part.c
 vdisk_SRCS += \
  cli/files.c \
+ cli/view.c \
+ cli/mkfs.c \
+ cli/label.c \
  cli/ls.c \
  cli/names.c \
  cli/tar.c \

@@ -45,5 +45,9 @@ LIB_SRCS += \
  libvdisk/fs/ext_file.c \
  libvdisk/fs/ext_node.c \
  libvdisk/fs/jbd2.c \
+ libvdisk/fs/ext_label.c \
+ libvdisk/fs/swap.c \
+ libvdisk/fs/volume.c \
+ libvdisk/kernel/fuse.c \
  libvdisk/fs/tar.c \
  libvdisk/guest/root.c

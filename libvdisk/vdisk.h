@@ -739,6 +739,30 @@ VDISK_API int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
 VDISK_API int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
 			      const struct vdisk_tar_opts *opts, struct vdisk_error *err);
 
+/* ---- volumes ---- */
+
+/* Make swap space of @disk.  @label and @uuid ("random") may be NULL. */
+VDISK_API int vdisk_make_swap(struct vdisk *disk, const char *label, const char *uuid,
+			      struct vdisk_error *err);
+/* Change the label or the UUID ("random": a new one) of the file system or swap space
+ * on @disk; vdisk_probe() reads them. */
+VDISK_API int vdisk_set_label(struct vdisk *disk, const char *label, struct vdisk_error *err);
+VDISK_API int vdisk_set_uuid(struct vdisk *disk, const char *uuid, struct vdisk_error *err);
+
+/* ---- a disk as a file of this host, by FUSE ---- */
+
+struct vdisk_fuse;
+
+/* Mount @disk (own reference) over the regular file @path, which then is the disk. */
+VDISK_API int vdisk_fuse_mount(struct vdisk_fuse **out, struct vdisk *disk, const char *path,
+			       struct vdisk_error *err);
+/* Serve until it is unmounted or stopped; 0 in both cases. */
+VDISK_API int vdisk_fuse_run(struct vdisk_fuse *fuse, struct vdisk_error *err);
+/* End vdisk_fuse_run(); from any thread, and from signal handlers. */
+VDISK_API void vdisk_fuse_stop(struct vdisk_fuse *fuse);
+/* Unmount and free.  Not while vdisk_fuse_run() runs. */
+VDISK_API void vdisk_fuse_free(struct vdisk_fuse *fuse);
+
 /*
  * The volume that holds the root of the guest on @disk: the first whose file
  * system has /etc/os-release or /etc/fstab, or the only file system there is.

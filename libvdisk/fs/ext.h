@@ -136,4 +136,9 @@ ssize_t vd_ext_getxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, voi
 int vd_ext_setxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, const void *value,
 		    size_t size, struct vdisk_error *err);
 
+/* ---- ext_label.c ---- */
+
+int vd_ext_set_label(struct vdisk_fs *fs, const char *label, struct vdisk_error *err);
+int vd_ext_set_uuid(struct vdisk_fs *fs, const uint8_t uuid[16], struct vdisk_error *err);
+
 #endif

@@ -99,6 +99,9 @@ struct vd_fs_ops {
 	/* NULL @value: remove. */
 	int (*setxattr)(struct vdisk_fs *fs, uint64_t ino, const char *name, const void *value,
 			size_t size, struct vdisk_error *err);
+	/* The label, and the UUID, of the whole.  NULL: cannot be changed. */
+	int (*set_label)(struct vdisk_fs *fs, const char *label, struct vdisk_error *err);
+	int (*set_uuid)(struct vdisk_fs *fs, const uint8_t uuid[16], struct vdisk_error *err);
 	/* A node is in use from here on: its last name may go, it may not. */
 	int (*hold)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);
 	int (*release)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* mkfs.c - mkfs, fsck: the real tools, on a volume of any disk in any format */
+#include <stdio.h>
+
+#include "cli/commands.h"
+#include "cli/view.h"
+
+#define MAX_ARGS 48
+
+struct mkfs_args {
+	const char *type, *label, *uuid;
+	struct cli_options options;
+};
+
+/* "-o" by names that say what they mean, as options of mke2fs. */
+static const struct {
+	const char *key, *flag;
+} ext_options[] = {
+	{ "block-size", "-b" }, { "inode-size", "-I" }, { "inodes", "-N" },
+	{ "inode-ratio", "-i" }, { "reserved", "-m" }, { "features", "-O" },
+	{ "extended", "-E" }, { "usage", "-T" }, { "journal", "-J" }, { "cluster-size", "-C" },
+};
+
+static const struct argp_option mkfs_options[] = {
+	{ "type", 't', "TYPE", 0, "ext2, ext3, ext4 (the default), swap, or what mkfs.TYPE makes", 0 },
+	{ "label", 'L', "LABEL", 0, "Its label", 0 },
+	{ "uuid", 'U', "UUID", 0, "Its UUID", 0 },
+	{ "options", 'o', "K=V,...", 0, "For ext: block-size, inode-size, inodes, inode-ratio, "
+	  "reserved, features, extended, usage, journal, cluster-size", 0 },
+	{ 0 },
+};
+
+static error_t mkfs_parse(int key, char *arg, struct argp_state *state)
+{
+	struct mkfs_args *a = state->input;
+
+	switch (key) {
+	case 't':
+		a->type = arg;
+		return 0;
+	case 'L':
+		a->label = arg;
+		return 0;
+	case 'U':
+		a->uuid = arg;
+		return 0;
+	case 'o':
+		cli_add_options(&a->options, arg);
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+struct command {
+	char *v[MAX_ARGS];
+	unsigned n;
+};
+
+static void add(struct command *c, const char *flag, const char *value)
+{
+	/* posix_spawn() takes them as char *, and does not write */
+	if (c->n + 3 >= MAX_ARGS)
+		cli_usage("too many options");
+	if (flag)
+		c->v[c->n++] = (char *)(uintptr_t)flag;
+	if (value)
+		c->v[c->n++] = (char *)(uintptr_t)value;
+}
+
+static void ext_command(struct command *c, const struct mkfs_args *a)
+{
+	add(c, "mke2fs", "-q");
+	add(c, "-F", NULL);	/* whether it may be lost was asked already */
+	add(c, "-t", a->type);
+	if (a->label)
+		add(c, "-L", a->label);
+	if (a->uuid)
+		add(c, "-U", a->uuid);
+	for (unsigned i = 0; i < a->options.n; i++) {
+		size_t k;
+
+		for (k = 0; k < ARRAY_SIZE(ext_options); k++)
+			if (!strcmp(ext_options[k].key, a->options.list[i].key))
+				break;
+		if (k == ARRAY_SIZE(ext_options))
+			cli_usage("no option '%s' for %s", a->options.list[i].key, a->type);
+		add(c, ext_options[k].flag, a->options.list[i].value);
+	}
+	add(c, NULL, cli_view);
+}
+
+static void other_command(struct command *c, const struct mkfs_args *a, char *program, size_t size)
+{
+	bool fat = !strcmp(a->type, "vfat") || !strcmp(a->type, "fat");
+
+	if (a->options.n || a->uuid)
+		cli_usage("options and UUIDs are for ext file systems and swap");
+	snprintf(program, size, "mkfs.%s", a->type);
+	add(c, program, NULL);
+	if (a->label)
+		add(c, fat ? "-n" : "-L", a->label);
+	add(c, NULL, cli_view);
+}
+
+/* Whatever is recognised on the volume is somebody's. */
+static bool may_format(struct vdisk *disk, const char *locator)
+{
+	AUTO_FREE struct vdisk_parts *parts = NULL;
+	struct vdisk_probe probe = { 0 };
+
+	if (vdisk_probe(disk, &probe, NULL) == 0 && *probe.type)
+		return cli_confirm("%s holds %s%s%s; all of it will be lost. Go on?", locator,
+				   probe.type, *probe.label ? " " : "", probe.label);
+	if (vdisk_parts_read(&parts, disk, NULL) == 0 && parts->count)
+		return cli_confirm("%s has a partition table (%u partitions); all of it will be lost. Go on?",
+				   locator, parts->count);
+	return true;
+}
+
+int cmd_mkfs(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = mkfs_options, .parser = mkfs_parse, .children = cli_disk,
+		.args_doc = "DISK[#PART]",
+		.doc = "Make a file system, or swap space, on a volume of a disk.",
+	};
+	struct mkfs_args a = { .type = "ext4" };
+	char **args = cli_parse(&argp, argc, argv, &a, 1, 1);
+	AUTO_DISK struct vdisk *disk = NULL;
+	struct vdisk_error err = { 0 };
+	struct command c = { 0 };
+	char program[64];
+	int r;
+
+	if (!strncmp(a.type, "ext", 3))
+		ext_command(&c, &a);
+	else if (strcmp(a.type, "swap") != 0)
+		other_command(&c, &a, program, sizeof(program));
+	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
+		return CLI_FAILED;
+	if (!may_format(disk, args[0]))
+		return CLI_FAILED;
+	if (c.n) {
+		r = cli_view_run(disk, c.v);
+		if (r > 0)
+			cli_error("%s ended with status %d", c.v[0], r);
+	} else {
+		r = vdisk_make_swap(disk, a.label, a.uuid, &err);
+		if (r < 0)
+			cli_fail(&err);
+	}
+	cli_free_options(&a.options);
+	return cli_close(&disk) == CLI_OK && r == 0 ? CLI_OK : CLI_FAILED;
+}
+
+/* ---- fsck ---- */
+
+struct fsck_args {
+	char answer;		/* 'n', 'p', 'y' or 0 */
+	bool force;
+};
+
+static const struct argp_option fsck_options[] = {
+	{ "no", 'n', NULL, 0, "Only look; the disk is opened read-only", 0 },
+	{ "preen", 'p', NULL, 0, "Repair what is safe to repair", 0 },
+	{ "assume-yes", 'y', NULL, 0, "Repair everything", 0 },
+	{ "force", 'F', NULL, 0, "Check even if it seems clean", 0 },
+	{ 0 },
+};
+
+static error_t fsck_parse(int key, char *arg UNUSED, struct argp_state *state)
+{
+	struct fsck_args *a = state->input;
+
+	switch (key) {
+	case 'n':
+	case 'p':
+	case 'y':
+		if (a->answer && a->answer != key)
+			cli_usage("-n, -p and -y exclude each other");
+		a->answer = (char)key;
+		return 0;
+	case 'F':
+		a->force = true;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/*
+ * The volume that is meant: the disk itself if it has a file system, the only
+ * partition that has one, else the guest's root.  Journals are left to the tool.
+ */
+static int fsck_volume(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	AUTO_FREE struct vdisk_parts *parts = NULL;
+	struct vdisk *found = NULL;
+	unsigned n = 0;
+	int r = vdisk_parts_read(&parts, disk, err);
+
+	if (r < 0)
+		return r;
+	if (!parts->count) {
+		*out = vdisk_ref(disk);
+		return 0;
+	}
+	for (unsigned i = 0; i < parts->count; i++) {
+		struct vdisk_probe probe = { 0 };
+		struct vdisk *volume;
+		char name[24];
+
+		snprintf(name, sizeof(name), "p%u", parts->part[i].number);
+		if (parts->part[i].extended || vdisk_open_part(&volume, disk, name, NULL) < 0)
+			continue;
+		vdisk_probe(volume, &probe, NULL);
+		if (!strcmp(probe.usage, "filesystem") && n++ == 0)
+			found = vdisk_ref(volume);
+		vdisk_close(volume, NULL);
+	}
+	if (n == 1) {
+		*out = found;
+		return 0;
+	}
+	vdisk_close(found, NULL);
+	return vdisk_open_root(out, disk, err);
+}
+
+int cmd_fsck(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = fsck_options, .parser = fsck_parse, .children = cli_disk,
+		.args_doc = "DISK[#PART]",
+		.doc = "Check the file system on a volume of a disk with its own fsck. "
+		       "The exit status is that program's: 0 clean, 1 repaired, 4 errors left, 8 "
+		       "and more could not be checked.",
+	};
+	struct fsck_args a = { 0 };
+	char **args = cli_parse(&argp, argc, argv, &a, 1, 1);
+	AUTO_DISK struct vdisk *disk = NULL, *volume = NULL;
+	struct vdisk_error err = { 0 };
+	struct vdisk_probe probe = { 0 };
+	char answer[3] = { '-', a.answer, '\0' }, program[64];
+	struct command c = { 0 };
+	int r;
+
+	if (cli_open(&disk, args[0], a.answer == 'n' ? 0 : VDISK_OPEN_WRITE) < 0)
+		return 8;
+	if (fsck_volume(&volume, disk, &err) < 0 || vdisk_probe(volume, &probe, &err) < 0) {
+		cli_fail(&err);
+		return 8;
+	}
+	if (!*probe.type) {
+		/* a superblock so damaged that it is not recognised: ext's has copies */
+		cli_note("%s: no file system was recognised; trying e2fsck", args[0]);
+		snprintf(probe.type, sizeof(probe.type), "ext4");
+	}
+	snprintf(program, sizeof(program), "fsck.%s", probe.type);
+	add(&c, !strncmp(probe.type, "ext", 3) ? "e2fsck" : program, NULL);
+	if (a.force)
+		add(&c, "-f", NULL);
+	if (a.answer)
+		add(&c, answer, NULL);
+	add(&c, NULL, cli_view);
+	r = cli_view_run(volume, c.v);
+	if (cli_close(&volume) != CLI_OK || cli_close(&disk) != CLI_OK)
+		return 8;
+	return r < 0 ? 8 : r;
+}

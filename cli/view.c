@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * view.c - see view.h
+ *
+ * The disk is mounted by FUSE over an empty file in a temporary directory, and
+ * served by a thread while the program runs.  A program that looks at a file of
+ * its own, without a partition table around it, needs no options for that.
+ */
+#include "cli/view.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+char cli_view[] = "<view>";
+
+extern char **environ;
+
+static volatile pid_t child;
+
+/* What would end us ends the program first; the view is taken down after it. */
+static void forward(int sig)
+{
+	if (child > 0)
+		kill(child, sig);
+}
+
+static void signals(struct sigaction old[3], bool begin)
+{
+	static const int which[3] = { SIGINT, SIGTERM, SIGHUP };
+	const struct sigaction sa = { .sa_handler = forward, .sa_flags = SA_RESTART };
+
+	for (size_t i = 0; i < ARRAY_SIZE(which); i++)
+		sigaction(which[i], begin ? &sa : &old[i], begin ? &old[i] : NULL);
+}
+
+static void *serve(void *arg)
+{
+	struct vdisk_error err = { 0 };
+
+	if (vdisk_fuse_run(arg, &err) < 0)
+		cli_fail(&err);
+	return NULL;
+}
+
+static int run(char **argv)
+{
+	char *path = NULL;
+	posix_spawnattr_t attr;
+	sigset_t defaults;
+	pid_t pid;
+	int r, status = 0;
+
+	/* the tools live in sbin, which is not in everybody's PATH */
+	if (asprintf(&path, "%s:/usr/sbin:/sbin", getenv("PATH") ? getenv("PATH") : "/usr/bin") >= 0)
+		setenv("PATH", path, 1);
+	free(path);
+	sigemptyset(&defaults);
+	sigaddset(&defaults, SIGINT);
+	sigaddset(&defaults, SIGPIPE);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
+	posix_spawnattr_setsigdefault(&attr, &defaults);
+	fflush(stdout);
+	r = posix_spawnp(&pid, argv[0], NULL, &attr, argv, environ);
+	posix_spawnattr_destroy(&attr);
+	if (r) {
+		cli_error("%s: %s", argv[0], strerror(r));
+		return -1;
+	}
+	child = pid;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	child = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static int run_mounted(struct vdisk *disk, const char *file, char **argv)
+{
+	struct vdisk_fuse *fuse;
+	struct vdisk_error err = { 0 };
+	struct sigaction old[3];
+	pthread_t thread;
+	int r;
+
+	if (vdisk_fuse_mount(&fuse, disk, file, &err) < 0) {
+		cli_fail(&err);
+		return -1;
+	}
+	signals(old, true);
+	r = pthread_create(&thread, NULL, serve, fuse);
+	if (r) {
+		cli_error("cannot start a thread: %s", strerror(r));
+		r = -1;
+	} else {
+		r = run(argv);
+		vdisk_fuse_stop(fuse);
+		pthread_join(thread, NULL);
+	}
+	signals(old, false);
+	vdisk_fuse_free(fuse);
+	return r;
+}
+
+int cli_view_run(struct vdisk *disk, char **argv)
+{
+	const char *base = getenv("TMPDIR");
+	AUTO_FREE char *dir = NULL;
+	AUTO_FREE char *file = NULL;
+	int r = -1, fd;
+
+	if (asprintf(&dir, "%s/vdisk.XXXXXX", base && *base ? base : "/tmp") < 0 ||
+	    !mkdtemp(dir)) {
+		cli_error("cannot make a temporary directory: %m");
+		return -1;
+	}
+	if (asprintf(&file, "%s/disk", dir) < 0)
+		file = NULL;
+	fd = file ? open(file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
+	if (fd < 0) {
+		cli_error("%s: %m", dir);
+	} else {
+		close(fd);
+		for (char **a = argv; *a; a++)
+			if (*a == cli_view)
+				*a = file;
+		r = run_mounted(disk, file, argv);
+		unlink(file);
+	}
+	rmdir(dir);
+	return r;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* volume.c - labels and UUIDs, whatever is on the volume */
+#include "fs/volume.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+#include "fs/fs.h"
+
+static int hex(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int vd_uuid_parse(const char *text, uint8_t out[16], struct vdisk_error *err)
+{
+	const char *p = text;
+
+	if (!strcmp(text, "random")) {	/* RFC 9562, 5.4 */
+		if (getrandom(out, 16, 0) != 16)
+			return vd_fail(err, EIO, "no random numbers: %m");
+		out[6] = (uint8_t)((out[6] & 0x0f) | 0x40);
+		out[8] = (uint8_t)((out[8] & 0x3f) | 0x80);
+		return 0;
+	}
+	for (unsigned i = 0; i < 16; i++) {
+		int high, low;
+
+		if ((i == 4 || i == 6 || i == 8 || i == 10) && *p++ != '-')
+			return vd_fail(err, EINVAL, "'%s' is not a UUID", text);
+		high = hex(p[0]);
+		low = high < 0 ? -1 : hex(p[1]);
+		if (low < 0)
+			return vd_fail(err, EINVAL, "'%s' is not a UUID", text);
+		out[i] = (uint8_t)(high << 4 | low);
+		p += 2;
+	}
+	return *p ? vd_fail(err, EINVAL, "'%s' is not a UUID", text) : 0;
+}
+
+/* Open what is there, and let it be changed by @label or @uuid. */
+static int change(struct vdisk *disk, const char *label, const uint8_t *uuid,
+		  struct vdisk_error *err)
+{
+	struct vdisk_fs *fs;
+	int r = vdisk_fs_open(&fs, disk, VDISK_FS_WRITE, err);
+
+	if (r < 0)
+		return r;
+	if (label ? !fs->ops->set_label : !fs->ops->set_uuid)
+		r = vd_fail(err, ENOTSUP, "%s cannot be changed", label ? "labels" : "UUIDs");
+	else
+		r = label ? fs->ops->set_label(fs, label, err) : fs->ops->set_uuid(fs, uuid, err);
+	if (r < 0) {
+		vd_fail_prefix(err, r, "%s", vdisk_name(disk));
+		vdisk_fs_close(fs, NULL);
+		return r;
+	}
+	return vdisk_fs_close(fs, err);
+}
+
+int vdisk_set_label(struct vdisk *disk, const char *label, struct vdisk_error *err)
+{
+	if (!vdisk_writable(disk))
+		return vd_fail(err, EROFS, "%s: the disk is open read-only", vdisk_name(disk));
+	return vd_is_swap(disk) ? vd_swap_set_label(disk, label, err) :
+	       change(disk, label, NULL, err);
+}
+
+int vdisk_set_uuid(struct vdisk *disk, const char *text, struct vdisk_error *err)
+{
+	uint8_t uuid[16];
+	int r = vd_uuid_parse(text, uuid, err);
+
+	if (r < 0)
+		return r;
+	if (!vdisk_writable(disk))
+		return vd_fail(err, EROFS, "%s: the disk is open read-only", vdisk_name(disk));
+	return vd_is_swap(disk) ? vd_swap_set_uuid(disk, uuid, err) :
+	       change(disk, NULL, uuid, err);
+}
