@@ -124,11 +124,6 @@ static int read_text(struct scan *sc, struct lvm_device *dev, struct vdisk *byte
 	size_t len = 0;
 	int r;
 
-	for (unsigned i = 0; i < sc->n_seen; i++)
-		if (sc->seen[i].crc == place->crc && sc->seen[i].size == place->size) {
-			snprintf(dev->vg, sizeof(dev->vg), "%s", sc->seen[i].vg);
-			return 0;
-		}
 	r = lvm_text_read(&text, &len, bytes, area, place, &why);
 	if (r == -ENOMEM)
 		return no_memory(sc);
@@ -136,6 +131,12 @@ static int read_text(struct scan *sc, struct lvm_device *dev, struct vdisk *byte
 		dev_problem(dev, "%s", why ? why : strerror(-r));
 		return 0;
 	}
+	for (unsigned i = 0; i < sc->n_seen; i++)
+		if (sc->seen[i].crc == place->crc && sc->seen[i].size == place->size) {
+			snprintf(dev->vg, sizeof(dev->vg), "%s", sc->seen[i].vg);
+			free(text);
+			return 0;
+		}
 	r = lvm_config_parse(&config, text, len, &err);
 	if (r == 0)
 		r = lvm_group_parse(&g, &config, &err);
