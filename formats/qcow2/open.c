@@ -272,14 +272,16 @@ static int repair_dirty(struct qcow2 *q, struct vdisk_error *err)
 	if (!q->writable || !(q->h.incompatible & QCOW2_INCOMPAT_DIRTY) ||
 	    (q->disk->flags & VDISK_OPEN_CHECK))
 		return 0;
-	r = qcow2_check_file(q->file, q->disk->data, VDISK_CHECK_REPAIR, &res, NULL, NULL, err);
+	r = qcow2_check_file(q->file, q->disk->data, VDISK_CHECK_REPAIR | QCOW2_CHECK_KEEP_ENTRIES,
+			     &res, NULL, NULL, err);
 	if (r < 0)
 		return vd_fail_prefix(err, r, "%s: repairing an image that was not closed",
 				      q->disk->name);
 	qcow2_header_clear(&q->h);
 	r = qcow2_header_read(&q->h, q->file, err);
 	if (r == 0 && (q->h.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT)))
-		return vd_fail(err, EIO, "%s: qcow2: the image was not closed and could not be repaired",
+		return vd_fail(err, EIO, "%s: qcow2: the image was not closed, and is damaged; "
+			       "look at it with check, and repair it with check --repair",
 			       q->disk->name);
 	return r;
 }

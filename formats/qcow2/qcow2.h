@@ -245,6 +245,11 @@ static inline void qcow2_refcount_put(uint8_t *block, unsigned order, uint64_t i
 
 /* ---- check.c ---- */
 
+/* A flag beside enum vdisk_check_flags: with REPAIR, change no entry of a table
+ * that makes no sense.  What a crash left behind is repaired, what somebody
+ * damaged is not. */
+#define QCOW2_CHECK_KEEP_ENTRIES	(1u << 16)
+
 /*
  * Check, and with @flags (enum vdisk_check_flags) repair, the image in @file,
  * which nothing else has open.  @data: its data file, or NULL if it has none

@@ -359,10 +359,12 @@ static int clear_marks(struct check *c)
 
 /* ---- the whole ---- */
 
-static int repair_all(struct check *c)
+static int repair_all(struct check *c, unsigned flags)
 {
 	int r = 0;
 
+	if ((flags & QCOW2_CHECK_KEEP_ENTRIES) && (c->bad_entries || any_overlap(c)))
+		return 0;
 	if (c->bad_entries || c->bad_bitmaps) {
 		r = fix_entries(c);
 		if (r == 0)
@@ -415,7 +417,7 @@ int check_repair(struct check *c, unsigned flags)
 
 	c->quiet = true;
 	if (before.corruptions || before.leaks)
-		r = all ? repair_all(c) : repair_leaks(c);
+		r = all ? repair_all(c, flags) : repair_leaks(c);
 	if (r == 0)
 		r = check_scan(c);
 	if (r < 0)
