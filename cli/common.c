@@ -325,7 +325,7 @@ int cli_print_json(json_t *json)
 		cli_error("out of memory");
 		return CLI_FAILED;
 	}
-	r = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+	r = json_dumpf(json, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
 	putchar('\n');
 	json_decref(json);
 	return r ? CLI_FAILED : CLI_OK;

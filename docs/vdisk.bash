@@ -5,8 +5,9 @@ _vdisk() {
     local cur prev words cword command i
     _init_completion || return
 
-    local commands='amend bench check commit compare convert create info map measure part parts
-        rebase resize snapshot'
+    local commands='amend bench boot cat check chmod chown commit compare convert cp create df
+        export fsck info inspect label ln ls map measure mkdir mkfs mv part parts rebase resize
+        rm snapshot stat tar untar uuid'
 
     for ((i = 1; i < cword; i++)); do
         [[ ${words[i]} == -* ]] || { command=${words[i]}; break; }
