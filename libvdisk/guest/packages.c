@@ -62,7 +62,7 @@ static struct vdisk_package read_paragraph(const char *p, const char *end,
 /* "Status: WANT FLAG STATE" */
 static bool is_installed(const char *p, const char *end)
 {
-	static const char state[] = " installed";
+	static const char state[] = " ok installed";
 	size_t len;
 
 	for (; p < end; p += len + 1) {
