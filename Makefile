@@ -197,10 +197,13 @@ install: all $(O)/libvdisk.pc
 	$(foreach m,$(MANPAGES),install -Dm644 $(m) $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
 	$(if $(wildcard docs/vdisk.bash),install -m644 docs/vdisk.bash $(DESTDIR)$(COMPDIR)/vdisk)
 
+deb: all
+	$(Q)packaging/deb $(O) $(VERSION)
+
 clean:
 	rm -rf $(O) $(SAN_O) $(FUZZ_O) $(O)-cover
 
 -include $(OBJS:.o=.d) $(ALLOBJS:.o=.d)
 .PHONY: all unit-tests check check-long headers fuzzers fuzz-build fuzz demo bench deps lint cover \
- install clean FORCE
+ install deb clean FORCE
 .DELETE_ON_ERROR:

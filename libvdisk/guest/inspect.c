@@ -161,10 +161,10 @@ static void send_fstab(void *arg)
 {
 	struct survey *s = arg;
 	const char *text = load(s, "/etc/fstab"), *p;
-	unsigned line = 0;
+	unsigned line = 1;
 
-	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n') {
-		struct vdisk_fstab f = { .line = ++line };
+	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n', line++) {
+		struct vdisk_fstab f = { .line = line };
 
 		p = fstab_field(text, f.device, sizeof(f.device));
 		if (!f.device[0] || f.device[0] == '#')
