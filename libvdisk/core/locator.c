@@ -211,20 +211,36 @@ void vdisk_locator_clear(struct vdisk_locator *loc)
 	*loc = (struct vdisk_locator) { 0 };
 }
 
-/* Append @s; what could split a locator, and '%', as %XX. */
-static void put_escaped(FILE *f, const char *s)
+/*
+ * What must be written as %XX: what could split a locator, and '%'; in the name
+ * of a snapshot '/' too, and in front of a partition's, where it ends the search.
+ */
+#define ESCAPED		"%@#:"
+#define ESCAPED_SNAPSHOT ESCAPED "/"
+
+static void put_escaped(FILE *f, const char *s, const char *set)
 {
 	for (; *s; s++) {
-		if (strchr("%@#:", *s) || iscntrl((unsigned char)*s))
+		if (strchr(set, *s) || iscntrl((unsigned char)*s))
 			fprintf(f, "%%%02X", (unsigned char)*s);
 		else
 			fputc(*s, f);
 	}
 }
 
-static bool needs_escape(const char *s)
+static bool needs_escape(const struct vdisk_locator *loc)
 {
-	return s && strpbrk(s, "%@#:");
+	return strpbrk(loc->source, ESCAPED) ||
+	       (loc->snapshot && strpbrk(loc->snapshot, ESCAPED_SNAPSHOT)) ||
+	       (loc->part && (strpbrk(loc->part, ESCAPED) || loc->part[0] == '/'));
+}
+
+static void put(FILE *f, const char *s, bool escape, const char *set)
+{
+	if (escape)
+		put_escaped(f, s, set);
+	else
+		fputs(s, f);
 }
 
 int vdisk_parse_size(const char *text, uint64_t *out)
@@ -259,9 +275,7 @@ int vdisk_parse_size(const char *text, uint64_t *out)
 
 char *vdisk_locator_format(const struct vdisk_locator *loc)
 {
-	bool uri = is_uri(loc->source);
-	bool escape = !uri && (needs_escape(loc->source) || needs_escape(loc->snapshot) ||
-			       needs_escape(loc->part));
+	bool escape = !is_uri(loc->source) && needs_escape(loc);
 	char *text = NULL;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
@@ -270,14 +284,14 @@ char *vdisk_locator_format(const struct vdisk_locator *loc)
 		return NULL;
 	if (escape)
 		fputs("file:", f);
-	escape ? put_escaped(f, loc->source) : (void)fputs(loc->source, f);
+	put(f, loc->source, escape, ESCAPED);
 	if (loc->snapshot) {
 		fputc('@', f);
-		escape ? put_escaped(f, loc->snapshot) : (void)fputs(loc->snapshot, f);
+		put(f, loc->snapshot, escape, ESCAPED_SNAPSHOT);
 	}
 	if (loc->part) {
 		fputc('#', f);
-		escape ? put_escaped(f, loc->part) : (void)fputs(loc->part, f);
+		put(f, loc->part, escape, loc->part[0] == '/' ? ESCAPED_SNAPSHOT : ESCAPED);
 	}
 	if (fclose(f) != 0) {
 		free(text);
