@@ -276,7 +276,7 @@ VDISK_API int vdisk_queue_reap(struct vdisk_queue *queue, struct vdisk_request *
  * borrowed.  What is served at once needs no wake-up: after submitting, reap
  * until it returns 0 before polling.
  */
-VDISK_API int vdisk_queue_fd(const struct vdisk_queue *queue);
+VDISK_API int vdisk_queue_fd(struct vdisk_queue *queue);
 /* "io_uring" or "threads" */
 VDISK_API const char *vdisk_queue_name(const struct vdisk_queue *queue);
 

@@ -89,6 +89,7 @@ struct vdisk_queue {
 	unsigned at_workers;
 	struct vdisk_request *done, **done_tail;	/* finished; the owner's */
 	int efd;		/* owned: a worker handed something back */
+	bool polled;		/* the ring writes efd too, see vdisk_queue_fd() */
 	uint64_t efd_value;
 
 	pthread_mutex_t lock;	/* guards what follows */
@@ -218,7 +219,7 @@ static void arm_wakeup(struct vdisk_queue *q)
 {
 	struct io_uring_sqe *sqe;
 
-	if (!q->has_ring || q->armed)
+	if (!q->has_ring || q->armed || q->polled)
 		return;
 	sqe = get_sqe(q);
 	io_uring_prep_read(sqe, q->efd, &q->efd_value, sizeof(q->efd_value), 0);
@@ -765,6 +766,30 @@ static unsigned pop_done(struct vdisk_queue *q, struct vdisk_request **done, uns
 	return n;
 }
 
+/* Take back the wake-ups that efd holds; were there any? */
+static bool drain_wakeups(struct vdisk_queue *q)
+{
+	uint64_t n;
+	struct iovec iov = { &n, sizeof(n) };
+
+	/* blocking otherwise, and the ring may have read it before us */
+	return preadv2(q->efd, &iov, 1, -1, RWF_NOWAIT) == sizeof(n);
+}
+
+/* Until efd, which the ring writes too, says that there is something. */
+static int wait_polled(struct vdisk_queue *q, int timeout_ms)
+{
+	struct pollfd pfd = { .fd = q->efd, .events = POLLIN };
+
+	io_uring_submit(&q->ring);
+	if (timeout_ms != 0) {
+		if (poll(&pfd, 1, timeout_ms) < 0)
+			return -errno;
+		(void)drain_wakeups(q);
+	}
+	return io_uring_get_events(&q->ring);
+}
+
 static int wait_ring(struct vdisk_queue *q, int timeout_ms)
 {
 	struct __kernel_timespec ts = {
@@ -774,6 +799,10 @@ static int wait_ring(struct vdisk_queue *q, int timeout_ms)
 	int r;
 
 	ring_enable(q);
+	if (q->polled) {
+		q->unsubmitted = false;
+		return wait_polled(q, timeout_ms);
+	}
 	/* what a worker handed back before the read of efd was armed is seen
 	 * there too: an eventfd stays readable */
 	if (q->at_workers > 0)
@@ -806,6 +835,25 @@ static int64_t now_ms(void)
 	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/*
+ * Nothing was found: will the descriptor to poll tell of whatever comes?  Not
+ * if it was written since; and the ring's own one needs the workers' wake-up
+ * to be in the ring (an old one may just have used it up).
+ */
+static bool may_sleep(struct vdisk_queue *q)
+{
+	if (q->polled)
+		return !drain_wakeups(q);
+	return !q->has_ring || q->armed || q->at_workers == 0;
+}
+
+/* Nothing is in flight: take back old wake-ups, or a poll loop would spin. */
+static void settle(struct vdisk_queue *q)
+{
+	if (q->polled || !q->has_ring)
+		(void)drain_wakeups(q);
+}
+
 int vdisk_queue_reap(struct vdisk_queue *q, struct vdisk_request **done, unsigned max,
 		     int timeout_ms)
 {
@@ -821,6 +869,8 @@ int vdisk_queue_reap(struct vdisk_queue *q, struct vdisk_request **done, unsigne
 		n = pop_done(q, done, max);
 		/* completions may have started more: short transfers */
 		ring_submit(q);
+		if (n == 0 && q->in_flight == 0)
+			settle(q);
 		if (n > 0 || q->in_flight == 0)
 			return (int)n;
 		/* a wake-up need not bring a request: wait out the time */
@@ -829,9 +879,9 @@ int vdisk_queue_reap(struct vdisk_queue *q, struct vdisk_request **done, unsigne
 
 			if (!waited)
 				deadline = now + timeout_ms;
-			left = (int)(deadline - now);
+			left = (int)MAX(deadline - now, 0);
 		}
-		if (waited && left <= 0 && timeout_ms >= 0)
+		if (waited && left <= 0 && timeout_ms >= 0 && may_sleep(q))
 			return 0;
 		r = q->has_ring ? wait_ring(q, left) : wait_threads(q, left);
 		if (r < 0)
@@ -858,9 +908,26 @@ void vdisk_queue_free(struct vdisk_queue *q)
 	free(q);
 }
 
-int vdisk_queue_fd(const struct vdisk_queue *q)
+/*
+ * The ring's own descriptor will not do: with DEFER_TASKRUN, whoever sleeps in
+ * poll() on it is not woken when a completion gets ready to be run.  A
+ * registered eventfd is written then.  It is efd itself, so that workers wake
+ * the sleeper without the ring (whose read of efd cannot write efd: the kernel
+ * does not nest eventfds).
+ */
+int vdisk_queue_fd(struct vdisk_queue *q)
 {
-	return q->has_ring ? q->ring.ring_fd : q->efd;
+	uint64_t one = 1;
+
+	if (!q->has_ring || q->polled)
+		return q->efd;
+	if (io_uring_register_eventfd(&q->ring, q->efd) < 0)
+		return q->ring.ring_fd;
+	q->polled = true;
+	/* what is on its way already may not tell */
+	if (q->in_flight > 0 && write(q->efd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+	return q->efd;
 }
 
 const char *vdisk_queue_name(const struct vdisk_queue *q)
@@ -920,7 +987,8 @@ int vdisk_queue_new(struct vdisk_queue **out, const struct vdisk_queue_opts *opt
 	q = calloc(1, sizeof(*q));
 	if (!q)
 		return vd_fail(err, ENOMEM, "out of memory");
-	q->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	/* blocking: the ring would fail a read of a non-blocking one with EAGAIN */
+	q->efd = eventfd(0, EFD_CLOEXEC);
 	if (q->efd < 0) {
 		r = vd_fail(err, errno, "cannot make an eventfd: %s", strerror(errno));
 		free(q);

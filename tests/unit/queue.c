@@ -253,6 +253,35 @@ static void test_poll(void **state)
 	vdisk_queue_free(q);
 }
 
+/* ... also if it is asleep by the time the request ends, and is left alone afterwards. */
+static void test_poll_asleep(void **state)
+{
+	struct world *w = *state;
+	struct vdisk_queue *q = new_queue();
+	struct pollfd pfd = { .fd = vdisk_queue_fd(q), .events = POLLIN };
+	struct vdisk_request req, *p = &req, *done[1];
+
+	for (unsigned i = 0; i < 50; i++) {
+		/* by turns one that a worker does and one that may be done at once */
+		bool zero = i % 2 == 0;
+		static uint8_t buf[4096];
+		struct iovec iov = { buf, sizeof(buf) };
+
+		req = (struct vdisk_request) {
+			.disk = w->disk, .op = zero ? VDISK_OP_ZERO : VDISK_OP_READ,
+			.length = zero ? SIZE / 2 : sizeof(buf), .iov = &iov, .iovcnt = 1,
+		};
+		vdisk_queue_submit(q, &p, 1);
+		while (vdisk_queue_reap(q, done, 1, 0) == 0)
+			assert_int_equal(poll(&pfd, 1, 10000), 1);
+		assert_ptr_equal(done[0], &req);
+		assert_int_equal(req.result, 0);
+		assert_int_equal(vdisk_queue_reap(q, done, 1, 0), 0);
+		assert_int_equal(poll(&pfd, 1, 0), 0);
+	}
+	vdisk_queue_free(q);
+}
+
 static void test_free_in_flight(void **state)
 {
 	struct world *w = *state;
@@ -331,6 +360,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_window, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_poll, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_poll_asleep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resize_and_locks, setup, teardown),
