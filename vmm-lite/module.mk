@@ -21,3 +21,4 @@ VMM_SRCS := \
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp
+tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)

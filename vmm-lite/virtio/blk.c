@@ -377,7 +377,8 @@ static void finished(struct queue *q, struct request *req)
 static int reap(struct queue *q)
 {
 	struct vdisk_request *done[BURST];
-	int n = q->in_flight ? vdisk_queue_reap(q->io, done, BURST, 0) : 0;
+	/* also with nothing in flight: it settles the descriptor that we poll */
+	int n = vdisk_queue_reap(q->io, done, BURST, 0);
 
 	for (int i = 0; i < n; i++)
 		finished(q, done[i]->user);
