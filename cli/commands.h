@@ -52,4 +52,7 @@ int cmd_stat(int argc, char **argv);
 int cmd_tar(int argc, char **argv);
 int cmd_untar(int argc, char **argv);
 
+/* serving and running */
+int cmd_boot(int argc, char **argv);
+
 #endif

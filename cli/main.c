@@ -48,6 +48,7 @@ static const struct cli_command commands[] = {
 	{ NULL, NULL, "This host" },
 
 	{ NULL, NULL, "Serving and running" },
+	{ "boot", cmd_boot, "boot a guest from its disk" },
 	{ "bench", cmd_bench, "measure how fast a disk is" },
 };
 

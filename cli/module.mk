@@ -11,6 +11,7 @@ vdisk_SRCS := \
  cli/snapshot.c \
  cli/chain.c \
  cli/sibling.c \
+ cli/boot.c \
  cli/inspect.c \
  cli/parts.c \
  cli/parts_lvm.c \
