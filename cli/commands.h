@@ -42,6 +42,7 @@ int cmd_uuid(int argc, char **argv);
 int cmd_cat(int argc, char **argv);
 int cmd_chmod(int argc, char **argv);
 int cmd_chown(int argc, char **argv);
+int cmd_cp(int argc, char **argv);
 int cmd_df(int argc, char **argv);
 int cmd_ln(int argc, char **argv);
 int cmd_ls(int argc, char **argv);

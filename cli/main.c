@@ -34,6 +34,7 @@ static const struct cli_command commands[] = {
 	{ "ls", cmd_ls, "list a directory" },
 	{ "cat", cmd_cat, "print files" },
 	{ "stat", cmd_stat, "print the attributes of files" },
+	{ "cp", cmd_cp, "copy files into, out of and between disks" },
 	{ "mkdir", cmd_mkdir, "make directories" },
 	{ "rm", cmd_rm, "remove files" },
 	{ "mv", cmd_mv, "rename files" },

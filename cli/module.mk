@@ -18,6 +18,9 @@ vdisk_SRCS := \
  cli/part.c
 vdisk_SRCS += \
  cli/files.c \
+ cli/cp.c \
+ cli/tree_guest.c \
+ cli/tree_host.c \
  cli/view.c \
  cli/mkfs.c \
  cli/label.c \
