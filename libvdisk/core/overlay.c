@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "core/driver.h"
@@ -108,6 +109,24 @@ static const struct vd_driver overlay_driver = {
 	.commit = overlay_commit,
 };
 
+/* overlayfs and some network file systems have no O_TMPFILE. */
+static int open_nameless(const char *dir)
+{
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	char path[PATH_MAX];
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd;
+	if (snprintf(path, sizeof(path), "%s/vdisk-XXXXXX", dir) >= (int)sizeof(path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
 static int open_scratch(struct vdisk **out, const char *dir, uint64_t size,
 			struct vdisk_error *err)
 {
@@ -121,7 +140,7 @@ static int open_scratch(struct vdisk **out, const char *dir, uint64_t size,
 		dir = getenv("TMPDIR");
 	if (!dir)
 		dir = "/var/tmp";
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	fd = open_nameless(dir);
 	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
 		return vd_fail(err, errno, "%s: cannot make a throw-away file: %s", dir,
 			       strerror(errno));
