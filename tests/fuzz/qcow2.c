@@ -4,7 +4,8 @@
  *
  * Nothing is promised about what a damaged image reads as.  But nothing may
  * crash, hang or ask for memory out of proportion; a header that decodes must
- * survive encoding; and what a repair calls clean, a check must call clean.
+ * survive encoding; an image that is sound stays so when it is written to; and
+ * what a repair calls clean, a check must call clean.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -95,6 +96,14 @@ static void change(struct vdisk *d)
 	(void)vdisk_flush(d);
 }
 
+static bool is_sound(struct vdisk *file)
+{
+	struct vdisk_check_result res;
+
+	return qcow2_check_file(file, NULL, 0, &res, NULL, NULL, NULL) == 0 &&
+	       !res.corruptions && !res.errors;
+}
+
 static void check(struct vdisk *file)
 {
 	struct vdisk_check_result a, b;
@@ -122,10 +131,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	/* as it is, or after it was written to */
 	if (data[size - 1] & 1) {
+		bool sound = is_sound(file);
+
 		d = open_image(file, VDISK_OPEN_WRITE);
 		if (d) {
 			change(d);
 			vdisk_close(d, NULL);
+			assert(!sound || is_sound(file));
 		}
 	}
 	check(file);
