@@ -23,7 +23,8 @@ LIB_SRCS += \
  libvdisk/lvm/config.c \
  libvdisk/lvm/group.c \
  libvdisk/lvm/scan.c \
- libvdisk/lvm/volume.c
+ libvdisk/lvm/volume.c \
+ libvdisk/part/volumes.c
 LIB_SRCS += \
  libvdisk/guest/arena.c \
  libvdisk/guest/version.c \

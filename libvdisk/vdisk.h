@@ -609,6 +609,26 @@ VDISK_API const struct vdisk_pv *vdisk_lvm_pv(const struct vdisk_lvm *lvm, unsig
 VDISK_API int vdisk_open_lv(struct vdisk **out, const struct vdisk_lvm *lvm, const char *vg,
 			    const char *lv, uint32_t flags, struct vdisk_error *err);
 
+/* ---- volumes: whatever may hold a file system ---- */
+
+struct vdisk_volume {
+	struct vdisk *disk;	/* borrowed: reference it to keep it */
+	char name[264];		/* as the PART of a locator: "p1", "vg0/root"; "": all of it */
+	const struct vdisk_part *part;	/* NULL unless it is a partition */
+	const struct vdisk_vg *vg;	/* NULL unless it is a logical volume */
+	const struct vdisk_lv *lv;
+};
+
+/*
+ * Call @each with all volumes of @disk, opened for writing where @disk is and
+ * they can be: the whole disk, if it has no partition table, or the partitions
+ * in the order of the table; then logical volumes.  What cannot be opened is
+ * left out.  Stops when @each returns non-zero, which is then returned.
+ */
+VDISK_API int vdisk_each_volume(struct vdisk *disk,
+				int (*each)(void *arg, const struct vdisk_volume *volume),
+				void *arg, struct vdisk_error *err);
+
 /* ---- file systems ---- */
 
 struct vdisk_fs;
@@ -846,7 +866,7 @@ struct vdisk_inspection {
 	char codename[64];
 	char arch[32];		/* "x86_64", of the system's programs */
 	char hostname[256];
-	char root[32];		/* "p1"; "" if the whole disk is the root */
+	char root[264];		/* "p1", "vg0/root"; "" if the whole disk is the root */
 	char root_type[32];	/* "ext4" */
 	char root_uuid[64];
 	char root_label[256];

@@ -21,7 +21,9 @@ enum {
 };
 
 struct boot_volume {
-	unsigned number;	/* of the partition; 0: the whole disk */
+	unsigned number;	/* of the partition; 0: none */
+	char name[264];		/* in a locator: "p1", "vg0/root"; "": the whole disk */
+	char lvm[264];		/* "vg0-root", as below /dev/mapper; "" unless a logical volume */
 	char uuid[64];		/* of the file system; "" unknown */
 	char label[256];
 	char type[32];		/* "ext4" */

@@ -272,9 +272,17 @@ static struct args expand_words(struct grub *g, const struct grub_word *word)
 
 /* ---- devices and paths ---- */
 
+static int find_lvm(const struct grub *g, const char *name, size_t len)
+{
+	for (unsigned i = 0; i < g->env->n_volumes; i++)
+		if (!strncmp(g->env->volumes[i].lvm, name, len) && !g->env->volumes[i].lvm[len])
+			return (int)i;
+	return -1;
+}
+
 /*
  * The volume that a device name means: "hd0,gpt2", "hd0,2", "ahci0,msdos1",
- * "hd0".  Which drive does not matter, a guest has one here.  -1: none.
+ * "hd0", "lvm/vg0-root".  Which drive does not matter, a guest has one here.  -1: none.
  */
 static int find_device(const struct grub *g, const char *name, size_t len)
 {
@@ -283,7 +291,9 @@ static int find_device(const struct grub *g, const char *name, size_t len)
 	unsigned i;
 	char *end;
 
-	if (memchr(name, '/', len))	/* lvm/..., mduuid/..., cryptouuid/... */
+	if (len > 4 && !strncmp(name, "lvm/", 4))
+		return find_lvm(g, name + 4, len - 4);
+	if (memchr(name, '/', len))	/* lvmid/..., mduuid/..., cryptouuid/... */
 		return -1;
 	if (comma) {
 		comma++;
@@ -294,15 +304,18 @@ static int find_device(const struct grub *g, const char *name, size_t len)
 			return -1;
 	}
 	for (i = 0; i < g->env->n_volumes; i++)
-		if (g->env->volumes[i].number == number)
+		if (g->env->volumes[i].number == number && !g->env->volumes[i].lvm[0])
 			return (int)i;
 	return -1;
 }
 
 static const char *device_name(struct grub *g, unsigned volume)
 {
-	unsigned number = g->env->volumes[volume].number;
+	const struct boot_volume *v = &g->env->volumes[volume];
+	unsigned number = v->number;
 
+	if (v->lvm[0])
+		return arena_printf(g->a, "lvm/%s", v->lvm);
 	return number ? arena_printf(g->a, "hd0,%u", number) : "hd0";
 }
 

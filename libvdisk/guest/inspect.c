@@ -274,8 +274,7 @@ static void read_facts(void *arg)
 	const struct boot_volume *v = &s->volumes->volume[s->root];
 	struct vdisk_inspection *f = &s->facts;
 
-	if (v->number)
-		snprintf(f->root, sizeof(f->root), "p%u", v->number);
+	snprintf(f->root, sizeof(f->root), "%s", v->name);
 	snprintf(f->root_type, sizeof(f->root_type), "%s", v->type);
 	snprintf(f->root_uuid, sizeof(f->root_uuid), "%s", v->uuid);
 	snprintf(f->root_label, sizeof(f->root_label), "%s", v->label);

@@ -297,7 +297,7 @@ static int try_config(struct attempt *t, char *why, size_t why_size)
 
 /* A source that was passed over, for the message. */
 struct passed {
-	char why[320];
+	char why[512];
 };
 
 static const char *const configs[] = {
@@ -310,10 +310,10 @@ static const char *const entry_dirs[] = { "/boot/loader/entries", "/loader/entri
 
 static void volume_prefix(char *out, size_t size, const struct attempt *t)
 {
-	unsigned number = t->env->volumes[t->volume].number;
+	const char *name = t->env->volumes[t->volume].name;
 
-	if (number)
-		snprintf(out, size, "#p%u:", number);
+	if (name[0])
+		snprintf(out, size, "#%s:", name);
 	else
 		out[0] = '\0';
 }
@@ -321,7 +321,7 @@ static void volume_prefix(char *out, size_t size, const struct attempt *t)
 /* Try @path on each volume that has it; 1: t->menu is read. */
 static int try_path(struct attempt *t, const char *path, struct passed *passed)
 {
-	char why[192] = "", prefix[32];
+	char why[192] = "", prefix[280];
 	uint64_t size;
 
 	t->path = path;
@@ -356,7 +356,7 @@ static void name_source(void *arg)
 {
 	struct attempt *t = arg;
 	struct arena *a = &t->menu->arena;
-	char prefix[32];
+	char prefix[280];
 
 	if (!t->path) {
 		t->menu->source = arena_printf(a, "%s: newest kernel", t->why_passed[0] ?

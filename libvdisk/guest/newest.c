@@ -117,6 +117,8 @@ const char *boot_root_arg(struct arena *a, const struct boot_env *env, unsigned 
 	/* a name like /dev/sda1 was true on some other machine */
 	if (v->uuid[0])
 		return arena_printf(a, "UUID=%s", v->uuid);
+	if (!device && v->lvm[0])
+		return arena_printf(a, "/dev/mapper/%s", v->lvm);
 	return device ? device : v->number ? arena_printf(a, "/dev/vda%u", v->number) : "/dev/vda";
 }
 

@@ -3,7 +3,7 @@
  * root.c - which of a disk's volumes holds the guest's root
  *
  * "guest.qcow2:/etc/fstab" names no partition.  The rule: the first volume, in
- * the order of the partition table, whose file system has /etc/os-release,
+ * the order of the partition table and then of LVM, whose file system has /etc/os-release,
  * /usr/lib/os-release or /etc/fstab; or, where none has, the only one with a
  * file system at all.
  */
@@ -30,58 +30,41 @@ static bool looks_like_root(struct vdisk *volume, bool *has_fs)
 	return found;
 }
 
-/* Go through the partitions; what comes out as *@out is referenced. */
-static int search(struct vdisk **out, struct vdisk *disk, const struct vdisk_parts *parts,
-		  struct vdisk_error *err)
+struct search {
+	struct vdisk *root;	/* owned */
+	struct vdisk *only;	/* owned: the first one with a file system */
+	unsigned n;
+};
+
+static int look_at(void *arg, const struct vdisk_volume *volume)
 {
-	struct vdisk *only = NULL;
-	unsigned n = 0;
+	struct search *s = arg;
+	bool has_fs;
 
-	for (unsigned i = 0; i < parts->count; i++) {
-		struct vdisk *volume;
-		char name[24];
-		bool has_fs;
-
-		snprintf(name, sizeof(name), "p%u", parts->part[i].number);
-		if (parts->part[i].extended || vdisk_open_part(&volume, disk, name, NULL) < 0)
-			continue;
-		if (looks_like_root(volume, &has_fs)) {
-			vdisk_close(only, NULL);
-			*out = volume;
-			return 0;
-		}
-		n += has_fs;
-		if (has_fs && !only)
-			only = volume;
-		else
-			vdisk_close(volume, NULL);
+	if (looks_like_root(volume->disk, &has_fs)) {
+		s->root = vdisk_ref(volume->disk);
+		return 1;
 	}
-	if (n == 1) {
-		*out = only;
-		return 0;
-	}
-	vdisk_close(only, NULL);
-	return vd_fail(err, ENOENT,
-		       "%s: %s: say which partition is meant, as in \"%s#p1\" (vdisk parts lists them)",
-		       vdisk_name(disk),
-		       n ? "several file systems, and none looks like the root" :
-			   "no file system that is supported", vdisk_name(disk));
+	if (has_fs && s->n++ == 0)
+		s->only = vdisk_ref(volume->disk);
+	return 0;
 }
 
 int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err)
 {
-	AUTO_FREE struct vdisk_parts *parts = NULL;
-	bool has_fs;
-	int r = vdisk_parts_read(&parts, disk, err);
+	struct search s = { .n = 0 };
+	int r = vdisk_each_volume(disk, look_at, &s, err);
 
+	if (r >= 0 && !s.root && s.n == 1)
+		s.root = STEAL(s.only);
+	vdisk_close(s.only, NULL);
+	if (r >= 0 && !s.root)
+		return vd_fail(err, ENOENT, "%s: %s: say which volume is meant, as in \"%s#p1\" "
+			       "(vdisk parts lists them)", vdisk_name(disk),
+			       s.n ? "several file systems, and none looks like the root" :
+				     "no file system that is supported", vdisk_name(disk));
 	if (r < 0)
 		return r;
-	if (parts->count)
-		return search(out, disk, parts, err);
-	looks_like_root(disk, &has_fs);
-	if (!has_fs)
-		return vd_fail(err, ENOENT, "%s: neither partitions nor a supported file system",
-			       vdisk_name(disk));
-	*out = vdisk_ref(disk);
+	*out = s.root;
 	return 0;
 }

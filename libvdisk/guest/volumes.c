@@ -8,32 +8,50 @@
 
 enum { VOLUMES_MAX = 128 };
 
-static int open_volume(struct guest_volumes *v, struct vdisk *disk, unsigned number,
-		       uint64_t offset, uint64_t length, const char *part_uuid)
+/* As device-mapper has it, and GRUB after "lvm/": a dash in a name is doubled. */
+static void lvm_name(char *out, size_t size, const struct vdisk_volume *v)
 {
+	const char *part[] = { v->vg->name, v->lv->name };
+	size_t n = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		for (const char *p = part[i]; *p && n + 3 < size; p++) {
+			if (*p == '-')
+				out[n++] = '-';
+			out[n++] = *p;
+		}
+		if (i == 0)
+			out[n++] = '-';
+	}
+	out[n] = '\0';
+}
+
+static int open_volume(void *arg, const struct vdisk_volume *from)
+{
+	struct guest_volumes *v = arg;
 	struct boot_volume *volume = &v->volume[v->n];
 	struct vdisk_error why = { 0 };
-	struct vdisk *window = NULL;
 	struct vdisk_probe probe;
 	int r;
 
-	r = vdisk_open_window(&window, disk, offset, length, &why);
-	if (r == 0)
-		r = vdisk_probe(window, &probe, &why);
+	if (v->n == VOLUMES_MAX)
+		return 1;
+	r = vdisk_probe(from->disk, &probe, &why);
 	if (r == 0 && !strcmp(probe.usage, "filesystem")) {
-		r = vdisk_fs_open(&v->fs[v->n], window, 0, &why);
+		r = vdisk_fs_open(&v->fs[v->n], from->disk, 0, &why);
 		if (r == 0) {
-			volume->number = number;
+			volume->number = from->part ? from->part->number : 0;
+			snprintf(volume->name, sizeof(volume->name), "%s", from->name);
 			snprintf(volume->uuid, sizeof(volume->uuid), "%s", probe.uuid);
 			snprintf(volume->label, sizeof(volume->label), "%s", probe.label);
 			snprintf(volume->type, sizeof(volume->type), "%s", probe.type);
-			snprintf(volume->part_uuid, sizeof(volume->part_uuid), "%s", part_uuid);
-			v->offset[v->n] = offset;
-			v->length[v->n] = length;
+			snprintf(volume->part_uuid, sizeof(volume->part_uuid), "%s",
+				 from->part ? from->part->uuid : "");
+			if (from->lv)
+				lvm_name(volume->lvm, sizeof(volume->lvm), from);
 			v->n++;
 		}
 	}
-	vdisk_close(window, NULL);
 	if (r < 0 && !v->trouble[0])
 		snprintf(v->trouble, sizeof(v->trouble), "%.*s", (int)sizeof(v->trouble) - 1,
 			 why.msg);
@@ -45,22 +63,11 @@ int guest_volumes_open(struct guest_volumes *out, struct vdisk *disk, struct vdi
 	struct guest_volumes v = {
 		.volume = calloc(VOLUMES_MAX, sizeof(*v.volume)),
 		.fs = calloc(VOLUMES_MAX, sizeof(struct vdisk_fs *)),
-		.offset = calloc(VOLUMES_MAX, sizeof(*v.offset)),
-		.length = calloc(VOLUMES_MAX, sizeof(*v.length)),
 	};
-	const struct vdisk_part *p;
-	unsigned i;
 	int r;
 
-	r = v.volume && v.fs && v.offset && v.length ? vdisk_parts_read(&v.parts, disk, err) :
-		vd_fail(err, ENOMEM, "out of memory");
-	if (r == 0 && !*v.parts->scheme)
-		r = open_volume(&v, disk, 0, 0, vdisk_size(disk), "");
-	for (i = 0; r == 0 && i < v.parts->count && v.n < VOLUMES_MAX; i++) {
-		p = &v.parts->part[i];
-		if (!p->extended)
-			r = open_volume(&v, disk, p->number, p->offset, p->length, p->uuid);
-	}
+	r = v.volume && v.fs ? vdisk_each_volume(disk, open_volume, &v, err) :
+			       vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0) {
 		guest_volumes_close(&v);
 		return r;
@@ -77,9 +84,6 @@ void guest_volumes_close(struct guest_volumes *v)
 		vdisk_fs_close(v->fs[i], NULL);
 	free(v->volume);
 	free(v->fs);
-	free(v->offset);
-	free(v->length);
-	free(v->parts);
 	*v = (struct guest_volumes) { 0 };
 }
 

@@ -8,9 +8,7 @@
 struct guest_volumes {
 	struct boot_volume *volume;	/* owned */
 	struct vdisk_fs **fs;		/* owned, each; never NULL */
-	uint64_t *offset, *length;	/* owned: bytes on the disk */
 	unsigned n;
-	struct vdisk_parts *parts;	/* owned */
 	char trouble[256];		/* why a file system could not be opened; "" */
 };
 

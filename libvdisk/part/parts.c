@@ -251,19 +251,6 @@ static bool probe_matches(struct vdisk *disk, const struct wanted *w)
 	return strcasecmp(probe.uuid, w->uuid) == 0;
 }
 
-static bool content_matches(struct vdisk *disk, const struct vdisk_part *p,
-			    const struct wanted *w)
-{
-	struct vdisk *part;
-	bool yes;
-
-	if (p->extended || open_entry(&part, disk, p, NULL) < 0)
-		return false;
-	yes = probe_matches(part, w);
-	vdisk_close(part, NULL);
-	return yes;
-}
-
 /* What was found so far; the names of two are enough for the message. */
 struct found {
 	unsigned n;
@@ -291,38 +278,17 @@ static void find_in_table(struct found *f, const struct vdisk_parts *parts,
 			found_add(f, "p%u", parts->part[i].number);
 }
 
-static void find_in_volumes(struct found *f, const struct vdisk_lvm *lvm, const struct wanted *w)
+struct content_search {
+	struct found *found;
+	const struct wanted *wanted;
+};
+
+static int match_content(void *arg, const struct vdisk_volume *volume)
 {
-	const struct vdisk_vg *vg;
+	const struct content_search *c = arg;
 
-	for (unsigned i = 0; (vg = vdisk_lvm_vg(lvm, i)); i++)
-		for (unsigned k = 0; k < vg->n_lvs; k++) {
-			const struct vdisk_lv *lv = &vg->lv[k];
-			struct vdisk *d = NULL;
-
-			if (lv->hidden || lv->reason[0] ||
-			    vdisk_open_lv(&d, lvm, vg->uuid, lv->uuid, 0, NULL) < 0)
-				continue;
-			if (probe_matches(d, w))
-				found_add(f, "%s/%s", vg->name, lv->name);
-			vdisk_close(d, NULL);
-		}
-}
-
-static int find_in_content(struct found *f, struct vdisk *disk, const struct vdisk_parts *parts,
-			   const struct wanted *w, struct vdisk_error *err)
-{
-	struct vdisk_lvm *lvm = NULL;
-	int r;
-
-	for (unsigned i = 0; i < parts->count; i++)
-		if (content_matches(disk, &parts->part[i], w))
-			found_add(f, "p%u", parts->part[i].number);
-	r = vdisk_lvm_scan(&lvm, &disk, 1, err);
-	if (r < 0)
-		return r;
-	find_in_volumes(f, lvm, w);
-	vdisk_lvm_free(lvm);
+	if (probe_matches(volume->disk, c->wanted))
+		found_add(c->found, "%s", volume->name);
 	return 0;
 }
 
@@ -341,7 +307,8 @@ static int open_wanted(struct vdisk **out, struct vdisk *disk, const struct vdis
 	}
 	find_in_table(&f, parts, w);
 	if (!f.n) {
-		r = find_in_content(&f, disk, parts, w, err);
+		r = vdisk_each_volume(disk, match_content,
+				      &(struct content_search) { &f, w }, err);
 		if (r < 0)
 			return r;
 	}

@@ -100,11 +100,11 @@ static int guest_list(void *arg, unsigned volume, const char *path,
 #define BOOT_UUID "6b1f3fd0-77f5-4f5e-8f0b-0d5a4a3bb001"
 
 static const struct boot_volume one_volume[] = {
-	{ .number = 1, .uuid = UUID, .label = "root", .type = "ext4", .part_uuid = "aaaa-01" },
+	{ .number = 1, .name = "p1", .uuid = UUID, .label = "root", .type = "ext4", .part_uuid = "aaaa-01" },
 };
 static const struct boot_volume two_volumes[] = {
-	{ .number = 1, .uuid = BOOT_UUID, .label = "boot", .type = "ext4" },
-	{ .number = 3, .uuid = UUID, .label = "root", .type = "ext4", .part_uuid = "aaaa-03" },
+	{ .number = 1, .name = "p1", .uuid = BOOT_UUID, .label = "boot", .type = "ext4" },
+	{ .number = 3, .name = "p3", .uuid = UUID, .label = "root", .type = "ext4", .part_uuid = "aaaa-03" },
 };
 
 static int read_menu(struct boot_menu *menu, const struct boot_volume *volumes, unsigned n_volumes,
@@ -244,6 +244,34 @@ static void check_boots(int r, struct boot_menu *menu, const char *kernel, const
 #define NEW_KERNEL "/boot/vmlinuz-6.1.0-25-amd64", "/boot/initrd.img-6.1.0-25-amd64"
 #define OLD_KERNEL "/boot/vmlinuz-6.1.0-21-amd64", "/boot/initrd.img-6.1.0-21-amd64"
 #define ROOT "root=UUID=" UUID " ro "
+
+/* /boot on a partition, the root on a logical volume: both kinds of names. */
+static void root_on_lvm(void **state)
+{
+	static const struct boot_volume volumes[] = {
+		{ .number = 1, .name = "p1", .uuid = BOOT_UUID, .type = "ext4" },
+		{ .name = "my-vg/root", .lvm = "my--vg-root", .uuid = UUID, .type = "ext4" },
+	};
+	static const struct file files[] = {
+		{ 0, "/grub/grub.cfg",
+		  "if [ -e (hd0)/k ]; then menuentry wrong { linux /k }; fi\n"
+		  "set root='lvm/my--vg-root'\nsource /menu.cfg\n" },
+		{ 1, "/menu.cfg", "menuentry a { linux /boot/k root=/dev/mapper/my--vg-root }\n"
+		  "search --fs-uuid --set=root --hint='lvmid/a/b' " UUID "\n"
+		  "menuentry $root { linux (lvm/my--vg-root)/boot/k }\n" },
+		{ 1, "/boot/k", NULL },
+	};
+	struct boot_menu menu;
+
+	(void)state;
+	assert_int_equal(read_menu(&menu, volumes, 2, files, ARRAY_SIZE(files), NULL), 0);
+	assert_int_equal(menu.n_entries, 2);
+	assert_string_equal(menu.entries[0].title, "a");
+	assert_int_equal(menu.entries[0].kernel.volume, 1);
+	assert_string_equal(menu.entries[1].title, "lvm/my--vg-root");
+	assert_int_equal(menu.entries[1].kernel.volume, 1);
+	boot_menu_free(&menu);
+}
 
 static void debian(void **state)
 {
@@ -903,6 +931,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(debian),
+		cmocka_unit_test(root_on_lvm),
 		cmocka_unit_test(selectors),
 		cmocka_unit_test(saved_and_next_entry),
 		cmocka_unit_test(separate_boot),
