@@ -1,0 +1,119 @@
+#!/bin/bash
+# LVM2 makes groups in image files; we read the volumes without it, and it reads what we wrote.
+. "$(dirname "$0")/../functions.sh"
+requires linux.uml lvm busybox sfdisk mkfs.ext4 e2fsck debugfs
+
+cat > "$tmp/inside.sh" <<'INSIDE'
+set -euo pipefail
+work=$(mktemp -d)
+cd "$work"
+mkdir -p /run/lvm /run/lock/lvm
+export DM_DISABLE_UDEV=1
+config='activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 }
+    devices { obtain_device_list_from_udev=0 external_device_info_source="none" use_devicesfile=0
+    scan_lvs=0 filter=["a|^/dev/loop|","r|.*|"] }
+    global { event_activation=0 use_lvmpolld=0 thin_check_executable="" }
+    backup { backup=0 archive=0 }'
+l() { lvm "$@" --config "$config" > lvm.log 2>&1 || { cat lvm.log; echo "lvm $* failed"; exit 1; }; }
+fail() { echo "FAIL: $*"; exit 1; }
+
+# two physical volumes in partitions of one disk, and one on a whole disk
+truncate -s 128M disk
+truncate -s 32M whole
+printf 'label: gpt\nsize=60M, type=lvm\nsize=60M, type=lvm\n' | sfdisk -q disk
+a=$(losetup -f --show -o 1M --sizelimit 60M disk)
+b=$(losetup -f --show -o 61M --sizelimit 60M disk)
+c=$(losetup -f --show whole)
+l pvcreate -q "$a" "$b"
+l pvcreate -q --dataalignment 64k --metadatasize 60k --pvmetadatacopies 2 "$c"
+l vgcreate -q -s 1M vg0 "$a" "$b"
+l vgcreate -q -s 1M --metadatacopies 2 vg1 "$c"
+
+l lvcreate -q -Wn -y -n root -L 8M vg0 "$a"
+l lvcreate -q -Wn -y -n stripes -i2 -I 16k -L 8M vg0
+l lvcreate -q -Wn -y -n copies --type raid1 -m1 -L 6M vg0
+l lvcreate -q -Wn -y -n mirror --type mirror -m1 --mirrorlog core -L 4M vg0
+l lvcreate -q -Wn -y -n fast --type raid0 -i2 -L 4M vg0
+l lvextend -q -L 12M vg0/root "$b"		# a second segment, on the other disk
+l lvcreate -q -y -n snap -s -L 4M vg0/root
+l lvcreate -q -y -n pool --type thin-pool -L 8M vg0
+l lvcreate -q -y -n thin -V 64M --thinpool pool vg0
+l lvcreate -q -Wn -y -n data -L 10M vg1
+# change the metadata until its text is in two pieces, at the end and the start of the ring
+tags=()
+for i in $(seq 8); do tags+=("tag" "$i-$(printf '%0900d' 0)"); done
+for i in $(seq 30); do
+    l lvchange -q "${tags[@]/#tag/--$([ $((i % 2)) = 1 ] && echo add || echo del)tag}" vg1/data
+    read -r size at len < <(echo $(od -An -tu8 -j 4128 -N 24 whole))
+    [ $((at + len)) -le "$size" ] || break
+done
+[ $((at + len)) -gt "$size" ] || fail 'the metadata did not go round'
+
+volumes='stripes copies mirror fast'
+for v in $volumes; do
+    dd if=/dev/urandom of="/dev/vg0/$v" bs=1M conv=fsync status=none \
+        count=$(($(blockdev --getsize64 "/dev/vg0/$v") >> 20))
+    cp --sparse=never "/dev/vg0/$v" "$v.raw"
+done
+mkfs.ext4 -q -L lvroot /dev/vg0/root
+mkfs.ext4 -q -L lvdata /dev/vg1/data
+echo 'from inside' > note
+printf '%s\n' 'mkdir /etc' 'write note /etc/fstab' | debugfs -w /dev/vg0/root > /dev/null 2>&1
+cp /dev/vg0/root root.raw
+cp /dev/vg1/data data.raw
+l vgchange -q -an vg0 vg1
+sync
+
+check_all() {	# DISK
+    for v in root $volumes; do
+        "$VDISK" compare "$1#vg0/$v" "$v.raw" || fail "$1: $v differs"
+    done
+}
+check_all disk
+"$VDISK" compare 'whole#vg1/data' data.raw || fail 'data differs'
+"$VDISK" compare 'disk#label=lvroot' root.raw || fail 'not found by label'
+[ "$("$VDISK" cat disk:/etc/fstab)" = 'from inside' ] || fail 'the root was not found'
+"$VDISK" convert -O qcow2 disk disk.qcow2
+check_all disk.qcow2
+
+for v in snap thin pool; do
+    ! "$VDISK" compare "disk#vg0/$v" root.raw 2> why || fail "$v was read"
+    cat why
+done
+"$VDISK" parts disk
+"$VDISK" parts whole
+"$VDISK" parts --json disk > parts.json
+
+# what we write, LVM reads: an ext4 made on the striped volume, a file put into the linear one
+"$VDISK" mkfs -y -t ext4 -L ours 'disk#vg0/stripes'
+echo 'from outside' > message
+"$VDISK" cp message 'whole#vg1/data:/message'
+! "$VDISK" mkfs -y -t ext4 'disk#vg0/root' 2> why || fail 'an origin was written'
+cat why
+! "$VDISK" mkfs -y -t ext4 'disk#vg0/copies' 2> why || fail 'a raid1 was written'
+cat why
+l vgchange -q -ay vg0 vg1
+e2fsck -fn /dev/vg0/stripes > fsck.log 2>&1 || { cat fsck.log; fail 'e2fsck of ours'; }
+[ "$(e2label /dev/vg0/stripes)" = ours ] || fail 'the label'
+mkdir m
+mount -t ext4 -o ro /dev/vg1/data m
+cmp message m/message || fail 'the file'
+umount m
+l vgck vg0
+l vgck vg1
+l vgchange -q -an vg0 vg1
+
+# a raid1 that went on without its first copy: the second one is the one to read
+from='filter=[' to="filter=[\"r|$a\$|\","
+half=${config/"$from"/"$to"}
+lvm lvchange -q -ay --activationmode degraded vg0/copies --config "$half" > lvm.log 2>&1 ||
+    { cat lvm.log; fail 'degraded activation'; }
+dd if=/dev/urandom of=/dev/vg0/copies bs=1M count=6 conv=fsync status=none
+cp /dev/vg0/copies later.raw
+lvm lvchange -q -an vg0/copies --config "$half" > lvm.log 2>&1
+sync
+"$VDISK" compare 'disk#vg0/copies' later.raw || fail 'the stale copy was read'
+INSIDE
+
+in_machine --engine uml --mem 768 --limit 200 \
+    --modules 'loop dm-mod dm-snapshot dm-mirror dm-raid dm-thin-pool ext4 fuse' -- bash "$tmp/inside.sh"
