@@ -24,7 +24,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "core/driver.h"
+#include "core/engine.h"
 
 #define WINDOW		(1u << 20)
 #define GRAIN		4096u
@@ -48,6 +48,7 @@ struct walk {
 	int (*step)(struct walk *w, struct piece *p);
 	/* Do it; @buf has room for two windows. */
 	int (*work)(struct walk *w, const struct piece *p, uint8_t *buf);
+	unsigned workers;
 	uint64_t window;
 	uint64_t grain;		/* zeroes are looked for in this unit */
 	uint64_t sparse;	/* the shortest run of them that counts */
@@ -178,6 +179,7 @@ static void *work(void *arg)
 		fail(w, -ENOMEM);
 		return NULL;
 	}
+	vd_is_worker = w->workers > 1;
 	while (take(w, &p)) {
 		int r = p.todo == CLEAR ? vdisk_zero(w->dst, p.off, p.len, VDISK_REQ_UNMAP) :
 			w->work(w, &p, buf);
@@ -190,6 +192,7 @@ static void *work(void *arg)
 		count(w, p.len);
 		pthread_mutex_unlock(&w->lock);
 	}
+	vd_is_worker = false;	/* the first worker is the caller */
 	return NULL;
 }
 
@@ -217,6 +220,7 @@ static int walk_run(struct walk *w, const struct vdisk_copy_opts *o)
 	pthread_t threads[63];
 	unsigned n = 0, want = MIN(o->workers - 1, (unsigned)ARRAY_SIZE(threads));
 
+	w->workers = want + 1;
 	w->progress = o->progress;
 	w->progress_arg = o->progress_arg;
 	w->window = MAX((uint64_t)WINDOW, unit_of(w->src));
@@ -460,6 +464,9 @@ int vdisk_copy(struct vdisk *dst, struct vdisk *src, const struct vdisk_copy_opt
 		if (!dst->unit || !dst->drv->codec || o.flags & VDISK_COPY_OWN_LAYER)
 			return vd_fail(err, ENOTSUP, "%s: a %s image cannot be written compressed",
 				       dst->name, vdisk_format(dst));
+		/* more than run at once, so that none is idle while one waits its turn */
+		if (!opts->workers)
+			o.workers = MIN(2 * vd_cpus(), MAX_WORKERS);
 		w.work = compress_work;
 		w.full = false;
 		w.grain = dst->unit;

@@ -94,5 +94,8 @@ struct vd_job {
 	void (*run)(struct vd_job *job);
 };
 void vd_pool_submit(struct vd_job *job);
+/* Set by a thread that is one of several at the same work: there vd_parallel()
+ * runs on its caller alone, as spreading more would only cost switches. */
+extern _Thread_local bool vd_is_worker;
 
 #endif

@@ -164,6 +164,8 @@ static bool pool_cancel(struct vd_job *job)
 
 #define MAX_HELPERS 63
 
+_Thread_local bool vd_is_worker;
+
 void vd_parallel(void (*fn)(void *arg, unsigned i), void *arg, unsigned n)
 {
 	struct helper helper[MAX_HELPERS];
@@ -171,7 +173,7 @@ void vd_parallel(void (*fn)(void *arg, unsigned i), void *arg, unsigned n)
 		.fn = fn, .arg = arg, .n = n,
 		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER,
 	};
-	unsigned want = MIN(vd_cpus(), n);
+	unsigned want = vd_is_worker ? 1 : MIN(vd_cpus(), n);
 
 	want = MIN(want, MAX_HELPERS + 1u);
 	p.helpers = want ? want - 1 : 0;
