@@ -213,7 +213,8 @@ void vdisk_locator_clear(struct vdisk_locator *loc)
 
 /*
  * What must be written as %XX: what could split a locator, and '%'; in the name
- * of a snapshot '/' too, and in front of a partition's, where it ends the search.
+ * of a snapshot '/' too, and in front of a partition's, where it ends the search,
+ * and right before a snapshot, where none is looked for.
  */
 #define ESCAPED		"%@#:"
 #define ESCAPED_SNAPSHOT ESCAPED "/"
@@ -228,9 +229,15 @@ static void put_escaped(FILE *f, const char *s, const char *set)
 	}
 }
 
+/* "dir/@snapshot" would not be split. */
+static bool slash_before_snapshot(const struct vdisk_locator *loc)
+{
+	return loc->snapshot && loc->source[strlen(loc->source) - 1] == '/';
+}
+
 static bool needs_escape(const struct vdisk_locator *loc)
 {
-	return strpbrk(loc->source, ESCAPED) ||
+	return strpbrk(loc->source, ESCAPED) || slash_before_snapshot(loc) ||
 	       (loc->snapshot && strpbrk(loc->snapshot, ESCAPED_SNAPSHOT)) ||
 	       (loc->part && (strpbrk(loc->part, ESCAPED) || loc->part[0] == '/'));
 }
@@ -284,7 +291,8 @@ char *vdisk_locator_format(const struct vdisk_locator *loc)
 		return NULL;
 	if (escape)
 		fputs("file:", f);
-	put(f, loc->source, escape, ESCAPED);
+	put(f, loc->source, escape,
+	    escape && slash_before_snapshot(loc) ? ESCAPED_SNAPSHOT : ESCAPED);
 	if (loc->snapshot) {
 		fputc('@', f);
 		put(f, loc->snapshot, escape, ESCAPED_SNAPSHOT);

@@ -151,6 +151,7 @@ static void test_round_trip(void **state)
 		{ "none@b#vg/lv", "none", "b", "vg/lv" },
 		{ "nbd://h:1/x#p1", "nbd://h:1/x", NULL, "p1" },
 		{ "file:file%3Ax", "file:x" },
+		{ "file:%2Fdir%2F@s", "/dir/", "s" },
 	};
 
 	(void)state;
