@@ -39,7 +39,7 @@ enum {
 };
 
 static const struct argp_option boot_options[] = {
-	{ "memory", 'm', "SIZE", 0, "The guest's memory (default 512M)", 0 },
+	{ "memory", 'm', "SIZE", 0, "The guest's memory, with K, M, G or in MiB (default 512)", 0 },
 	{ "cpus", 'c', "N", 0, "Its processors (default 1)", 0 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write to DISK", 0 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 0 },

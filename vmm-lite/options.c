@@ -18,7 +18,7 @@ enum {
 };
 
 static const struct argp_option options[] = {
-	{ "memory", 'm', "SIZE", 0, "Memory (default 512M)", 0 },
+	{ "memory", 'm', "SIZE", 0, "Memory, with K, M, G or in MiB (default 512)", 0 },
 	{ "cpus", 'c', "N", 0, "Processors (default 1)", 0 },
 	{ "kernel", OPT_KERNEL, "FILE", 0, "Linux bzImage; fd:N is an open descriptor", 0 },
 	{ "initrd", OPT_INITRD, "FILE", 0, "Initial RAM disk; fd:N likewise", 0 },
@@ -103,6 +103,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'm':
 		if (vdisk_parse_size(arg, &o->memory) < 0)
 			argp_error(state, "--memory: '%s' is not a size", arg);
+		if (o->memory < 1 << 20)
+			o->memory <<= 20;	/* nobody means bytes */
 		break;
 	case 'c':
 		o->vcpus = parse_number(state, "--cpus", arg, 1, VCPUS_MAX);
