@@ -176,9 +176,9 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	if (r < 0)
 		return r;
 	if (first) {
+		terminal_raw();
 		if (!o->no_sandbox)
 			r = sandbox_filter(err);
-		terminal_raw();
 	}
 	if (!r)
 		r = machine_start(m, err);

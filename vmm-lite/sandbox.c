@@ -24,6 +24,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <termios.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "core/driver.h"
@@ -80,8 +81,8 @@ static const uint32_t process_ioctls[] = {
 	KVM_SET_LAPIC, KVM_SET_FPU, KVM_SET_MSRS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_SET_REGS,
 	/* while it runs: also the vCPUs', see below */
 	KVM_RUN, KVM_GET_REGS, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD,
-	/* the terminal's settings */
-	TCGETS, TCSETS, TCSETSW, TIOCGWINSZ,
+	/* the terminal's settings, put back at the end; is it one? (stdio) */
+	TCSETS, TCGETS,
 };
 
 static const uint32_t vcpu_ioctls[] = {
@@ -108,6 +109,18 @@ static int allow(scmp_filter_ctx ctx, const int *calls, size_t n_calls, const ui
 	return r;
 }
 
+/*
+ * Opening a file fails without ending the process: malloc(), when it gives
+ * memory back, would like to read /proc/sys/vm/overcommit_memory, and takes no
+ * for an answer.
+ */
+static int refuse_files(scmp_filter_ctx ctx)
+{
+	int r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(openat), 0);
+
+	return r ? r : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(open), 0);
+}
+
 static int load_filter(bool whole_process)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
@@ -119,6 +132,8 @@ static int load_filter(bool whole_process)
 	/* compare fast: many rules, one of them a hundred thousand times a second */
 	if (!r)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (!r)
+		r = refuse_files(ctx);
 	if (!r && whole_process)
 		r = allow(ctx, process_calls, ARRAY_SIZE(process_calls), process_ioctls,
 			  ARRAY_SIZE(process_ioctls));
@@ -134,10 +149,12 @@ static int load_filter(bool whole_process)
 /* A forbidden call: say which, restore the terminal, end. */
 static void forbidden(int number, siginfo_t *info, void *context)
 {
+	const ucontext_t *u = context;
+
 	(void)number;
-	(void)context;
 	terminal_restore();
-	log_warnx("system call %d is not allowed here: stopped", info->si_syscall);
+	log_warnx("system call %d (%#llx, %#llx) is not allowed here: stopped", info->si_syscall,
+		  u->uc_mcontext.gregs[REG_RDI], u->uc_mcontext.gregs[REG_RSI]);
 	_exit(1);
 }
 
