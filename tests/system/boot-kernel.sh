@@ -1,0 +1,118 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# vmm-lite boots a stock kernel with a busybox initrd on real KVM, on one and
+# two processors: reads and writes a qcow2 disk, powers off, resets, panics.
+. "$(dirname "$0")/../functions.sh"
+requires qemu-system-x86_64 qemu-img busybox cpio modprobe
+
+kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
+[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
+release=${kernel#*/vmlinuz-}
+
+# ---- the guest: it does what do= on its command line says ----
+
+root=$tmp/root
+mkdir -p "$root"/{bin,dev,proc,sys,m}
+cp "$(command -v busybox)" "$root/bin/busybox"
+for m in virtio_pci virtio_blk virtio_rng pvpanic_mmio; do
+    modprobe -S "$release" --show-depends "$m"
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
+n=100
+while read -r f; do
+    cp "$f" "$root/m/$n-${f##*/}"
+    n=$((n + 1))
+done < "$tmp/modules"
+cat > "$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+for f in /m/*; do insmod $f || echo "GUEST insmod $f failed"; done
+echo "GUEST cpus=$(nproc)"
+for word in $(cat /proc/cmdline); do
+    case $word in do=*) job=${word#do=} ;; esac
+done
+case $job in
+disk)
+    echo "GUEST size=$(cat /sys/block/vda/size) ro=$(cat /sys/block/vdb/ro)"
+    echo "GUEST serial=$(cat /sys/block/vda/serial) queues=$(ls /sys/block/vda/mq | wc -l)"
+    echo "GUEST read=$(md5sum < /dev/vda | cut -c1-32)"
+    # over half of it, in large and in small pieces, then back from the disk
+    head -c 6291456 /dev/urandom > /data
+    dd if=/data of=/dev/vda bs=1M seek=2 conv=fsync 2> /dev/null
+    dd if=/data of=/dev/vda bs=512 count=64 seek=20001 conv=fsync 2> /dev/null
+    echo 3 > /proc/sys/vm/drop_caches
+    [ "$(dd if=/dev/vda bs=1M skip=2 count=6 2> /dev/null | md5sum)" = "$(md5sum < /data)" ] &&
+        echo GUEST reread
+    dd if=/data of=/dev/vdb bs=4096 count=1 conv=fsync 2> /dev/null || echo GUEST refused
+    echo "GUEST written=$(md5sum < /dev/vda | cut -c1-32)"
+    head -c 16 /dev/hwrng | wc -c | sed 's/^/GUEST random=/'
+    poweroff -f ;;
+off) poweroff -f ;;
+reset) reboot -f ;;
+panic) echo c > /proc/sysrq-trigger ;;
+sleep) echo GUEST asleep; sleep 1000 ;;
+esac
+sleep 100
+END
+chmod 755 "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/initrd"
+
+# ---- its disks, the first one on top of another ----
+
+head -c 16777216 /dev/urandom > "$tmp/base.raw"
+qemu-img create -q -f qcow2 -b base.raw -F raw "$tmp/disk.qcow2"
+truncate -s 8M "$tmp/ro.raw"
+before=$(md5sum < "$tmp/base.raw" | cut -c1-32)
+
+# ---- inside the machine with KVM ----
+
+cat > "$tmp/job" <<END
+set -u
+status=0
+vmm() { # NAME STATUS ARGUMENT...
+    local name=\$1 want=\$2 got=0
+    shift 2
+    $O/vmm-lite -m 192 --kernel $kernel --initrd $tmp/initrd --time-limit 120 "\$@" \
+        > /tmp/\$name.out 2>&1 < /dev/null || got=\$?
+    grep -a 'GUEST\|vmm-lite' /tmp/\$name.out | tr -d '\r' | sed "s/^/\$name /"
+    echo "\$name status=\$got"
+    [ \$got = \$want ] || { status=1; tail -20 /tmp/\$name.out; }
+}
+cp $tmp/disk.qcow2 $tmp/base.raw $tmp/ro.raw /tmp/
+$O/vmm-lite --check || exit 1
+vmm disk 0 -c 2 --append 'console=ttyS0 quiet do=disk' --stats \
+    --disk /tmp/disk.qcow2 --serial the-serial --disk /tmp/ro.raw --read-only
+vmm snapshot 0 --append 'console=ttyS0 quiet do=disk' \
+    --disk /tmp/disk.qcow2 --snapshot --disk /tmp/ro.raw --read-only
+echo "after \$(qemu-img convert -O raw /tmp/disk.qcow2 /dev/stdout | md5sum | cut -c1-32)"
+qemu-img check -q /tmp/disk.qcow2 && echo checked
+cmp -s /tmp/base.raw $tmp/base.raw && echo base-untouched
+vmm reset 16 --append 'console=ttyS0 quiet do=reset' --reboot exit
+vmm panic 17 --append 'console=ttyS0 quiet do=panic'
+vmm limit 19 --append 'console=ttyS0 quiet do=sleep' --time-limit 15
+vmm triple 18 --append 'console=ttyS0 quiet reboot=t do=reset'
+exit \$status
+END
+rc=0
+in_machine --modules kvm-amd --mem 1024 --limit 400 -- bash "$tmp/job" \
+    > "$tmp/out" 2>&1 || rc=$?
+cat "$tmp/out"
+[ $rc = 0 ] || fail "the machine ended with $rc"
+
+has() { grep -qx -- "$1" "$tmp/out" || fail "no '$1'"; }
+has 'disk GUEST cpus=2'
+has 'disk GUEST size=32768 ro=1'
+has 'disk GUEST serial=the-serial queues=1'
+has "disk GUEST read=$before"
+has 'disk GUEST reread'
+has 'disk GUEST refused'
+has 'disk GUEST random=16'
+# what the guest saw last is what is in the image, also after the throw-away run
+written=$(sed -n 's/^disk GUEST written=//p' "$tmp/out")
+[ "$written" != "$before" ] || fail 'the guest wrote nothing'
+has "snapshot GUEST read=$written"
+has "after $written"
+has checked
+has base-untouched
