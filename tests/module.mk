@@ -1,2 +1,7 @@
 UNIT_TESTS += $(patsubst %.c,%,$(wildcard tests/unit/*.c))
 FUZZERS += $(patsubst %.c,%,$(wildcard tests/fuzz/*.c))
+
+# the disk that logs and fails, for the tests of crashes and faults
+tests/unit/crash_SRCS := tests/lib/memlog.c
+tests/unit/faults_SRCS := tests/lib/memlog.c
+tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc
