@@ -419,7 +419,8 @@ enum vdisk_copy_flags {
 struct vdisk_copy_opts {
 	size_t size;		/* sizeof(struct vdisk_copy_opts) */
 	uint32_t flags;		/* enum vdisk_copy_flags; of vdisk_copy() */
-	unsigned workers;	/* threads; 0: one a processor, at most 16 */
+	unsigned workers;	/* threads, at most 64; 0: what suits the machine, under
+				 * 64 MiB of memory */
 	uint64_t sparse;	/* zeroes in a row that are worth leaving out; 0: 4 KiB,
 				 * or the target's unit where that is more */
 	/* Called by one thread at a time.  Non-zero stops: -ECANCELED. */

@@ -28,7 +28,9 @@
 
 #define WINDOW		(1u << 20)
 #define GRAIN		4096u
-#define MAX_WORKERS	16u
+#define MAX_WORKERS	16u	/* unless more are asked for */
+#define MAX_BUFFERS	(48u << 20) /* all workers', likewise */
+#define MAX_THREADS	64u
 
 enum todo {
 	NOTHING,
@@ -49,6 +51,7 @@ struct walk {
 	/* Do it; @buf has room for two windows. */
 	int (*work)(struct walk *w, const struct piece *p, uint8_t *buf);
 	unsigned workers;
+	bool ordered;		/* workers wait for their turn */
 	uint64_t window;
 	uint64_t grain;		/* zeroes are looked for in this unit */
 	uint64_t sparse;	/* the shortest run of them that counts */
@@ -162,10 +165,12 @@ static bool take(struct walk *w, struct piece *p)
 		else if (!got)
 			count(w, p->len);
 	}
-	if (w->result)
+	if (w->result) {
 		pthread_cond_broadcast(&w->turned);
+		got = false;
+	}
 	pthread_mutex_unlock(&w->lock);
-	return got && w->result == 0;
+	return got;
 }
 
 static void *work(void *arg)
@@ -210,21 +215,30 @@ static struct vdisk_copy_opts opts_normalise(const struct vdisk_copy_opts *opts)
 
 	if (opts)
 		memcpy(&o, opts, MIN(opts->size, sizeof(o)));
-	if (!o.workers)
-		o.workers = MIN(vd_cpus(), MAX_WORKERS);
 	return o;
+}
+
+static unsigned default_workers(const struct walk *w)
+{
+	/* encoding: more than run at once, so that no processor is idle while a
+	 * worker waits for its turn */
+	unsigned n = w->ordered ? 2 * vd_cpus() : vd_cpus();
+
+	n = MIN(n, MAX_WORKERS);
+	return (unsigned)MIN((uint64_t)n, MAX_BUFFERS / (2 * w->window));
 }
 
 static int walk_run(struct walk *w, const struct vdisk_copy_opts *o)
 {
-	pthread_t threads[63];
-	unsigned n = 0, want = MIN(o->workers - 1, (unsigned)ARRAY_SIZE(threads));
+	pthread_t threads[MAX_THREADS - 1];
+	unsigned n = 0, want;
 
-	w->workers = want + 1;
 	w->progress = o->progress;
 	w->progress_arg = o->progress_arg;
 	w->window = MAX((uint64_t)WINDOW, unit_of(w->src));
 	w->window = MAX(w->window, w->dst ? unit_of(w->dst) : 0);
+	w->workers = o->workers ? MIN(o->workers, MAX_THREADS) : default_workers(w);
+	want = w->workers - 1;
 	w->found = UINT64_MAX;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->turned, NULL);
@@ -464,10 +478,8 @@ int vdisk_copy(struct vdisk *dst, struct vdisk *src, const struct vdisk_copy_opt
 		if (!dst->unit || !dst->drv->codec || o.flags & VDISK_COPY_OWN_LAYER)
 			return vd_fail(err, ENOTSUP, "%s: a %s image cannot be written compressed",
 				       dst->name, vdisk_format(dst));
-		/* more than run at once, so that none is idle while one waits its turn */
-		if (!opts->workers)
-			o.workers = MIN(2 * vd_cpus(), MAX_WORKERS);
 		w.work = compress_work;
+		w.ordered = true;
 		w.full = false;
 		w.grain = dst->unit;
 	}
