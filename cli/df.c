@@ -94,7 +94,7 @@ static int df_parts(struct libscols_table *t, struct vdisk *disk, const char *lo
 		if (parts->part[i].extended || vdisk_open_part(&volume, disk, part, NULL) < 0)
 			continue;
 		if (asprintf(&name, "%s#%s", locator, part) >= 0 &&
-		    df_volume(t, volume, name, &err) < 0 && err.code != ENOTSUP)
+		    df_volume(t, volume, name, &err) < 0 && err.code != EMEDIUMTYPE)
 			cli_note("%s", err.msg);
 		vdisk_close(volume, NULL);
 	}

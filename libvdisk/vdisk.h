@@ -656,6 +656,8 @@ struct vdisk_stat {
  * Open the file system on @disk (own reference).  A journal that needs replay
  * is replayed: into the disk when it is open for writing, else into a
  * throw-away overlay; never read stale.
+ * Errors: -EMEDIUMTYPE where no file system is recognised, -EUCLEAN for a damaged
+ * one or, to be written, one that must be checked first; -ENOTSUP with the feature.
  */
 VDISK_API int vdisk_fs_open(struct vdisk_fs **out, struct vdisk *disk, unsigned flags,
 			    struct vdisk_error *err);

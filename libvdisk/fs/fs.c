@@ -293,7 +293,7 @@ static const struct vd_fs_ops *match(struct vdisk *disk, struct vdisk_error *err
 	for (const struct vd_fs_ops *const *ops = all_ops; *ops; ops++)
 		if ((*ops)->match(head, len))
 			return *ops;
-	*r = vd_fail(err, ENOTSUP, "%s: no file system that is supported", vdisk_name(disk));
+	*r = vd_fail(err, EMEDIUMTYPE, "%s: no file system that is supported", vdisk_name(disk));
 	return NULL;
 }
 

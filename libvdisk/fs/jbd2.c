@@ -358,7 +358,7 @@ static int run_pass(struct log *l, enum pass pass)
 	}
 	if (pass == SCAN)
 		l->end = l->expect;
-	return r;
+	return r < 0 ? r : 0;
 }
 
 /* ---- the superblock of the journal ---- */

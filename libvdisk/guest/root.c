@@ -12,7 +12,7 @@
 
 #include "core/driver.h"
 
-static bool looks_like_root(struct vdisk *volume, bool *has_fs)
+static bool looks_like_root(struct vdisk *volume, bool *has_fs, struct vdisk_error *err)
 {
 	static const char *const marks[] = {
 		"/etc/os-release", "/usr/lib/os-release", "/etc/fstab",
@@ -21,7 +21,7 @@ static bool looks_like_root(struct vdisk *volume, bool *has_fs)
 	struct vdisk_stat st;
 	bool found = false;
 
-	*has_fs = vdisk_fs_open(&fs, volume, 0, NULL) == 0;
+	*has_fs = vdisk_fs_open(&fs, volume, 0, err) == 0;
 	if (!*has_fs)
 		return false;
 	for (size_t i = 0; i < ARRAY_SIZE(marks) && !found; i++)
@@ -34,17 +34,21 @@ struct search {
 	struct vdisk *root;	/* owned */
 	struct vdisk *only;	/* owned: the first one with a file system */
 	unsigned n;
+	struct vdisk_error damage;	/* why the first damaged one was not looked into */
 };
 
 static int look_at(void *arg, const struct vdisk_volume *volume)
 {
 	struct search *s = arg;
+	struct vdisk_error why = { 0 };
 	bool has_fs;
 
-	if (looks_like_root(volume->disk, &has_fs)) {
+	if (looks_like_root(volume->disk, &has_fs, &why)) {
 		s->root = vdisk_ref(volume->disk);
 		return 1;
 	}
+	if (!has_fs && why.code != EMEDIUMTYPE && !s->damage.code)
+		s->damage = why;
 	if (has_fs && s->n++ == 0)
 		s->only = vdisk_ref(volume->disk);
 	return 0;
@@ -58,6 +62,8 @@ int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *
 	if (r >= 0 && !s.root && s.n == 1)
 		s.root = STEAL(s.only);
 	vdisk_close(s.only, NULL);
+	if (r >= 0 && !s.root && !s.n && s.damage.code)
+		return vd_fail(err, s.damage.code, "%s", s.damage.msg);
 	if (r >= 0 && !s.root)
 		return vd_fail(err, ENOENT, "%s: %s: say which volume is meant, as in \"%s#p1\" "
 			       "(vdisk parts lists them)", vdisk_name(disk),

@@ -571,7 +571,7 @@ static void test_refused(void **state)
 	FAILS(EUCLEAN, vdisk_fs_open(&fs, d, 0, err));
 	vdisk_close(d, NULL);
 	OK(vdisk_open_memory(&d, 1 << 20, err));
-	FAILS(ENOTSUP, vdisk_fs_open(&fs, d, 0, err));
+	FAILS(EMEDIUMTYPE, vdisk_fs_open(&fs, d, 0, err));
 	vdisk_close(d, NULL);
 }
 
