@@ -28,7 +28,7 @@
 
 #define SECTOR	512u
 #define OPS	110
-#define TORN	64		/* random points for each configuration */
+#define TORN	2		/* images for each point between two syncs */
 #define BY_QEMU	4		/* of these, qemu-img looks at so many */
 
 struct conf {
