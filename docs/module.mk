@@ -1,1 +1,2 @@
 MANPAGES += docs/vdisk.1
+MANPAGES += docs/vmm-lite.8

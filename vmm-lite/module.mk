@@ -24,3 +24,6 @@ vmm-lite_PKGS := libseccomp
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/memory.c vmm-lite/kvm/pci.c vmm-lite/kvm/serial.c
+tests/fuzz/virtio_SRCS := $(VIRTIO_SRCS)
+tests/fuzz/bzimage_SRCS := vmm-lite/log.c vmm-lite/kvm/acpi.c vmm-lite/kvm/bzimage.c \
+ vmm-lite/kvm/memory.c
