@@ -197,7 +197,7 @@ static int account(struct bench *b, unsigned n)
 
 static int run(struct bench *b, uint64_t *elapsed)
 {
-	uint64_t start = now_ns(), now = start;
+	uint64_t start = now_ns(), now;
 	uint64_t end = start + (uint64_t)(b->args->seconds * 1e9);
 	unsigned qd = (unsigned)b->args->qd;
 	int n, r;

@@ -33,10 +33,6 @@ int cmd_uuid(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 
 /* volumes */
-int cmd_fsck(int argc, char **argv);
-int cmd_label(int argc, char **argv);
-int cmd_mkfs(int argc, char **argv);
-int cmd_uuid(int argc, char **argv);
 
 /* files */
 int cmd_cat(int argc, char **argv);
