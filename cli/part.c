@@ -15,19 +15,18 @@ enum { OPT_START = 0x20000, OPT_SIZE, OPT_TYPE, OPT_NAME, OPT_SECTOR };
 static int describe_contents(char *out, size_t size, struct vdisk *disk)
 {
 	struct vdisk_error err = { 0 };
-	struct vdisk_parts *parts;
+	AUTO_FREE struct vdisk_parts *parts = NULL;
 	struct vdisk_probe probe;
 
+	*out = '\0';
 	if (vdisk_parts_read(&parts, disk, &err) < 0 || vdisk_probe(disk, &probe, &err) < 0)
 		return cli_fail(&err);
-	*out = '\0';
 	if (parts->scheme[0])
 		snprintf(out, size, "a partition table with %u partition%s", parts->count,
 			 parts->count == 1 ? "" : "s");
 	else if (probe.type[0] || probe.usage[0])
 		snprintf(out, size, "%s%s%s%s", probe.type[0] ? probe.type : "data",
 			 probe.label[0] ? " '" : "", probe.label, probe.label[0] ? "'" : "");
-	free(parts);
 	return CLI_OK;
 }
 
@@ -97,8 +96,8 @@ static error_t parse_add(int key, char *arg, struct argp_state *state)
 
 static int print_added(struct vdisk *disk, unsigned number)
 {
+	AUTO_FREE struct vdisk_parts *parts = NULL;
 	struct vdisk_error err = { 0 };
-	struct vdisk_parts *parts;
 
 	if (!cli.json) {
 		printf("p%u\n", number);
@@ -109,16 +108,12 @@ static int print_added(struct vdisk *disk, unsigned number)
 	for (unsigned i = 0; i < parts->count; i++) {
 		const struct vdisk_part *p = &parts->part[i];
 
-		if (p->number == number) {
-			json_t *j = json_pack("{s:I, s:I, s:I, s:s, s:s}",
+		if (p->number == number)
+			return cli_print_json(json_pack("{s:I, s:I, s:I, s:s, s:s}",
 				"number", (json_int_t)number, "start", (json_int_t)p->offset,
-				"size", (json_int_t)p->length, "type", p->type, "uuid", p->uuid);
-
-			free(parts);
-			return cli_print_json(j);
-		}
+				"size", (json_int_t)p->length, "type", p->type,
+				"uuid", p->uuid));
 	}
-	free(parts);
 	cli_error("partition %u is not there after it was added", number);
 	return CLI_FAILED;
 }

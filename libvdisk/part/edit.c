@@ -13,6 +13,7 @@
  *   2. everything else but sector 0, from the end of the disk to its start:
  *      a new boot record of a logical partition before the link to it; flush
  *   3. sector 0; flush
+ * Where only the backup was good, 2 comes before 1.
  */
 #include <errno.h>
 #include <libfdisk/libfdisk.h>
@@ -218,14 +219,17 @@ static int edit_write(struct edit *e, struct vdisk_error *err)
 	/* a GPT's backup lies in the last sectors, never beyond the first half */
 	uint64_t backup = fdisk_is_label(e->cxt, GPT) ?
 			  (fdisk_get_last_lba(e->cxt) + 1) * e->sector : UINT64_MAX;
+	bool backup_first = e->old->primary_ok || !e->old->backup_ok;
 	int r = fdisk_write_disklabel(e->cxt);
 
 	if (r == 0)
 		r = collect_changes(e, &c);
 	if (r == 0)
-		r = write_changes(e, &c, backup, UINT64_MAX);
+		r = backup_first ? write_changes(e, &c, backup, UINT64_MAX) :
+		    write_changes(e, &c, e->sector, backup);
 	if (r == 0)
-		r = write_changes(e, &c, e->sector, backup);
+		r = backup_first ? write_changes(e, &c, e->sector, backup) :
+		    write_changes(e, &c, backup, UINT64_MAX);
 	if (r == 0)
 		r = write_changes(e, &c, 0, e->sector);
 	free(c.offset);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "part/part.h"
+#include "tests/unit/medium.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -696,6 +697,81 @@ static void edit(void **state UNUSED)
 	vdisk_close(d, NULL);
 }
 
+/* ---- power fails in an edit ---- */
+
+/* Tables with one partition in use, whole or with one copy damaged. */
+static const char *make_table(struct vdisk *d, unsigned kind)
+{
+	static const char *const names[] = {
+		"GPT", "GPT, primary damaged", "GPT, backup damaged", "MBR", "MBR with logical",
+	};
+	struct vdisk_part_add_opts o = { .size = sizeof(o), .length = MIB / 2 };
+
+	if (kind >= ARRAY_SIZE(names))
+		return NULL;
+	assert_int_equal(vdisk_parts_init(d, kind < 3 ? "gpt" : "mbr", NULL), 0);
+	if (kind == 4) {
+		o.type = "extended";
+		o.length = 0;
+		assert_int_equal(vdisk_parts_add(d, &o, NULL), 1);
+		o.type = NULL;
+		o.length = MIB / 2;
+	}
+	assert_true(vdisk_parts_add(d, &o, NULL) > 0);
+	if (kind == 1)
+		damage(d, 512 + 20);
+	if (kind == 2)
+		damage(d, vdisk_size(d) - 512 + 20);
+	return names[kind];
+}
+
+/* Add a partition until the power fails at write @n; is it complete before that? */
+static bool add_interrupted(const uint8_t *disk, const struct vdisk_parts *before, const char *what,
+			    unsigned n, enum fate fate)
+{
+	static struct medium first, second;
+	struct vdisk *d = new_medium(&first, disk, MEDIUM_CAPACITY, n, fate);
+	struct vdisk_part_add_opts o = { .size = sizeof(o), .length = MIB / 2 };
+	int number = vdisk_parts_add(d, &o, NULL);
+	bool complete = !first.off;
+	struct vdisk_parts *after;
+
+	assert_int_equal(number < 0, first.off);
+	vdisk_close(d, NULL);
+	d = new_medium(&second, first.stable, first.stable_size, UINT32_MAX, ALL_ARRIVE);
+	after = read_parts(d);
+	if (after->count != before->count && after->count != before->count + 1)
+		fail_msg("%s, power lost at write %u: %u partitions (%s)", what, n, after->count,
+			 after->problem);
+	assert_memory_equal(after->part, before->part, before->count * sizeof(before->part[0]));
+	if (complete && (after->count != before->count + 1 || after->problem[0]))
+		fail_msg("%s: %u partitions, %s", what, after->count, after->problem);
+	free(after);
+	vdisk_close(d, NULL);
+	return complete;
+}
+
+static void edit_interrupted(void **state UNUSED)
+{
+	static struct medium made;
+	static uint8_t empty[MEDIUM_CAPACITY];
+
+	for (unsigned kind = 0; ; kind++) {
+		struct vdisk *d = new_medium(&made, empty, MEDIUM_CAPACITY, UINT32_MAX, ALL_ARRIVE);
+		const char *what = make_table(d, kind);
+		struct vdisk_parts *before = read_parts(d);
+
+		for (int fate = ALL_ARRIVE; what && fate <= EVERY_OTHER; fate++)
+			for (unsigned n = 0; n < 100; n++)
+				if (add_interrupted(made.now, before, what, n, (enum fate)fate))
+					break;
+		free(before);
+		vdisk_close(d, NULL);
+		if (!what)
+			break;
+	}
+}
+
 static void types(void **state UNUSED)
 {
 	static const struct {
@@ -741,6 +817,7 @@ int main(void)
 		cmocka_unit_test(gpt_names),
 		cmocka_unit_test(open_by_name),
 		cmocka_unit_test(edit),
+		cmocka_unit_test(edit_interrupted),
 		cmocka_unit_test(types),
 	};
 

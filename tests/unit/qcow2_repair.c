@@ -16,108 +16,15 @@
 
 #include <cmocka.h>
 
-#include "core/engine.h"
 #include "formats/qcow2/qcow2.h"
+#include "tests/unit/medium.h"
 
-#define CAPACITY	(1u << 20)
 #define DISK_SIZE	(128u << 10)
 #define CLUSTER		512u
 
-/* ---- a disk that loses power ---- */
-
-enum fate { ALL_ARRIVE, NONE_ARRIVE, EVERY_OTHER };
-
-struct medium {
-	uint8_t stable[CAPACITY];	/* flushed */
-	uint8_t now[CAPACITY];		/* with what was written since */
-	uint64_t stable_size;
-	unsigned writes_left;		/* until the power fails */
-	bool off;
-	enum fate fate;
-	unsigned since_flush;
-};
-
-static int mem_preadv(struct vdisk *d, const struct iovec *iov, int n, uint64_t len, uint64_t off)
-{
-	struct medium *m = d->priv;
-
-	if (!vd_in_range(off, len, d->size))
-		return -EINVAL;
-	for (int i = 0; i < n; i++) {
-		memcpy(iov[i].iov_base, m->now + off, iov[i].iov_len);
-		off += iov[i].iov_len;
-	}
-	return 0;
-}
-
-static void arrive(struct medium *m, const void *p, size_t len, uint64_t off)
-{
-	memcpy(m->now + off, p, len);
-	if (m->fate == ALL_ARRIVE || (m->fate == EVERY_OTHER && m->since_flush++ % 2)) {
-		memcpy(m->stable + off, p, len);
-		m->stable_size = MAX(m->stable_size, off + len);
-	}
-}
-
-static int mem_pwritev(struct vdisk *d, const struct iovec *iov, int n, uint64_t len, uint64_t off,
-		       bool fua UNUSED)
-{
-	struct medium *m = d->priv;
-
-	assert_true(vd_in_range(off, len, CAPACITY));
-	if (m->writes_left == 0)
-		m->off = true;
-	if (m->off)
-		return -EIO;
-	m->writes_left--;
-	for (int i = 0; i < n; i++) {
-		arrive(m, iov[i].iov_base, iov[i].iov_len, off);
-		off += iov[i].iov_len;
-	}
-	if (off > d->size)
-		d->size = off;
-	return 0;
-}
-
-static int mem_sync(struct vdisk *d)
-{
-	struct medium *m = d->priv;
-
-	if (m->off)
-		return -EIO;
-	memcpy(m->stable, m->now, d->size);
-	m->stable_size = d->size;
-	m->since_flush = 0;
-	return 0;
-}
-
-static const struct vd_driver medium_driver = {
-	.name = "medium",
-	.preadv = mem_preadv,
-	.pwritev = mem_pwritev,
-	.sync = mem_sync,
-};
-
-static struct vdisk *new_medium(struct medium *m, const uint8_t *bytes, uint64_t size,
-				unsigned writes, enum fate fate)
-{
-	struct vdisk *d = vd_disk_new(&medium_driver, "medium", size);
-
-	memset(m, 0, sizeof(*m));
-	memcpy(m->stable, bytes, size);
-	memcpy(m->now, bytes, size);
-	m->stable_size = size;
-	m->writes_left = writes;
-	m->fate = fate;
-	d->priv = m;
-	d->flags = VDISK_OPEN_WRITE;
-	d->grows = d->fresh_zero = true;
-	return d;
-}
-
 /* ---- an image to damage ---- */
 
-static uint8_t image[CAPACITY], expected[DISK_SIZE], got[DISK_SIZE];
+static uint8_t image[MEDIUM_CAPACITY], expected[DISK_SIZE], got[DISK_SIZE];
 static uint64_t image_size;
 static struct qcow2_header hdr;
 
@@ -269,7 +176,7 @@ static bool repair_interrupted(const uint8_t *damaged, const char *what, unsigne
 
 static void power_fails(void **state UNUSED)
 {
-	static uint8_t damaged[CAPACITY];
+	static uint8_t damaged[MEDIUM_CAPACITY];
 	unsigned runs = 0;
 
 	for (unsigned kind = 0; ; kind++) {
@@ -293,7 +200,7 @@ static void power_fails(void **state UNUSED)
 /* A check alone writes nothing, and finds every kind of damage. */
 static void check_only_reads(void **state UNUSED)
 {
-	static uint8_t damaged[CAPACITY];
+	static uint8_t damaged[MEDIUM_CAPACITY];
 	static struct medium m;
 
 	for (unsigned kind = 0; ; kind++) {
@@ -314,7 +221,7 @@ static void check_only_reads(void **state UNUSED)
 /* Opening an image that was not closed repairs it, but changes no entry. */
 static void dirty_open(void **state UNUSED)
 {
-	static uint8_t damaged[CAPACITY];
+	static uint8_t damaged[MEDIUM_CAPACITY];
 	static struct medium m;
 	struct vdisk_open_opts o = {
 		.size = sizeof(o), .format = "qcow2", .flags = VDISK_OPEN_WRITE,
