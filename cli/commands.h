@@ -22,6 +22,16 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_part(int argc, char **argv);
 int cmd_parts(int argc, char **argv);
 
+
+/* volumes */
+int cmd_fsck(int argc, char **argv);
+int cmd_label(int argc, char **argv);
+int cmd_mkfs(int argc, char **argv);
+int cmd_uuid(int argc, char **argv);
+
+/* files */
+int cmd_inspect(int argc, char **argv);
+
 /* volumes */
 
 /* files */
@@ -30,7 +40,6 @@ int cmd_chmod(int argc, char **argv);
 int cmd_chown(int argc, char **argv);
 int cmd_cp(int argc, char **argv);
 int cmd_df(int argc, char **argv);
-int cmd_inspect(int argc, char **argv);
 int cmd_ln(int argc, char **argv);
 int cmd_ls(int argc, char **argv);
 int cmd_mkdir(int argc, char **argv);
