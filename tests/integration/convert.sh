@@ -102,3 +102,21 @@ python3 -c "
 import json; r = json.load(open('cmp.json'))
 assert r == {'identical': False, 'offset': 20 * 1048576 + 77}, r"
 expect 1 "$VDISK" compare src.raw none.raw
+
+# memory does not depend on the disk, and --progress says how far it is
+truncate -s 64G huge.raw
+"$VDISK" create -f qcow2 -o cluster_size=2M huge.qcow2 64G
+qio -f raw -c 'write -P 1 30G 64M' huge.raw
+for args in 'huge.raw' '-c -o cluster_size=2M huge.raw' '-c -j 4 src.raw'; do
+    # shellcheck disable=SC2086 # a list of arguments
+    python3 - "$VDISK" convert -y -O qcow2 $args mem.qcow2 << 'PY' || fail "convert $args"
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+if usage.ru_maxrss > 64 << 10:
+    sys.exit('it took %d KiB of memory' % usage.ru_maxrss)
+sys.exit(status != 0)
+PY
+done
+expect 0 "$VDISK" convert -y --progress src.raw prog.qcow2
+like_output '^convert: 100\.0 %'
