@@ -17,7 +17,9 @@ LIB_SRCS += \
  libvdisk/part/gpt.c \
  libvdisk/part/types.c \
  libvdisk/part/edit.c \
- libvdisk/fs/probe.c
+ libvdisk/fs/probe.c \
+ libvdisk/fs/fat.c \
+ libvdisk/fs/fat_dir.c
 LIB_SRCS += \
  libvdisk/lvm/label.c \
  libvdisk/lvm/config.c \

@@ -18,7 +18,7 @@
 
 #include "fs/fs.h"
 
-static const struct vd_fs_ops *const all_ops[] = { &vd_ext_ops, NULL };
+static const struct vd_fs_ops *const all_ops[] = { &vd_ext_ops, &vd_fat_ops, NULL };
 
 /* ---- paths ---- */
 

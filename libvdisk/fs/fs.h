@@ -146,5 +146,6 @@ int vd_fs_remove_at(struct vdisk_fs *fs, const struct vd_place *place, bool recu
 		    struct vdisk_error *err);
 
 extern const struct vd_fs_ops vd_ext_ops;
+extern const struct vd_fs_ops vd_fat_ops;
 
 #endif
