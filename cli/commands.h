@@ -22,13 +22,6 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_part(int argc, char **argv);
 int cmd_parts(int argc, char **argv);
 
-
-/* volumes */
-int cmd_fsck(int argc, char **argv);
-int cmd_label(int argc, char **argv);
-int cmd_mkfs(int argc, char **argv);
-int cmd_uuid(int argc, char **argv);
-
 /* files */
 int cmd_inspect(int argc, char **argv);
 
@@ -51,5 +44,6 @@ int cmd_untar(int argc, char **argv);
 
 /* serving and running */
 int cmd_boot(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 
 #endif

@@ -50,6 +50,7 @@ static const struct cli_command commands[] = {
 
 	{ NULL, NULL, "Serving and running" },
 	{ "boot", cmd_boot, "boot a guest from its disk" },
+	{ "export", cmd_export, "serve disks to other machines over iSCSI" },
 	{ "bench", cmd_bench, "measure how fast a disk is" },
 };
 

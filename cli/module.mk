@@ -4,6 +4,7 @@ vdisk_SRCS := \
  cli/common.c \
  cli/bench.c \
  cli/create.c \
+ cli/export.c \
  cli/info.c \
  cli/check.c \
  cli/convert.c \

@@ -6,22 +6,28 @@
 
 #include "cli/cli.h"
 
-static char *beside_us(const char *name)
+/* In the directory of this program, or @below seen from there. */
+static char *beside_us(const char *below, const char *name)
 {
 	AUTO_FREE char *self = realpath("/proc/self/exe", NULL);
 	char *slash = self ? strrchr(self, '/') : NULL, *path = NULL;
 
-	if (!slash || asprintf(&path, "%.*s/%s", (int)(slash - self), self, name) < 0)
+	if (!slash || asprintf(&path, "%.*s/%s%s", (int)(slash - self), self, below, name) < 0)
 		return NULL;
 	return path;
 }
 
 int cli_sibling(char **out, const char *name)
 {
-	AUTO_FREE char *near = beside_us(name), *installed = NULL;
+	AUTO_FREE char *near = beside_us("", name), *system = beside_us("../sbin/", name);
+	AUTO_FREE char *installed = NULL;
 
 	if (near && access(near, X_OK) == 0) {
 		*out = STEAL(near);
+		return CLI_OK;
+	}
+	if (system && access(system, X_OK) == 0) {
+		*out = STEAL(system);
 		return CLI_OK;
 	}
 	if (asprintf(&installed, "%s/%s", VDISK_LIBEXECDIR, name) < 0)

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * export.c - vdisk export: hand disks to others over a protocol
+ *
+ * The servers are programs of their own, which drop their privileges before
+ * they serve anyone; this finds the one that is asked for and becomes it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+
+#define MAX_PORTALS 16u
+
+struct export_args {
+	const char *portals[MAX_PORTALS];
+	unsigned n_portals;
+	const char *iqn;
+	bool read_only;
+	unsigned verbose;
+};
+
+enum { OPT_ISCSI = 0x2000, OPT_IQN };
+
+static const struct argp_option export_options[] = {
+	{ "iscsi", OPT_ISCSI, "PORTAL", 0,
+	  "Serve over iSCSI on ADDRESS[:PORT]; may be repeated", 0 },
+	{ "iqn", OPT_IQN, "NAME", 0,
+	  "The iSCSI target's name (default: iqn.2026-11.org.vdisk: and the first file's name)", 0 },
+	{ "read-only", 'r', NULL, 0, "Let nobody write", 0 },
+	{ "verbose", 'v', NULL, 0, "Say who connects; twice: say more", 0 },
+	{ 0 },
+};
+
+static error_t parse_export(int key, char *arg, struct argp_state *state)
+{
+	struct export_args *a = state->input;
+
+	switch (key) {
+	case OPT_ISCSI:
+		if (a->n_portals == MAX_PORTALS)
+			cli_usage("--iscsi: at most %u portals", MAX_PORTALS);
+		a->portals[a->n_portals++] = arg;
+		return 0;
+	case OPT_IQN:
+		a->iqn = arg;
+		return 0;
+	case 'r':
+		a->read_only = true;
+		return 0;
+	case 'v':
+		a->verbose++;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static const struct argp export_argp = {
+	.options = export_options, .parser = parse_export, .children = cli_disk,
+	.args_doc = "DISK...",
+	.doc = "Serve disks to other machines and programs until interrupted, and print what to "
+	       "type there.\vThe disks become the LUNs 0, 1, ... of one iSCSI target.  There is no "
+	       "authentication: whoever reaches the portal may use them.",
+};
+
+/* A command line that grows; its strings are borrowed. */
+struct arguments {
+	const char **list;
+	size_t n;
+};
+
+static void add(struct arguments *a, const char *arg)
+{
+	a->list[a->n++] = arg;
+	a->list[a->n] = NULL;
+}
+
+static void add_option(struct arguments *a, const char *option, const char *value)
+{
+	if (!value)
+		return;
+	add(a, option);
+	add(a, value);
+}
+
+static const char *refs_name(void)
+{
+	switch (cli.refs) {
+	case VDISK_REFS_NONE:
+		return "none";
+	case VDISK_REFS_DIR:
+		return "dir";
+	case VDISK_REFS_ANY:
+		return "any";
+	case VDISK_REFS_DEFAULT:
+		break;
+	}
+	return NULL;
+}
+
+static void add_all(struct arguments *line, const struct export_args *a, char **disks)
+{
+	for (unsigned i = 0; i < a->n_portals; i++)
+		add_option(line, "--portal", a->portals[i]);
+	add_option(line, "--iqn", a->iqn);
+	add_option(line, "--format", cli.format);
+	add_option(line, "--refs", refs_name());
+	if (cli.block_size)
+		add_option(line, "--block-size", cli.block_size == 4096 ? "4096" : "512");
+	if (a->read_only)
+		add(line, "--read-only");
+	if (cli.share)
+		add(line, "--force-share");
+	if (cli.quiet)
+		add(line, "--quiet");
+	for (unsigned i = 0; i < MIN(a->verbose, 2u); i++)
+		add(line, "--verbose");
+	add(line, "--");
+	for (; *disks; disks++)
+		add(line, *disks);
+}
+
+int cmd_export(int argc, char **argv)
+{
+	struct export_args a = { 0 };
+	char **disks = cli_parse(&export_argp, argc, argv, &a, 1, -1);
+	AUTO_FREE const char **list = calloc((size_t)argc + 2 * MAX_PORTALS + 32, sizeof(*list));
+	AUTO_FREE char *server = NULL;
+	struct arguments line = { .list = list };
+
+	if (!a.n_portals)
+		cli_usage("say how: --iscsi ADDRESS[:PORT]");
+	if (cli.share && !a.read_only)
+		cli_usage("--force-share is for reading only: use it with -r");
+	if (!list) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
+	if (cli_sibling(&server, "vdiskd") != CLI_OK)
+		return CLI_FAILED;
+	add(&line, "vdiskd");
+	add(&line, "export");
+	add_all(&line, &a, disks);
+	execv(server, (char *const *)(uintptr_t)list);
+	cli_error("%s: %s", server, strerror(errno));
+	return CLI_FAILED;
+}
