@@ -22,13 +22,14 @@ struct export_args {
 	unsigned verbose;
 };
 
-enum { OPT_ISCSI = 0x2000, OPT_IQN };
+enum { OPT_ISCSI = 0x2000, OPT_IQN, OPT_BLOCK };
 
 static const struct argp_option export_options[] = {
 	{ "iscsi", OPT_ISCSI, "PORTAL", 0,
 	  "Serve over iSCSI on ADDRESS[:PORT]; may be repeated", 0 },
 	{ "iqn", OPT_IQN, "NAME", 0,
 	  "The iSCSI target's name (default: iqn.2026-11.org.vdisk: and the first file's name)", 0 },
+	{ "block-size", OPT_BLOCK, "512|4096", 0, "The disks' logical blocks", 0 },
 	{ "read-only", 'r', NULL, 0, "Let nobody write", 0 },
 	{ "verbose", 'v', NULL, 0, "Say who connects; twice: say more", 0 },
 	{ 0 },
@@ -46,6 +47,11 @@ static error_t parse_export(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_IQN:
 		a->iqn = arg;
+		return 0;
+	case OPT_BLOCK:
+		cli.block_size = (uint32_t)cli_number("--block-size", arg, 512, 4096);
+		if (cli.block_size != 512 && cli.block_size != 4096)
+			cli_usage("--block-size is 512 or 4096, not '%s'", arg);
 		return 0;
 	case 'r':
 		a->read_only = true;

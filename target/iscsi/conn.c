@@ -421,6 +421,18 @@ static void begin_pdu(struct iscsi_conn *c, int reject)
 	}
 }
 
+/* A request that is rejected has used up its number all the same. */
+static void reject_request(struct iscsi_conn *c, uint8_t reason)
+{
+	const struct iscsi_request *r = &c->rx.req;
+	bool numbered = r->opcode <= ISCSI_LOGOUT_REQUEST && r->opcode != ISCSI_DATA_OUT;
+
+	if (numbered && iscsi_session_cmd_sn(c->session, r) != ISCSI_CMD_OK)
+		iscsi_conn_close(c, "a request's number is wrong");
+	else
+		iscsi_reject(c, reason);
+}
+
 static void handle_pdu(struct iscsi_conn *c, int reject)
 {
 	struct iscsi_rx *rx = &c->rx;
@@ -436,7 +448,7 @@ static void handle_pdu(struct iscsi_conn *c, int reject)
 	} else if (!in_full_phase(c)) {
 		log_debug("%s: PDU after logout ignored", c->peer);
 	} else if (reject) {
-		iscsi_reject(c, (uint8_t)reject);
+		reject_request(c, (uint8_t)reject);
 	} else if (rx->req.opcode == ISCSI_SCSI_COMMAND) {
 		iscsi_command_end(c, &rx->req);
 	} else if (rx->req.opcode == ISCSI_DATA_OUT) {

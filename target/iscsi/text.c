@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* text.c - key=value strings (RFC 7143, 6.1) */
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
@@ -44,9 +45,9 @@ int iscsi_text_put(struct iscsi_text *t, const char *key, const char *value)
 
 static bool key_valid(const char *key, size_t len)
 {
-	/* 6.1: letters, digits and a few marks, the first a capital letter;
-	 * X- and X# extension keys have the rest of what is printable */
-	if (len == 0 || len > ISCSI_KEY_MAX || key[0] < 'A' || key[0] > 'Z')
+	/* 6.1: letters, digits and a few marks, the first a letter; X- and X#
+	 * extension keys have the rest of what is printable */
+	if (len == 0 || len > ISCSI_KEY_MAX || !isalpha((unsigned char)key[0]))
 		return false;
 	for (size_t i = 0; i < len; i++)
 		if (key[i] <= ' ' || key[i] > '~')
