@@ -22,6 +22,13 @@ int cmd_snapshot(int argc, char **argv);
 int cmd_part(int argc, char **argv);
 int cmd_parts(int argc, char **argv);
 
+
+/* volumes */
+int cmd_fsck(int argc, char **argv);
+int cmd_label(int argc, char **argv);
+int cmd_mkfs(int argc, char **argv);
+int cmd_uuid(int argc, char **argv);
+
 /* files */
 int cmd_inspect(int argc, char **argv);
 
