@@ -49,10 +49,13 @@ disk)
     echo "GUEST written=$(md5sum < /dev/vda | cut -c1-32)"
     head -c 16 /dev/hwrng | wc -c | sed 's/^/GUEST random=/'
     poweroff -f ;;
-off) poweroff -f ;;
 reset) reboot -f ;;
+twice) # reset the first time, and find on the disk that there was one
+    [ "$(head -c 5 /dev/vda)" != again ] || poweroff -f
+    echo again | dd of=/dev/vda conv=fsync 2> /dev/null
+    reboot -f ;;
 panic) echo c > /proc/sysrq-trigger ;;
-sleep) echo GUEST asleep; sleep 1000 ;;
+sleep) sleep 1000 ;;
 esac
 sleep 100
 END
@@ -86,12 +89,14 @@ vmm disk 0 -c 2 --append 'console=ttyS0 quiet do=disk' --stats \
     --disk /tmp/disk.qcow2 --serial the-serial --disk /tmp/ro.raw --read-only
 vmm snapshot 0 --append 'console=ttyS0 quiet do=disk' \
     --disk /tmp/disk.qcow2 --snapshot --disk /tmp/ro.raw --read-only
-echo "after \$(qemu-img convert -O raw /tmp/disk.qcow2 /dev/stdout | md5sum | cut -c1-32)"
+qemu-img convert -O raw /tmp/disk.qcow2 /tmp/after.raw
+echo "after \$(md5sum < /tmp/after.raw | cut -c1-32)"
 qemu-img check -q /tmp/disk.qcow2 && echo checked
 cmp -s /tmp/base.raw $tmp/base.raw && echo base-untouched
 vmm reset 16 --append 'console=ttyS0 quiet do=reset' --reboot exit
 vmm panic 17 --append 'console=ttyS0 quiet do=panic'
-vmm limit 19 --append 'console=ttyS0 quiet do=sleep' --time-limit 15
+vmm twice 0 --append 'console=ttyS0 quiet do=twice' --disk /tmp/disk.qcow2
+vmm limit 19 --append 'console=ttyS0 quiet do=sleep' --time-limit 3
 vmm triple 18 --append 'console=ttyS0 quiet reboot=t do=reset'
 exit \$status
 END
@@ -114,5 +119,6 @@ written=$(sed -n 's/^disk GUEST written=//p' "$tmp/out")
 [ "$written" != "$before" ] || fail 'the guest wrote nothing'
 has "snapshot GUEST read=$written"
 has "after $written"
+[ "$(grep -c '^twice GUEST cpus=1' "$tmp/out")" = 2 ] || fail 'it did not start again in place'
 has checked
 has base-untouched
