@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A guest without an operating system, natively on whatever KVM there is, also
+# one that cannot run kernels: writes and compares a raw and a qcow2 disk.
+. "$(dirname "$0")/../functions.sh"
+requires gcc ld objcopy python3 qemu-img
+
+"$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
+src=$TOP/tests/tools/ring3
+gcc -c "$src/boot.S" -o "$tmp/boot.o"
+gcc -O2 -Wall -Wextra -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -Wno-main \
+    -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-builtin \
+    -c "$src/main.c" -o "$tmp/main.o"
+ld -n -static -no-pie -T "$src/guest.ld" "$tmp/boot.o" "$tmp/main.o" -o "$tmp/guest"
+objcopy -O binary "$tmp/guest" "$tmp/guest.bin"
+python3 "$src/bzimage.py" "$tmp/guest.bin" "$tmp/kernel"
+
+vmm() { expect "$1" timeout 60 "$O/vmm-lite" --force -m 128 --kernel "$tmp/kernel" --reboot exit "${@:2}" < /dev/null; }
+
+truncate -s 8M "$tmp/a.raw"
+vmm 0 --disk "$tmp/a.raw" --format raw --serial first
+like_output 'sectors 16384'
+like_output 'compared [0-9]+'
+like_output 'id first'
+
+# the same through a format: the images hold the same, and the checker is content
+qemu-img create -q -f qcow2 "$tmp/b.qcow2" 8M
+vmm 0 --disk "$tmp/b.qcow2"
+qemu-img check -q "$tmp/b.qcow2"
+qemu-img compare -q "$tmp/a.raw" "$tmp/b.qcow2"
+
+# thrown away; past the page cache; by threads
+truncate -s 1M "$tmp/c.raw"
+vmm 0 --disk "$tmp/c.raw" --format raw --snapshot
+cmp "$tmp/c.raw" <(head -c 1048576 /dev/zero)
+VDISK_QUEUE=threads vmm 0 --disk "$tmp/c.raw" --format raw
+cmp "$tmp/c.raw" <(head -c 1048576 "$tmp/a.raw")
+
+# a disk that refuses to be written: the guest sees the error, and resets
+vmm 16 --disk "$tmp/c.raw" --format raw --read-only
+like_output 'FAILED: status at sector 0'
+
+# while it runs it has the disk to itself, and no privileges; then it is stopped
+start "$O/vmm-lite" --force -m 128 -c 2 --kernel "$tmp/kernel" --append spin \
+    --disk "$tmp/b.qcow2" < /dev/null > "$tmp/spin.out"
+wait_for 10 grep -q 'ring 3' "$tmp/spin.out"
+expect 1 qemu-io -c quit "$tmp/b.qcow2"
+expect 1 "$VDISK" resize "$tmp/b.qcow2" +1M
+for s in "/proc/$started/task/"*/status; do
+    for line in 'NoNewPrivs:.*1' 'Seccomp:.*2' 'CapEff:.*0000000000000000'; do
+        grep -q "$line" "$s" || fail "not $line: $(grep -E 'Name|Seccomp|Cap' "$s")"
+    done
+done
+kill "$started"
+rc=0
+wait "$started" || rc=$?
+[ $rc = 20 ] || fail "stopped with status $rc"
+vmm 19 --append spin --time-limit 1
+expect 0 qemu-io -c quit "$tmp/b.qcow2"
+
+# what is wrong before the guest starts
+vmm 1 --disk "$tmp/missing.raw"
+like_output 'missing.raw'
+vmm 2 --disk "$tmp/c.raw" --cache maybe
+expect 1 "$O/vmm-lite" --force --kernel "$tmp/a.raw"
+like_output 'not a Linux bzImage'
+expect 2 "$O/vmm-lite"
