@@ -243,10 +243,14 @@ static int write_image(struct vdisk *src, const char *path, const struct convert
 static int into_new(struct vdisk *src, const char *name, const struct convert_args *a)
 {
 	AUTO_FREE char *temp = NULL, *real = realpath(name, NULL);
+	AUTO_DISK struct vdisk *old = NULL;
 	const char *path = real ? real : name;	/* a link stays a link */
 	int status;
 
 	if (!cli_may_overwrite(path))
+		return CLI_FAILED;
+	/* Held for its lock: a disk that someone uses is not replaced. */
+	if (real && cli_open_format(&old, real, "raw", VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
 	temp = temp_name(path);
 	if (!temp)

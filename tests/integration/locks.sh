@@ -42,6 +42,7 @@ for f in raw qcow2; do
     expect 0 "$VDISK" convert -U -y -f $f d.$f out.raw
     expect 2 "$VDISK" resize -U -f $f d.$f +1M
     expect 1 "$VDISK" create -y -f $f d.$f 1M
+    refused "$VDISK" convert -y -f raw out.raw d.$f
     [ "$(stat -c '%s %Y' d.$f)" = "$before" ] || fail "the file was touched"
     release
     expect 0 "$VDISK" resize -f $f d.$f +1M
