@@ -199,16 +199,17 @@ static uint32_t usable(struct dir_ctx *c)
 	       (ext2fs_has_feature_metadata_csum(c->e->fs->super) ? TAIL_SIZE : 0);
 }
 
-/* 1: read; 0: a hole. */
-static int dir_read(struct dir_ctx *c, uint32_t block, struct vdisk_error *err)
+/* Read a block; a hole is none, *@holes is how many of them there are from @block on. */
+static int dir_read(struct dir_ctx *c, uint32_t block, uint64_t *holes, struct vdisk_error *err)
 {
 	struct ext_run run;
 	errcode_t code;
-	int r = vd_ext_map(c->e, c->ino, &c->inode, block, 1, &run, err);
+	int r = vd_ext_map(c->e, c->ino, &c->inode, block, UINT32_MAX, &run, err);
 
 	if (r < 0)
 		return r;
-	if (!run.block || run.unwritten)
+	*holes = !run.block || run.unwritten ? run.count : 0;
+	if (*holes)
 		return 0;
 	code = ext2fs_read_dir_block4(c->e->fs, run.block, c->buf, 0, (ext2_ino_t)c->ino);
 	if (code)
@@ -216,7 +217,7 @@ static int dir_read(struct dir_ctx *c, uint32_t block, struct vdisk_error *err)
 			       (unsigned long long)c->ino, block, error_message(code));
 	c->block = block;
 	c->disk_block = run.block;
-	return 1;
+	return 0;
 }
 
 static int dir_write(struct dir_ctx *c, struct vdisk_error *err)
@@ -254,24 +255,24 @@ static int dir_entries(struct dir_ctx *c, uint32_t first, uint32_t n,
 		       int (*each)(void *arg, struct dir_ctx *c, const struct entry *en),
 		       void *arg, struct vdisk_error *err)
 {
+	uint64_t end = (uint64_t)first + n, holes, seen = 0;
 	struct entry en;
 	int r;
 
-	for (uint32_t b = first; b < first + n; b++) {
-		r = dir_read(c, b, err);
+	for (uint64_t b = first; b < end; b += holes ? holes : 1) {
+		r = dir_read(c, (uint32_t)b, &holes, err);
 		if (r < 0)
 			return r;
-		for (uint32_t off = 0; r && off < c->e->fs->blocksize; off += en.len) {
+		if (seen++ > ext2fs_blocks_count(c->e->fs->super))
+			return vd_fail(err, EUCLEAN, "a directory larger than the file system");
+		for (uint32_t off = 0; !holes && off < c->e->fs->blocksize; off += en.len) {
 			if (!entry_at(c, off, &en))
 				return vd_fail(err, EUCLEAN,
 					       "directory inode %llu, block %u: a damaged entry at %u",
-					       (unsigned long long)c->ino, b, off);
-			if (!en.ino || !en.name_len)
-				continue;
-			r = each(arg, c, &en);
+					       (unsigned long long)c->ino, c->block, off);
+			r = en.ino && en.name_len ? each(arg, c, &en) : 0;
 			if (r)
 				return r;
-			r = 1;
 		}
 	}
 	return 0;
@@ -497,12 +498,17 @@ static int enter_linear(struct dir_ctx *c, const char *name, uint32_t ino, int t
 {
 	struct dir *d = index_dir(c->e, c->ino);
 	uint32_t n = dir_blocks(c), b = d ? d->room : n ? n - 1 : 0;
+	uint64_t holes;
 	errcode_t code;
 	int r = 0;
 
 	for (; b < n; b++) {
-		r = dir_read(c, b, err);
-		if (r > 0)
+		r = dir_read(c, b, &holes, err);
+		if (r == 0 && holes) {
+			b += (uint32_t)MIN(holes, (uint64_t)n - b) - 1;
+			continue;
+		}
+		if (r == 0)
 			r = enter_block(c, name, ino, type, err);
 		if (r)
 			break;
@@ -513,9 +519,9 @@ static int enter_linear(struct dir_ctx *c, const char *name, uint32_t ino, int t
 			return vd_ext_fail(err, code, "cannot enlarge the directory");
 		r = vd_ext_read_inode(c->e, c->ino, &c->inode, err);
 		if (r == 0)
-			r = dir_read(c, b, err);
-		if (r > 0)
-			r = enter_block(c, name, ino, type, err);
+			r = dir_read(c, b, &holes, err);
+		if (r == 0)
+			r = holes ? 0 : enter_block(c, name, ino, type, err);
 		if (r == 0)
 			r = vd_fail(err, EUCLEAN, "a new directory block has no room");
 	}

@@ -23,6 +23,8 @@
 
 #include "fs/ext.h"
 
+#define MAX_STEPS		4096u	/* pointers of a block map followed for one run */
+#define MAX_DATA_RUN		65536u	/* blocks, in one answer of vd_ext_next_data */
 #define MAX_EXTENT_DEPTH	5	/* as the kernel has it */
 #define ZERO_CHUNK		65536u
 #define MAX_ALLOCATE		32768u	/* blocks at once */
@@ -94,14 +96,50 @@ static int map_extents(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *
 	return r;
 }
 
+/*
+ * How many blocks from @start on are a hole because a pointer above them is zero;
+ * 1 if only the last one is.  Twelve direct pointers, then trees of depth 1 to 3.
+ */
+static int hole_indirect(struct ext_fs *e, struct ext2_inode_large *inode, uint64_t start,
+			 uint64_t *count, struct vdisk_error *err)
+{
+	uint32_t bs = e->fs->blocksize, block;
+	uint64_t per = bs / 4, span = per, off = start - EXT2_NDIR_BLOCKS;
+	AUTO_FREE uint8_t *buf = NULL;
+	int depth = 1, r;
+
+	*count = 1;
+	if (start < EXT2_NDIR_BLOCKS)
+		return 0;
+	for (; depth < 3 && off >= span; depth++) {
+		off -= span;
+		span *= per;
+	}
+	buf = malloc(bs);
+	if (!buf)
+		return vd_fail(err, ENOMEM, "out of memory");
+	for (block = inode->i_block[EXT2_NDIR_BLOCKS + depth - 1]; block && depth > 0; depth--) {
+		if (block >= ext2fs_blocks_count(e->fs->super))
+			return vd_fail(err, EUCLEAN, "the block map has block %u", block);
+		r = vd_ext_io_read(e->fs->io, buf, bs, (uint64_t)block * bs);
+		if (r < 0)
+			return vd_fail(err, -r, "cannot read block %u: %s", block, strerror(-r));
+		span /= per;
+		block = load_le32(buf + off / span % per * 4);
+	}
+	*count = span - off % span;
+	return 0;
+}
+
 static int map_indirect(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
 			uint64_t start, uint64_t max, struct ext_run *run,
 			struct vdisk_error *err)
 {
 	*run = (struct ext_run) { .start = start };
-	while (run->count < max) {
+	for (unsigned steps = 0; run->count < max && steps < MAX_STEPS; steps++) {
+		uint64_t hole = 1;
 		blk64_t block;
-		int flags;
+		int flags, r;
 		errcode_t code = ext2fs_bmap2(e->fs, (ext2_ino_t)ino, small(inode), NULL, 0,
 					      start + run->count, &flags, &block);
 
@@ -111,7 +149,10 @@ static int map_indirect(struct ext_fs *e, uint64_t ino, struct ext2_inode_large 
 			run->block = block;
 		else if (block != (run->block ? run->block + run->count : 0))
 			break;
-		run->count++;
+		r = block ? 0 : hole_indirect(e, inode, start + run->count, &hole, err);
+		if (r < 0)
+			return r;
+		run->count += MIN(hole, max - run->count);
 	}
 	return 0;
 }
@@ -120,14 +161,11 @@ int vd_ext_map(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, u
 	       uint64_t max, struct ext_run *run, struct vdisk_error *err)
 {
 	uint64_t blocks = ext2fs_blocks_count(e->fs->super);
-	/* block numbers in a file have 32 bits; indirect maps answer block by block */
-	uint64_t most = inode->i_flags & EXT4_EXTENTS_FL ? UINT32_MAX : 4096;
 	int r;
 
 	if (start >= UINT32_MAX)
 		return vd_fail(err, EFBIG, "the file is too large for its block map");
-	max = MIN(max, UINT32_MAX - start);
-	max = MIN(max, most);
+	max = MIN(max, UINT32_MAX - start);	/* block numbers in a file have 32 bits */
 	if (inode->i_flags & EXT4_EXTENTS_FL)
 		r = map_extents(e, ino, inode, start, max, run, err);
 	else
@@ -271,7 +309,7 @@ int vd_ext_next_data(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t *
 		if (r < 0)
 			return r;
 		data = run.block && !run.unwritten;
-		if (!data && to)
+		if (to && (!data || at - from >= MAX_DATA_RUN))
 			break;
 		if (data && !to)
 			from = at;
@@ -536,11 +574,49 @@ ssize_t vd_ext_write(struct vdisk_fs *fs, uint64_t ino, const void *buf, size_t 
 
 /* ---- truncate ---- */
 
+/*
+ * ext2fs_punch() takes an extent that ends with the last block of the file system
+ * for one that ends behind it, and refuses.  So that block is freed here first.
+ */
+static errcode_t free_last_block(ext2_filsys fs, ext2_ino_t ino, struct ext2_inode *inode,
+				 uint64_t start)
+{
+	blk64_t last = ext2fs_blocks_count(fs->super) - 1, lblk, other = 0;
+	struct ext2fs_extent ext;
+	ext2_extent_handle_t h;
+	errcode_t code;
+
+	if (!(inode->i_flags & EXT4_EXTENTS_FL) ||
+	    !ext2fs_test_block_bitmap2(fs->block_map, last))
+		return 0;
+	code = ext2fs_extent_open2(fs, ino, inode, &h);
+	if (code)
+		return code;
+	code = ext2fs_extent_get(h, EXT2_EXTENT_ROOT, &ext);
+	while (!code && (!(ext.e_flags & EXT2_EXTENT_FLAGS_LEAF) || ext.e_pblk > last ||
+			 ext.e_pblk + ext.e_len - 1 != last))
+		code = ext2fs_extent_get(h, EXT2_EXTENT_NEXT, &ext);
+	lblk = code ? 0 : ext.e_lblk + ext.e_len - 1;
+	if (!code && lblk >= start) {
+		code = ext2fs_extent_set_bmap(h, lblk, 0, 0);
+		if (!code)	/* with clusters: does the rest of this one stay? */
+			code = ext2fs_map_cluster_block(fs, ino, inode, lblk, &other);
+		if (!code && !other) {
+			ext2fs_block_alloc_stats2(fs, last, -1);
+			ext2fs_iblk_sub_blocks(fs, inode, 1);
+		}
+	}
+	ext2fs_extent_free(h);
+	return code == EXT2_ET_EXTENT_NO_NEXT || code == EXT2_ET_NO_CURRENT_NODE ? 0 : code;
+}
+
 int vd_ext_punch(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, uint64_t start,
 		 struct vdisk_error *err)
 {
-	errcode_t code = ext2fs_punch(e->fs, (ext2_ino_t)ino, small(inode), NULL, start, ~0ull);
+	errcode_t code = free_last_block(e->fs, (ext2_ino_t)ino, small(inode), start);
 
+	if (!code)
+		code = ext2fs_punch(e->fs, (ext2_ino_t)ino, small(inode), NULL, start, ~0ull);
 	return vd_ext_fail(err, code, "cannot free its blocks");
 }
 

@@ -269,11 +269,14 @@ int vd_ext_free_node(struct vdisk_fs *fs, uint64_t ino, struct ext2_inode_large 
 	}
 	if (ext2fs_file_acl_block(e->fs, small(inode)))
 		code = ext2fs_free_ext_attr(e->fs, (ext2_ino_t)ino, inode);
-	if (!code && !(inode->i_flags & EXT4_INLINE_DATA_FL) &&
-	    ext2fs_inode_has_valid_blocks2(e->fs, small(inode)))
-		code = ext2fs_punch(e->fs, (ext2_ino_t)ino, small(inode), NULL, 0, ~0ull);
 	if (code)
-		return vd_ext_fail(err, code, "cannot free its blocks");
+		return vd_ext_fail(err, code, "cannot free its attributes");
+	if (!(inode->i_flags & EXT4_INLINE_DATA_FL) &&
+	    ext2fs_inode_has_valid_blocks2(e->fs, small(inode))) {
+		r = vd_ext_punch(e, ino, inode, 0, err);
+		if (r < 0)
+			return r;
+	}
 	inode->i_links_count = 0;
 	inode->i_dtime = (uint32_t)now().tv_sec;
 	r = vd_ext_write_inode(e, ino, inode, err);
