@@ -181,13 +181,11 @@ accepted g.raw
 
 # in other formats and sector sizes
 qemu-img create -q -f qcow2 i.qcow2 1G
-if "$VDISK" info --json i.qcow2 | grep -q '"format": "qcow2"'; then
-    expect 0 "$VDISK" part init i.qcow2 gpt
-    expect 0 "$VDISK" part add --size 20M i.qcow2
-    expect 0 "$VDISK" part add --type swap i.qcow2
-    qemu-img convert -O raw i.qcow2 i.raw
-    accepted i.raw
-fi
+expect 0 "$VDISK" part init i.qcow2 gpt
+expect 0 "$VDISK" part add --size 20M i.qcow2
+expect 0 "$VDISK" part add --type swap i.qcow2
+qemu-img convert -O raw i.qcow2 i.raw
+accepted i.raw
 rm -f j.raw
 truncate -s 1G j.raw
 expect 0 "$VDISK" part init --sector-size 4096 j.raw gpt
