@@ -56,6 +56,7 @@ rc=0
 wait "$started" || rc=$?
 [ $rc = 20 ] || fail "stopped with status $rc"
 vmm 19 --append spin --time-limit 1
+vmm 18 --append triple
 expect 0 qemu-io -c quit "$tmp/b.qcow2"
 
 # what is wrong before the guest starts

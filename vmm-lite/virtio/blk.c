@@ -80,6 +80,7 @@ struct queue {
 	struct virtq vq;
 	int kick_fd;
 	bool broken;
+	bool io_ready;		/* the descriptor of ->io was readable */
 	unsigned in_flight;
 	struct vdisk_queue *io;
 	struct request *req;	/* owned: one for each head */
@@ -377,8 +378,13 @@ static void finished(struct queue *q, struct request *req)
 static int reap(struct queue *q)
 {
 	struct vdisk_request *done[BURST];
-	/* also with nothing in flight: it settles the descriptor that we poll */
-	int n = vdisk_queue_reap(q->io, done, BURST, 0);
+	int n = 0;
+
+	/* with nothing in flight only if its descriptor is readable, to settle that */
+	if (q->in_flight || q->io_ready)
+		n = vdisk_queue_reap(q->io, done, BURST, 0);
+	if (n <= 0)
+		q->io_ready = false;
 
 	for (int i = 0; i < n; i++)
 		finished(q, done[i]->user);
@@ -434,8 +440,11 @@ static void serve(struct queue *q)
 			continue;
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 			continue;	/* EINTR */
-		drain_eventfd(q->stop_fd);
-		drain_eventfd(q->kick_fd);
+		if (fds[0].revents)
+			drain_eventfd(q->stop_fd);
+		if (fds[1].revents)
+			drain_eventfd(q->kick_fd);
+		q->io_ready = fds[2].revents;
 	}
 	drain_eventfd(q->stop_fd);
 }

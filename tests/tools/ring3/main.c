@@ -6,7 +6,7 @@
  * of it in requests of changing size with several in flight, reads it back in
  * another order and compares, and asks for the identification.  Says on the
  * serial port what it did, and powers off; a mistake is a reset instead.  With
- * "spin" on its command line it does nothing, for ever.
+ * "spin" on its command line it does nothing, for ever; with "triple" it faults.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -282,6 +282,8 @@ void main(void)
 	say("ring 3\n");
 	while (cmdline[0] == 's')	/* spin: until somebody stops us */
 		;
+	if (cmdline[0] == 't')		/* triple: a fault, with no table of handlers */
+		__asm__ volatile("int3");
 	find_disk();
 	start_disk();
 	sectors = reg32(device_config);
