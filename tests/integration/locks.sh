@@ -13,6 +13,9 @@ refused_by_qemu() {
     like_output 'lock'
 }
 
+# Not by trying: a trial that comes first would refuse the program waited for.
+holds_locks() { grep -qs '^lock:' /proc/"$1"/fdinfo/*; }
+
 for f in raw qcow2; do qemu-img create -q -f $f d.$f 8M; done
 
 # hold FORMAT OPTIONS COMMAND...: run it with the disk open in qemu-io
@@ -23,7 +26,7 @@ qemu_io_holds() { # qemu_io_holds FILE FLAGS; ended by release
     pids+=("$holder")
     exec 7> ctl
     echo 'read 0 512' >&7
-    wait_for 10 grep -q 'ops' io.out
+    wait_for 30 grep -q 'ops' io.out
 }
 release() {
     exec 7>&-
@@ -57,11 +60,10 @@ done
 
 # our writer: QEMU's programs refuse (bench keeps the disk open)
 for f in raw qcow2; do
-    "$VDISK" bench -y -q --rw write --time 20 -f $f d.$f > /dev/null &
+    "$VDISK" bench -y -q --rw write --time 60 -f $f d.$f > /dev/null &
     ours=$!
     pids+=("$ours")
-    locked() { ! qemu-io -f $f -c 'read 0 512' d.$f; }
-    wait_for 10 locked
+    wait_for 30 holds_locks "$ours"
     refused_by_qemu qemu-io -f $f -c 'read 0 512' d.$f
     [ $f = raw ] || refused_by_qemu qemu-io -r -f $f -c "read 0 512" d.$f
     refused_by_qemu qemu-img resize -f $f d.$f +1M
@@ -77,11 +79,10 @@ for f in raw qcow2; do
 done
 
 # our reader: QEMU reads too, and does not write
-"$VDISK" bench -q --rw read --time 20 d.qcow2 > /dev/null &
+"$VDISK" bench -q --rw read --time 60 d.qcow2 > /dev/null &
 ours=$!
 pids+=("$ours")
-locked() { ! qemu-io -f qcow2 -c 'write 0 512' d.qcow2; }
-wait_for 10 locked
+wait_for 30 holds_locks "$ours"
 refused_by_qemu qemu-io -f qcow2 -c 'write 0 512' d.qcow2
 expect 0 qemu-io -r -f qcow2 -c 'read 0 512' d.qcow2
 kill "$ours"
@@ -94,7 +95,8 @@ qemu-storage-daemon --blockdev driver=file,filename=d.qcow2,node-name=a \
     --export type=nbd,id=x,node-name=b,writable=on &
 holder=$!
 pids+=("$holder")
-wait_for 10 test -S sock
+wait_for 30 test -S sock
+wait_for 30 holds_locks "$holder"
 refused "$VDISK" resize d.qcow2 +1M
 refused "$VDISK" snapshot create d.qcow2 x
 kill "$holder"
@@ -104,7 +106,8 @@ qemu-system-x86_64 -display none -nodefaults -S -accel tcg -m 16 -monitor unix:m
     -drive file=d.qcow2,format=qcow2,if=virtio &
 holder=$!
 pids+=("$holder")
-wait_for 20 test -S mon
+wait_for 30 test -S mon
+wait_for 30 holds_locks "$holder"
 refused "$VDISK" resize d.qcow2 +1M
 like_output "${holder}|qemu"			# who it is
 refused "$VDISK" convert -y d.qcow2 out.raw
