@@ -175,6 +175,11 @@ void cli_temp_forget(const char *path);
  */
 int cli_sibling(char **out, const char *name);
 
+/* ---- exports ---- */
+
+/* Serve a disk as the file @file until it is unmounted or a signal comes. */
+int cli_export_fuse(const char *file, const char *locator, bool read_only);
+
 /* ---- the commands ---- */
 
 struct cli_command {

@@ -18,17 +18,20 @@ struct export_args {
 	const char *portals[MAX_PORTALS];
 	unsigned n_portals;
 	const char *iqn;
+	const char *fuse;	/* the file that shall be the disk */
 	bool read_only;
 	unsigned verbose;
 };
 
-enum { OPT_ISCSI = 0x2000, OPT_IQN, OPT_BLOCK };
+enum { OPT_ISCSI = 0x2000, OPT_IQN, OPT_BLOCK, OPT_FUSE };
 
 static const struct argp_option export_options[] = {
 	{ "iscsi", OPT_ISCSI, "PORTAL", 0,
 	  "Serve over iSCSI on ADDRESS[:PORT]; may be repeated", 0 },
 	{ "iqn", OPT_IQN, "NAME", 0,
 	  "The iSCSI target's name (default: iqn.2026-11.org.vdisk: and the first file's name)", 0 },
+	{ "fuse", OPT_FUSE, "FILE", 0,
+	  "Show one disk to this host's programs as FILE, by FUSE", 0 },
 	{ "block-size", OPT_BLOCK, "512|4096", 0, "The disks' logical blocks", 0 },
 	{ "read-only", 'r', NULL, 0, "Let nobody write", 0 },
 	{ "verbose", 'v', NULL, 0, "Say who connects; twice: say more", 0 },
@@ -47,6 +50,9 @@ static error_t parse_export(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_IQN:
 		a->iqn = arg;
+		return 0;
+	case OPT_FUSE:
+		a->fuse = arg;
 		return 0;
 	case OPT_BLOCK:
 		cli.block_size = (uint32_t)cli_number("--block-size", arg, 512, 4096);
@@ -136,8 +142,12 @@ int cmd_export(int argc, char **argv)
 	AUTO_FREE char *server = NULL;
 	struct arguments line = { .list = list };
 
+	if (a.fuse && (a.n_portals || disks[1]))
+		cli_usage("--fuse is for one disk, and alone");
+	if (a.fuse)
+		return cli_export_fuse(a.fuse, disks[0], a.read_only);
 	if (!a.n_portals)
-		cli_usage("say how: --iscsi ADDRESS[:PORT]");
+		cli_usage("say how: --iscsi ADDRESS[:PORT], or --fuse FILE");
 	if (cli.share && !a.read_only)
 		cli_usage("--force-share is for reading only: use it with -r");
 	if (!list) {

@@ -19,6 +19,7 @@ vdisk_SRCS := \
  cli/part.c
 vdisk_SRCS += \
  cli/files.c \
+ cli/export_fuse.c \
  cli/cp.c \
  cli/tree_guest.c \
  cli/tree_host.c \
