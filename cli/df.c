@@ -80,40 +80,44 @@ static int df_volume(struct libscols_table *t, struct vdisk *volume, const char 
 	return r;
 }
 
-/* A whole disk: each partition with a file system; what holds none is skipped. */
-static int df_parts(struct libscols_table *t, struct vdisk *disk, const char *locator,
-		    const struct vdisk_parts *parts)
-{
-	for (unsigned i = 0; i < parts->count; i++) {
-		AUTO_FREE char *name = NULL;
-		struct vdisk_error err = { 0 };
-		struct vdisk *volume;
-		char part[24];
+struct df {
+	struct libscols_table *table;
+	const char *locator;
+	unsigned shown;
+	struct vdisk_error whole;	/* why the disk itself is none, if it has no parts */
+};
 
-		snprintf(part, sizeof(part), "p%u", parts->part[i].number);
-		if (parts->part[i].extended || vdisk_open_part(&volume, disk, part, NULL) < 0)
-			continue;
-		if (asprintf(&name, "%s#%s", locator, part) >= 0 &&
-		    df_volume(t, volume, name, &err) < 0 && err.code != EMEDIUMTYPE)
-			cli_note("%s", err.msg);
-		vdisk_close(volume, NULL);
+/* A volume of the disk; what holds no file system is skipped. */
+static int df_each(void *arg, const struct vdisk_volume *volume)
+{
+	struct df *d = arg;
+	AUTO_FREE char *name = NULL;
+	struct vdisk_error err = { 0 };
+
+	if (!volume->name[0]) {
+		d->shown += df_volume(d->table, volume->disk, d->locator, &d->whole) == 0;
+		return 0;
 	}
-	return CLI_OK;
+	if (asprintf(&name, "%s#%s", d->locator, volume->name) < 0)
+		return -ENOMEM;
+	if (df_volume(d->table, volume->disk, name, &err) == 0)
+		d->shown++;
+	else if (err.code != EMEDIUMTYPE)
+		cli_note("%s", err.msg);
+	return 0;
 }
 
 static int df_disk(struct libscols_table *t, const char *locator)
 {
 	AUTO_DISK struct vdisk *disk = NULL;
-	AUTO_FREE struct vdisk_parts *parts = NULL;
+	struct df d = { .table = t, .locator = locator };
 	struct vdisk_error err = { 0 };
 
 	if (cli_open(&disk, locator, 0) < 0)
 		return CLI_FAILED;
-	if (vdisk_parts_read(&parts, disk, &err) < 0)
+	if (vdisk_each_volume(disk, df_each, &d, &err) < 0)
 		return cli_fail(&err);
-	if (parts->count)
-		return df_parts(t, disk, locator, parts);
-	return df_volume(t, disk, locator, &err) < 0 ? cli_fail(&err) : CLI_OK;
+	return d.shown == 0 && d.whole.code ? cli_fail(&d.whole) : CLI_OK;
 }
 
 int cmd_df(int argc, char **argv)

@@ -187,42 +187,40 @@ static error_t fsck_parse(int key, char *arg UNUSED, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
+struct only {
+	struct vdisk *volume;	/* owned: the first with a file system */
+	unsigned n;
+};
+
+static int count_file_systems(void *arg, const struct vdisk_volume *volume)
+{
+	struct only *only = arg;
+	struct vdisk_probe probe = { 0 };
+
+	if (vdisk_probe(volume->disk, &probe, NULL) == 0 && !strcmp(probe.usage, "filesystem") &&
+	    only->n++ == 0)
+		only->volume = vdisk_ref(volume->disk);
+	return 0;
+}
+
 /*
- * The volume that is meant: the disk itself if it has a file system, the only
- * partition that has one, else the guest's root.  Journals are left to the tool.
+ * The volume that is meant: the disk itself if it is not divided, the only
+ * volume that has a file system, else the guest's root.  Journals are left to the tool.
  */
 static int fsck_volume(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err)
 {
 	AUTO_FREE struct vdisk_parts *parts = NULL;
-	struct vdisk *found = NULL;
-	unsigned n = 0;
+	struct only only = { .n = 0 };
 	int r = vdisk_parts_read(&parts, disk, err);
 
-	if (r < 0)
-		return r;
-	if (!parts->count) {
-		*out = vdisk_ref(disk);
+	if (r == 0)
+		r = vdisk_each_volume(disk, count_file_systems, &only, err);
+	if (r == 0 && (only.n == 1 || (only.n == 0 && !parts->count))) {
+		*out = only.n ? only.volume : vdisk_ref(disk);
 		return 0;
 	}
-	for (unsigned i = 0; i < parts->count; i++) {
-		struct vdisk_probe probe = { 0 };
-		struct vdisk *volume;
-		char name[24];
-
-		snprintf(name, sizeof(name), "p%u", parts->part[i].number);
-		if (parts->part[i].extended || vdisk_open_part(&volume, disk, name, NULL) < 0)
-			continue;
-		vdisk_probe(volume, &probe, NULL);
-		if (!strcmp(probe.usage, "filesystem") && n++ == 0)
-			found = vdisk_ref(volume);
-		vdisk_close(volume, NULL);
-	}
-	if (n == 1) {
-		*out = found;
-		return 0;
-	}
-	vdisk_close(found, NULL);
-	return vdisk_open_root(out, disk, err);
+	vdisk_close(only.volume, NULL);
+	return r < 0 ? r : vdisk_open_root(out, disk, err);
 }
 
 int cmd_fsck(int argc, char **argv)

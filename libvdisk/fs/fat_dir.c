@@ -129,7 +129,7 @@ static struct timespec decode_time(uint16_t date, uint16_t time, uint8_t hundred
 		return (struct timespec) { 0 };
 	return (struct timespec) {
 		.tv_sec = timegm(&tm) + hundredths / 100,
-		.tv_nsec = hundredths % 100 * 10000000l,
+		.tv_nsec = hundredths % 100 * 10000000,
 	};
 }
 

@@ -383,7 +383,7 @@ static int parse_lv(struct build *b, const struct lvm_node *s, uint32_t index)
 }
 
 /* "snapshot0": names the store and the origin. */
-static void parse_snapshot(struct build *b, const struct lvm_node *s, uint32_t index)
+static int parse_snapshot(struct build *b, const struct lvm_node *s, uint32_t index)
 {
 	const struct lvm_node *seg = NULL;
 	const char *origin = "", *store = "", *type = "";
@@ -394,8 +394,8 @@ static void parse_snapshot(struct build *b, const struct lvm_node *s, uint32_t i
 		if (k->type == LVM_SECTION)
 			seg = k;
 	if (!seg || !lvm_get_string(b->c, seg, "type", &type) || strcmp(type, "snapshot") != 0)
-		return;
-	b->g->lv[index].shown->hidden = true;
+		return 0;
+	b->g->shown_lv[index].hidden = true;
 	merging = lvm_get_string(b->c, seg, "merging_store", &store);
 	if (!merging)
 		lvm_get_string(b->c, seg, "cow_store", &store);
@@ -413,6 +413,7 @@ static void parse_snapshot(struct build *b, const struct lvm_node *s, uint32_t i
 		if (merging)
 			reason(&b->g->lv[at], ENOTSUP, "the snapshot %.100s is being merged into it", store);
 	}
+	return 0;
 }
 
 /* ---- the whole ---- */
@@ -435,7 +436,6 @@ static int for_sections(struct build *b, const struct lvm_node *in,
 static int parse_volumes(struct build *b, const struct lvm_node *pvs, const struct lvm_node *lvs)
 {
 	struct lvm_group *g = b->g;
-	uint32_t n = 0;
 	int r = names_make(&b->pvs, b->c, pvs);
 
 	if (r == 0 && lvs)
@@ -454,12 +454,9 @@ static int parse_volumes(struct build *b, const struct lvm_node *pvs, const stru
 	r = for_sections(b, pvs, parse_pv);
 	if (r == 0 && lvs)
 		r = for_sections(b, lvs, parse_lv);
-	if (r < 0 || !lvs)
-		return r;
-	for (const struct lvm_node *s = lvm_first(b->c, lvs); s; s = lvm_next(b->c, s))
-		if (s->type == LVM_SECTION)
-			parse_snapshot(b, s, n++);
-	return 0;
+	if (r == 0 && lvs)	/* when all volumes are known */
+		r = for_sections(b, lvs, parse_snapshot);
+	return r;
 }
 
 static int parse_group(struct build *b)

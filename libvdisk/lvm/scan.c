@@ -160,7 +160,7 @@ static int read_area(struct scan *sc, struct lvm_device *dev, struct vdisk *byte
 		     const struct lvm_area *area)
 {
 	uint8_t header[LVM_MDA_HEADER];
-	struct lvm_text_place place;
+	struct lvm_text_place place = { .empty = true };
 	const char *why = NULL;
 	int r;
 

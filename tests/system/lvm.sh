@@ -80,9 +80,15 @@ for v in snap thin pool; do
     ! "$VDISK" compare "disk#vg0/$v" root.raw 2> why || fail "$v was read"
     cat why
 done
-"$VDISK" parts disk
-"$VDISK" parts whole
+"$VDISK" parts disk > tree
+cat tree
+grep -Eq 'vg0/root +12 MiB .* ext4 +lvroot' tree || fail 'parts'
 "$VDISK" parts --json disk > parts.json
+for want in '"locator": "vg0/root"' '"type": "raid1"' '"label": "lvroot"' '"seqno": ' \
+        'snapshots are not supported'; do
+    grep -qF "$want" parts.json || fail "no $want in $(cat parts.json)"
+done
+"$VDISK" df disk | grep -q 'disk#vg0/root' || fail 'df'
 
 # what we write, LVM reads: an ext4 made on the striped volume, a file put into the linear one
 "$VDISK" mkfs -y -t ext4 -L ours 'disk#vg0/stripes'
