@@ -14,7 +14,7 @@ families='Inquiry Mandatory ModeSense6 Prefetch10 Prefetch16 Read6 Read10 Read12
 # family NAME FORMAT BLOCK: run one; no test of it may fail, and the target must end well
 family() {
     local name=$1 format=$2 block=$3 url got=0
-    rm -f disk
+    rm -f disk served
     qemu-img create -q -f "$format" disk 100M
     "$VDISK" export --iscsi 127.0.0.1:0 --iqn iqn.2026-11.test:c -f "$format" --block-size "$block" \
         disk > served 2> served.err &
@@ -23,7 +23,7 @@ family() {
     wait_for 20 grep -q 'Interrupt to end' served
     url=$(sed -n 's/.*info \(iscsi:.*\)$/\1/p' served)
     timeout 90 iscsi-test-cu --dataloss -n -t "ALL.$name" "$url" > log 2>&1 < /dev/null || got=$?
-    [ "$got" = 0 ] || fail "$name on $format, $block: status $got: $(grep -A30 -E 'failures|FAILED' log | head -30)"
+    [ "$got" = 0 ] || fail "$name on $format, $block: status $got: $(grep -A30 -E 'failures|FAILED|ailed' log | head -30) $(cat served.err)"
     grep -qE '^ *tests +[1-9][0-9]* +[1-9][0-9]* +[1-9][0-9]* +0 ' log || fail "$name: $(tail -20 log)"
     # a command that is not there would pass as skipped
     ! grep 'SKIPPED' log | grep -vE 'PERSISTENT RESERVE|REMOVABLE|removable|not implemented in this unit|Protection' \

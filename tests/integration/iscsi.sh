@@ -8,6 +8,7 @@ cd "$tmp"
 
 # serve ARGUMENTS...: start an export; $portal, $iqn, $server
 serve() {
+    rm -f served	# the one before must not be taken for this one's
     "$VDISK" export --iscsi 127.0.0.1:0 "$@" > served 2> served.err &
     server=$!
     pids+=("$server")
