@@ -21,6 +21,7 @@ static void log_line(const char *fmt, va_list ap)
 	int r;
 
 	memcpy(line, name, n);
+	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is the caller's */
 	r = vsnprintf(line + n, sizeof(line) - n - 2, fmt, ap);
 	if (r < 0)
 		return;

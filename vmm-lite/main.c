@@ -168,7 +168,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		.boot = { .kernel_fd = v->kernel_fd, .initrd_fd = v->initrd_fd,
 			  .cmdline = o->cmdline, .vcpus = o->vcpus },
 	};
-	struct machine *m;
+	struct machine *m = NULL;
 	int r = first ? 0 : ram_clear(&v->ram, err);
 
 	if (!r)
