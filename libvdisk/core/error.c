@@ -4,6 +4,10 @@
 
 #include "core/driver.h"
 
+/* for clang's analyzer they are macros */
+#undef vd_fail
+#undef vd_fail_prefix
+
 int vd_fail(struct vdisk_error *err, int code, const char *fmt, ...)
 {
 	va_list ap;

@@ -492,6 +492,7 @@ static bool add_piece(struct vdisk_request *req, struct vdisk *src, uint64_t off
 			more[0] = s->seg0;
 		s->segs = s->mem = more;
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): walk_request() has set it */
 	s->segs[n] = (struct seg) { .req = req, .src = src, .off = off, .len = len };
 	s->n_segs++;
 	return true;
