@@ -3,7 +3,8 @@
 # A guest without an operating system, natively on whatever KVM there is, also
 # one that cannot run kernels: writes and compares a raw and a qcow2 disk.
 . "$(dirname "$0")/../functions.sh"
-requires gcc ld objcopy python3 qemu-img
+requires gcc ld objcopy python3 qemu-img qemu-io
+type -P expect > /dev/null || skip "expect is not installed" # the name is also a function
 
 "$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
 src=$TOP/tests/tools/ring3
@@ -11,7 +12,7 @@ gcc -c "$src/boot.S" -o "$tmp/boot.o"
 gcc -O2 -Wall -Wextra -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -Wno-main \
     -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-builtin \
     -c "$src/main.c" -o "$tmp/main.o"
-ld -n -static -no-pie -T "$src/guest.ld" "$tmp/boot.o" "$tmp/main.o" -o "$tmp/guest"
+ld -n --no-warn-rwx-segments -static -no-pie -T "$src/guest.ld" "$tmp/boot.o" "$tmp/main.o" -o "$tmp/guest"
 objcopy -O binary "$tmp/guest" "$tmp/guest.bin"
 python3 "$src/bzimage.py" "$tmp/guest.bin" "$tmp/kernel"
 
@@ -58,6 +59,29 @@ wait "$started" || rc=$?
 vmm 19 --append spin --time-limit 1
 vmm 18 --append triple
 expect 0 qemu-io -c quit "$tmp/b.qcow2"
+
+# on a terminal: raw while it runs, Ctrl-] is ours, and all is as before at the end
+cat > "$tmp/session" <<END
+stty -a > $tmp/before
+$O/vmm-lite --force -m 128 --kernel $tmp/kernel --append spin
+echo "ended with \$?"
+stty -a > $tmp/after
+END
+cat > "$tmp/typist" <<'END'
+set timeout 20
+proc want {text} { expect -ex $text {} timeout { exit 1 } eof { exit 1 } }
+spawn -noecho bash [lindex $argv 0]
+want "ring 3"
+exec stty -a < $spawn_out(slave,name) > [lindex $argv 1]
+send "\003plain keys\035?"
+want "Ctrl-\] q"
+send "\035q"
+want "ended with 20"
+expect eof
+END
+command expect "$tmp/typist" "$tmp/session" "$tmp/during" || fail 'the session on a terminal'
+grep -q -- '-icanon' "$tmp/during" || fail 'the terminal was not raw'
+cmp "$tmp/before" "$tmp/after"
 
 # what is wrong before the guest starts
 vmm 1 --disk "$tmp/missing.raw"
