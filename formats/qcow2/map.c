@@ -173,7 +173,7 @@ static int walk(const struct qcow2 *q, const struct qcow2_table *t, uint64_t pos
 	}
 	/* a run that ends inside a cluster ends here */
 	while (run->len < len && !((pos + run->len) & cluster_mask(q)) && ++i < n) {
-		struct run next;
+		struct run next = { 0 };
 
 		r = classify(q, entry_get(q, t, i), bitmap_get(q, t, i), pos + run->len, 0, &next);
 		if (r < 0 || next.kind != run->kind ||
@@ -207,7 +207,7 @@ static int find(struct qcow2 *q, uint64_t off, uint64_t len, bool nowait, bool w
 		uint64_t pos = off + done;
 		uint32_t i = (uint32_t)(pos >> q->span_bits);
 		struct qcow2_table *t;
-		struct run next;
+		struct run next = { 0 };
 		int r;
 
 		if (!(q->l1[i] & QCOW2_OFFSET_MASK)) {
@@ -287,7 +287,7 @@ static int l2_for_update(struct qcow2 *q, uint32_t i, bool nowait, struct qcow2_
 		*out = t;
 		return 0;
 	}
-	if (!old) {
+	if (!t) {
 		r = qcow2_table_new(q, false, i, first << q->cluster_bits, &t);
 		if (r < 0) {
 			qcow2_unalloc(q, first, 1);
@@ -455,7 +455,7 @@ static int map_alloc(struct qcow2 *q, uint64_t off, uint64_t len, unsigned flags
 	bool nowait = flags & VD_MAP_NOWAIT;
 	struct qcow2_table *t;
 	uint64_t i, entry;
-	struct run run;
+	struct run run = { 0 };
 	int r;
 
 	r = l2_for_update(q, (uint32_t)(off >> q->span_bits), nowait, &t);
@@ -554,7 +554,7 @@ static int change_part(struct qcow2 *q, uint64_t pos, uint64_t end, enum vd_inte
 		       unsigned flags, struct vd_extent *ext)
 {
 	uint64_t unit = UINT64_C(1) << q->sub_bits;
-	struct run run;
+	struct run run = { 0 };
 	int r;
 
 	ext->len = MIN(end, vd_align_down(pos, unit) + unit) - pos;
@@ -718,7 +718,7 @@ static int reclaim(struct qcow2 *q, bool nowait)
 static int map_write(struct qcow2 *q, uint64_t off, uint64_t len, unsigned flags,
 		     struct vd_extent *ext)
 {
-	struct run run;
+	struct run run = { 0 };
 	int r = find(q, off, len, flags & VD_MAP_NOWAIT, true, &run);
 
 	if (r < 0)
@@ -732,7 +732,7 @@ static int map_write(struct qcow2 *q, uint64_t off, uint64_t len, unsigned flags
 static int map_read(struct qcow2 *q, uint64_t off, uint64_t len, unsigned flags,
 		    struct vd_extent *ext)
 {
-	struct run run;
+	struct run run = { 0 };
 	int r = find(q, off, len, flags & VD_MAP_NOWAIT, false, &run);
 
 	if (r < 0)

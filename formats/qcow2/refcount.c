@@ -389,7 +389,7 @@ static void freed_add(struct qcow2 *q, uint64_t first, uint64_t n, uint64_t txn,
 		f->n += n;
 		return;
 	}
-	if (q->n_freed == q->freed_space) {
+	if (!q->freed || q->n_freed == q->freed_space) {
 		size_t space = MAX(q->freed_space * 2, (size_t)64);
 
 		f = realloc(q->freed, space * sizeof(*f));

@@ -30,18 +30,29 @@
 
 /* ---- the table ---- */
 
+/* With a NUL behind them. */
+static void *copy_bytes(const uint8_t *p, size_t len)
+{
+	uint8_t *copy = malloc(len + 1);
+
+	if (copy) {
+		memcpy(copy, p, len);
+		copy[len] = '\0';
+	}
+	return copy;
+}
+
 static int decode_entry(const struct qcow2_header *h, const uint8_t *p, uint64_t len,
 			struct qcow2_snapshot *s, uint64_t *used, struct vdisk_error *err)
 {
-	uint32_t id_len, name_len;
 	uint64_t need = ENTRY_FIXED;
 
 	if (len < need)
 		return vd_fail(err, EINVAL, "qcow2: the snapshot table is cut off");
 	s->l1_offset = load_be64(p);
 	s->l1_size = load_be32(p + 8);
-	id_len = load_be16(p + 12);
-	name_len = load_be16(p + 14);
+	s->id_len = load_be16(p + 12);
+	s->name_len = load_be16(p + 14);
 	s->date_sec = load_be32(p + 16);
 	s->date_nsec = load_be32(p + 20);
 	s->vm_clock_ns = load_be64(p + 24);
@@ -50,7 +61,7 @@ static int decode_entry(const struct qcow2_header *h, const uint8_t *p, uint64_t
 	if (s->extra_len > QCOW2_MAX_SNAPSHOT_EXTRA)
 		return vd_fail(err, EINVAL, "qcow2: a snapshot has %" PRIu32
 			       " bytes of extra data, too many", s->extra_len);
-	need += s->extra_len + id_len + name_len;
+	need += (uint64_t)s->extra_len + s->id_len + s->name_len;
 	if (len < need)
 		return vd_fail(err, EINVAL, "qcow2: the snapshot table is cut off");
 	if (s->l1_size > QCOW2_MAX_L1_BYTES / 8 || (s->l1_offset & (qcow2_cluster_size(h) - 1)) ||
@@ -64,12 +75,11 @@ static int decode_entry(const struct qcow2_header *h, const uint8_t *p, uint64_t
 	if (s->extra_len >= EXTRA_SIZES)
 		s->disk_size = load_be64(p + ENTRY_FIXED + 8);
 	p += ENTRY_FIXED;
-	s->extra = malloc(s->extra_len + 1);
-	s->id = strndup((const char *)p + s->extra_len, id_len);
-	s->name = strndup((const char *)p + s->extra_len + id_len, name_len);
+	s->extra = copy_bytes(p, s->extra_len);
+	s->id = copy_bytes(p + s->extra_len, s->id_len);
+	s->name = copy_bytes(p + s->extra_len + s->id_len, s->name_len);
 	if (!s->extra || !s->id || !s->name)
 		return vd_fail(err, ENOMEM, "qcow2: out of memory");
-	memcpy(s->extra, p, s->extra_len);
 	*used = vd_align_up(need, 8);
 	return 0;
 }
@@ -148,26 +158,29 @@ struct qcow2_snapshot *qcow2_snapshot_find(struct qcow2_snapshot *s, unsigned n,
 
 static uint64_t encoded_len(const struct qcow2_snapshot *s)
 {
-	return vd_align_up(ENTRY_FIXED + s->extra_len + strlen(s->id) + strlen(s->name), 8);
+	return vd_align_up(ENTRY_FIXED + (uint64_t)s->extra_len + s->id_len + s->name_len, 8);
 }
 
 static void encode_entry(const struct qcow2_snapshot *s, uint8_t *p)
 {
-	size_t id_len = strlen(s->id), name_len = strlen(s->name);
-
 	store_be64(p, s->l1_offset);
 	store_be32(p + 8, s->l1_size);
-	store_be16(p + 12, (uint16_t)id_len);
-	store_be16(p + 14, (uint16_t)name_len);
+	store_be16(p + 12, s->id_len);
+	store_be16(p + 14, s->name_len);
 	store_be32(p + 16, s->date_sec);
 	store_be32(p + 20, s->date_nsec);
 	store_be64(p + 24, s->vm_clock_ns);
 	store_be32(p + 32, s->vm_state_size > UINT32_MAX ? 0 : (uint32_t)s->vm_state_size);
 	store_be32(p + 36, s->extra_len);
 	p += ENTRY_FIXED;
-	memcpy(p, s->extra, s->extra_len);
-	memcpy(p + s->extra_len, s->id, id_len);
-	memcpy(p + s->extra_len + id_len, s->name, name_len);
+	if (s->extra_len)
+		memcpy(p, s->extra, s->extra_len);
+	p += s->extra_len;
+	if (s->id_len)
+		memcpy(p, s->id, s->id_len);
+	p += s->id_len;
+	if (s->name_len)
+		memcpy(p, s->name, s->name_len);
 }
 
 /* Version 3 wants the sizes with every snapshot ("Snapshot table entry"). */
@@ -518,6 +531,7 @@ static int new_snapshot(struct qcow2 *q, const struct qcow2_snapshot *all, const
 		.l1_size = q->h.l1_size, .disk_size = q->h.size,
 		.date_sec = (uint32_t)now.tv_sec, .date_nsec = (uint32_t)now.tv_nsec,
 		.id = strdup(text), .name = strdup(name),
+		.id_len = (uint16_t)strlen(text), .name_len = (uint16_t)strlen(name),
 	};
 	return s->id && s->name ? complete_extra(s) : -ENOMEM;
 }

@@ -215,7 +215,8 @@ struct qcow2_snapshot {
 	uint64_t vm_clock_ns;
 	uint64_t vm_state_size;
 	uint64_t disk_size;
-	char *id, *name;	/* owned */
+	char *id, *name;	/* owned; with a NUL behind them */
+	uint16_t id_len, name_len;
 	uint8_t *extra;		/* owned */
 	uint32_t extra_len;
 };
