@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/kvm.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -40,7 +41,6 @@ static const int process_calls[] = {
 	CALL(preadv), CALL(pwritev), CALL(preadv2), CALL(pwritev2), CALL(lseek),
 	CALL(fallocate), CALL(fdatasync), CALL(fsync), CALL(ftruncate), CALL(fstat),
 	CALL(newfstatat),	/* how this libc spells fstat */
-	CALL(copy_file_range), CALL(sync_file_range), CALL(fadvise64), CALL(statx),
 	CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register),
 	CALL(fcntl),		/* locks are given back; flags */
 	CALL(close),		/* ... and at the end */
@@ -54,7 +54,6 @@ static const int process_calls[] = {
 	CALL(clone), CALL(clone3), CALL(set_robust_list), CALL(rseq), CALL(exit),
 	CALL(exit_group), CALL(sched_getaffinity), CALL(sched_setaffinity), CALL(gettid),
 	CALL(getpid), CALL(membarrier), CALL(sysinfo), CALL(getrandom),
-	CALL(unlink),		/* a throw-away layer cleans up behind itself */
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
 	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(tgkill),
 	CALL(tkill), CALL(sigaltstack),
@@ -81,6 +80,7 @@ static const uint32_t process_ioctls[] = {
 	KVM_SET_LAPIC, KVM_SET_FPU, KVM_SET_MSRS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_SET_REGS,
 	/* while it runs: also the vCPUs', see below */
 	KVM_RUN, KVM_GET_REGS, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD,
+	BLKDISCARD,	/* a guest discards, and its disk is a block device */
 	/* the terminal's settings, put back at the end; is it one? (stdio) */
 	TCSETS, TCGETS,
 };
