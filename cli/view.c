@@ -18,8 +18,6 @@
 
 char cli_view[] = "<view>";
 
-extern char **environ;
-
 static volatile pid_t child;
 
 /* What would end us ends the program first; the view is taken down after it. */

@@ -229,7 +229,7 @@ static int replay_blocks(struct vdisk_fs *fs, struct vd_jbd2 *j, struct vdisk_er
 	struct ext2_super_block *sb;
 	int r = open_lib(fs, false, &e.fs, err);
 
-	if (r < 0)
+	if (r < 0 || !e.fs)
 		return r;
 	sb = e.fs->super;
 	j->block_size = e.fs->blocksize;

@@ -205,10 +205,10 @@ static ssize_t inline_read(struct ext_fs *e, uint64_t ino, uint64_t size, void *
 			   uint64_t off, struct vdisk_error *err)
 {
 	AUTO_FREE void *data = NULL;
-	size_t have, n;
+	size_t have = 0, n;
 	int r = inline_load(e, ino, &data, &have, err);
 
-	if (r < 0)
+	if (r < 0 || !data)
 		return r;
 	if (size > have)
 		return vd_fail(err, EUCLEAN, "inline data of %zu bytes in a file of %llu", have,
@@ -244,7 +244,7 @@ ssize_t vd_ext_read(struct vdisk_fs *fs, uint64_t ino, void *buf, size_t len, ui
 {
 	struct ext_fs *e = ext_of(fs);
 	uint32_t bs = e->fs->blocksize;
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	uint8_t *p = buf;
 	uint64_t size, end;
 	int r = vd_ext_read_inode(e, ino, &inode, err);
@@ -288,7 +288,7 @@ int vd_ext_next_data(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t *
 {
 	struct ext_fs *e = ext_of(fs);
 	uint32_t bs = e->fs->blocksize;
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	uint64_t size, from = 0, to = 0, n_blocks;
 	int r = vd_ext_read_inode(e, ino, &inode, err);
 
@@ -543,7 +543,7 @@ ssize_t vd_ext_write(struct vdisk_fs *fs, uint64_t ino, const void *buf, size_t 
 		     struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	const uint8_t *p = buf;
 	ssize_t n = 0;
 	int r = load_for_change(fs, ino, &inode, err);
@@ -625,7 +625,7 @@ static int truncate_inline(struct ext_fs *e, uint64_t ino, struct ext2_inode_lar
 {
 	AUTO_FREE void *data = NULL;
 	uint64_t old = size_of(inode);
-	size_t have;
+	size_t have = 0;
 	errcode_t code;
 	int r;
 
@@ -635,7 +635,7 @@ static int truncate_inline(struct ext_fs *e, uint64_t ino, struct ext2_inode_lar
 		return n < 0 ? (int)n : 0;
 	}
 	r = inline_load(e, ino, &data, &have, err);
-	if (r < 0)
+	if (r < 0 || !data)
 		return r;
 	if (size > have)
 		return vd_fail(err, EUCLEAN, "inline data of %zu bytes", have);
@@ -656,7 +656,7 @@ int vd_ext_truncate(struct vdisk_fs *fs, uint64_t ino, uint64_t size, struct vdi
 {
 	struct ext_fs *e = ext_of(fs);
 	uint32_t bs = e->fs->blocksize;
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	uint64_t old;
 	int r = load_for_change(fs, ino, &inode, err);
 
@@ -690,7 +690,7 @@ int vd_ext_readlink(struct vdisk_fs *fs, uint64_t ino, char *buf, size_t size,
 		    struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	uint64_t len;
 	ssize_t n;
 	int r = vd_ext_read_inode(e, ino, &inode, err);

@@ -276,10 +276,10 @@ int vd_ext_io_read(io_channel ch, void *buf, size_t len, uint64_t off)
 		return read_past_cache(ch, buf, len, off);
 	while (len) {
 		size_t in = (size_t)(off % bs), n = MIN((size_t)(bs - in), len);
-		struct block *b;
+		struct block *b = NULL;
 		int r = get(ch, off / bs, &b);
 
-		if (r < 0)
+		if (r < 0 || !b)
 			return r;
 		memcpy(p, b->data + in, n);
 		p += n;
@@ -325,7 +325,7 @@ int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
 		return write_past_cache(ch, buf, len, off);
 	while (len) {
 		size_t in = (size_t)(off % bs), n = MIN((size_t)(bs - in), len);
-		struct block *b;
+		struct block *b = NULL;
 		int r = 0;
 
 		if (n == bs) {
@@ -337,7 +337,7 @@ int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
 		} else {
 			r = get(ch, off / bs, &b);
 		}
-		if (r < 0)
+		if (r < 0 || !b)
 			return r;
 		memcpy(b->data + in, p, n);
 		set_dirty(io, b, true);

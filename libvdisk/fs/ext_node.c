@@ -115,7 +115,7 @@ int vd_ext_stat(struct vdisk_fs *fs, uint64_t ino, struct vdisk_stat *out,
 		struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	int r = vd_ext_read_inode(e, ino, &inode, err);
 
 	if (r < 0)
@@ -172,7 +172,7 @@ static int read_for_change(struct vdisk_fs *fs, uint64_t ino, struct ext2_inode_
 int vd_ext_setattr(struct vdisk_fs *fs, uint64_t ino, const struct vdisk_stat *st,
 		   unsigned attrs, struct vdisk_error *err)
 {
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	int r = read_for_change(fs, ino, &inode, err);
 
 	if (r < 0)
@@ -185,7 +185,7 @@ int vd_ext_setattr(struct vdisk_fs *fs, uint64_t ino, const struct vdisk_stat *s
 /* Something happened in a directory; @links is added to its link count. */
 static int touch_dir(struct ext_fs *e, uint64_t dir, int links, struct vdisk_error *err)
 {
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	int r = vd_ext_read_inode(e, dir, &inode, err);
 
 	if (r < 0)
@@ -230,7 +230,7 @@ static int first_key(char *name, char *value, size_t len, void *arg)
 
 static errcode_t drop_xattrs(struct ext_fs *e, uint64_t ino)
 {
-	struct ext2_xattr_handle *h;
+	struct ext2_xattr_handle *h = NULL;
 	errcode_t code = ext2fs_xattrs_open(e->fs, (ext2_ino_t)ino, &h);
 	size_t n = 0;
 
@@ -437,7 +437,7 @@ int vd_ext_create(struct vdisk_fs *fs, uint64_t dir, const char *name,
 		  struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large parent, inode;
+	struct ext2_inode_large parent = { 0 }, inode = { 0 };
 	struct vdisk_stat s = *st;
 	bool is_dir = S_ISDIR(st->mode);
 	ext2_ino_t ino = 0;
@@ -470,7 +470,7 @@ int vd_ext_link(struct vdisk_fs *fs, uint64_t ino, uint64_t dir, const char *nam
 		struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	int r = read_for_change(fs, ino, &inode, err);
 
 	if (r < 0)
@@ -500,7 +500,7 @@ int vd_ext_unlink(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t 
 		  struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	struct ext_held *h = held(e, ino);
 	bool is_dir;
 	int r = read_for_change(fs, ino, &inode, err);
@@ -531,7 +531,7 @@ int vd_ext_rename(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t 
 		  uint64_t to_dir, const char *to_name, struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_inode_large inode, parent;
+	struct ext2_inode_large inode = { 0 }, parent = { 0 };
 	int moves, r = read_for_change(fs, ino, &inode, err);
 
 	if (r == 0)
@@ -582,7 +582,7 @@ int vd_ext_release(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
 	struct ext_held *h = held(e, ino);
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	bool orphan;
 	int r;
 
@@ -602,7 +602,7 @@ static int orphan_one(struct vdisk_fs *fs, uint32_t ino, uint32_t *next, struct 
 {
 	struct ext_fs *e = ext_of(fs);
 	uint32_t bs = e->fs->blocksize;
-	struct ext2_inode_large inode;
+	struct ext2_inode_large inode = { 0 };
 	uint64_t size;
 	int r;
 
@@ -649,8 +649,8 @@ int vd_ext_orphans(struct vdisk_fs *fs, struct vdisk_error *err)
 static int xattrs_load(struct ext_fs *e, uint64_t ino, struct ext2_xattr_handle **out,
 		       struct vdisk_error *err)
 {
-	struct ext2_inode_large inode;
-	struct ext2_xattr_handle *h;
+	struct ext2_inode_large inode = { 0 };
+	struct ext2_xattr_handle *h = NULL;
 	errcode_t code;
 	int r = vd_ext_read_inode(e, ino, &inode, err);
 
@@ -694,7 +694,7 @@ ssize_t vd_ext_listxattr(struct vdisk_fs *fs, uint64_t ino, char *buf, size_t si
 			 struct vdisk_error *err)
 {
 	struct list_ctx l = { .buf = buf, .size = size };
-	struct ext2_xattr_handle *h;
+	struct ext2_xattr_handle *h = NULL;
 	errcode_t code;
 	int r = xattrs_load(ext_of(fs), ino, &h, err);
 
@@ -728,7 +728,7 @@ static void finish_acl(uint8_t *value, size_t len)
 ssize_t vd_ext_getxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, void *buf,
 			size_t size, struct vdisk_error *err)
 {
-	struct ext2_xattr_handle *h;
+	struct ext2_xattr_handle *h = NULL;
 	void *value = NULL;
 	size_t len = 0;
 	errcode_t code;
@@ -772,8 +772,8 @@ int vd_ext_setxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, const v
 		    size_t size, struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	struct ext2_xattr_handle *h;
-	struct ext2_inode_large inode;
+	struct ext2_xattr_handle *h = NULL;
+	struct ext2_inode_large inode = { 0 };
 	ssize_t have;
 	errcode_t code;
 	int r;

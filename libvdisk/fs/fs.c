@@ -85,7 +85,7 @@ static int walk_link(struct walk *w, uint64_t ino, const char *tail, struct vdis
 
 static int node_mode(struct vdisk_fs *fs, uint64_t ino, uint32_t *mode, struct vdisk_error *err)
 {
-	struct vdisk_stat st;
+	struct vdisk_stat st = { 0 };
 	int r = fs->ops->stat(fs, ino, &st, err);
 
 	if (r == 0)
@@ -117,7 +117,7 @@ static int walk_steps(struct walk *w, bool follow, struct vd_place *out, struct 
 	int r;
 
 	for (;;) {
-		uint64_t here = w->stack[w->depth - 1], ino;
+		uint64_t here = w->stack[w->depth - 1], ino = 0;
 		bool last;
 
 		r = walk_name(&p, name, err);
@@ -196,7 +196,7 @@ static int walk_from(struct vdisk_fs *fs, uint64_t root, const char *path, bool 
 static int walk_dir(struct vdisk_fs *fs, uint64_t root, const char *path, size_t len,
 		    uint64_t *dir, struct vdisk_error *err)
 {
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	int r;
 
 	if (fs->last_dir && fs->last_root == root && !strncmp(fs->last_path, path, len) &&
@@ -221,7 +221,7 @@ int vd_fs_walk(struct vdisk_fs *fs, uint64_t root, const char *path, bool follow
 	       struct vd_place *out, struct vdisk_error *err)
 {
 	const char *name = strrchr(path, '/');
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	uint64_t dir = 0;
 	uint32_t mode = 0;
 	int r;
@@ -251,7 +251,7 @@ int vd_fs_walk(struct vdisk_fs *fs, uint64_t root, const char *path, bool follow
 int vd_fs_find(struct vdisk_fs *fs, const char *path, bool follow, uint64_t *ino,
 	       struct vdisk_error *err)
 {
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	int r = vd_fs_walk(fs, fs->root, path, follow, &place, err);
 
 	if (r == 0 && !place.ino)
@@ -361,7 +361,7 @@ int vdisk_fs_usage(struct vdisk_fs *fs, struct vdisk_fs_usage *out, struct vdisk
 int vdisk_fs_stat(struct vdisk_fs *fs, const char *path, bool nofollow, struct vdisk_stat *out,
 		  struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = vd_fs_find(fs, path, !nofollow, &ino, err);
 
 	if (r < 0)
@@ -381,7 +381,7 @@ struct list_ctx {
 static int list_one(void *arg, const char *name, uint64_t ino)
 {
 	struct list_ctx *c = arg;
-	struct vdisk_stat st;
+	struct vdisk_stat st = { 0 };
 	int r = c->fs->ops->stat(c->fs, ino, &st, c->err);
 
 	if (r < 0)
@@ -410,7 +410,7 @@ int vdisk_fs_list(struct vdisk_fs *fs, const char *path,
 		  void *arg, struct vdisk_error *err)
 {
 	struct list_ctx c = { .fs = fs, .each = each, .arg = arg, .err = err };
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = find_dir(fs, path, &ino, err);
 
 	if (r < 0)
@@ -423,7 +423,7 @@ int vdisk_fs_readlink(struct vdisk_fs *fs, const char *path, char *buf, size_t s
 		      struct vdisk_error *err)
 {
 	uint32_t mode = 0;
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = vd_fs_find(fs, path, false, &ino, err);
 
 	if (r < 0)
@@ -440,7 +440,7 @@ static int load(struct vdisk_fs *fs, uint64_t ino, size_t max, void **data, size
 		struct vdisk_error *err)
 {
 	AUTO_FREE char *buf = NULL;
-	struct vdisk_stat st;
+	struct vdisk_stat st = { 0 };
 	ssize_t n;
 	int r = fs->ops->stat(fs, ino, &st, err);
 
@@ -468,7 +468,7 @@ static int load(struct vdisk_fs *fs, uint64_t ino, size_t max, void **data, size
 int vdisk_fs_load(struct vdisk_fs *fs, const char *path, size_t max, void **data, size_t *len,
 		  struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = vd_fs_find(fs, path, true, &ino, err);
 
 	if (r < 0)
@@ -489,7 +489,7 @@ static int file_find(struct vdisk_fs *fs, const char *path, unsigned flags, uint
 		     uint64_t *ino, struct vdisk_error *err)
 {
 	struct vdisk_stat st = { .mode = S_IFREG | (mode & 07777) };
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	int r = vd_fs_walk(fs, fs->root, path, !(flags & VDISK_FILE_EXCL), &place, err);
 
 	if (r < 0)
@@ -579,8 +579,8 @@ int vdisk_file_close(struct vdisk_file *f, struct vdisk_error *err)
 static int make_node(struct vdisk_fs *fs, const char *path, const struct vdisk_stat *st,
 		     const char *target, struct vdisk_error *err)
 {
-	struct vd_place place;
-	uint64_t ino;
+	struct vd_place place = { 0 };
+	uint64_t ino = 0;
 	int r = find_free(fs, path, &place, err);
 
 	if (r < 0)
@@ -714,7 +714,7 @@ int vd_fs_remove_at(struct vdisk_fs *fs, const struct vd_place *place, bool recu
 static int remove_path(struct vdisk_fs *fs, const char *path, bool recursive,
 		       struct vdisk_error *err)
 {
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	int r = vd_fs_may_write(fs, err);
 
 	if (r < 0)
@@ -740,9 +740,9 @@ int vdisk_fs_remove_tree(struct vdisk_fs *fs, const char *path, struct vdisk_err
 int vdisk_fs_link(struct vdisk_fs *fs, const char *existing, const char *path,
 		  struct vdisk_error *err)
 {
-	struct vd_place place;
+	struct vd_place place = { 0 };
 	uint32_t mode = 0;
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = find_free(fs, path, &place, err);
 
 	if (r < 0)
@@ -762,7 +762,7 @@ int vdisk_fs_link(struct vdisk_fs *fs, const char *existing, const char *path,
 static int is_below(struct vdisk_fs *fs, uint64_t dir, uint64_t node, struct vdisk_error *err)
 {
 	for (unsigned depth = 0; depth < VD_PATH_MAX; depth++) {
-		uint64_t up;
+		uint64_t up = 0;
 		int r;
 
 		if (dir == node)
@@ -826,7 +826,7 @@ static int rename_node(struct vdisk_fs *fs, const struct vd_place *from,
 int vdisk_fs_rename(struct vdisk_fs *fs, const char *from, const char *to,
 		    struct vdisk_error *err)
 {
-	struct vd_place a, b;
+	struct vd_place a = { 0 }, b = { 0 };
 	int r = vd_fs_may_write(fs, err);
 
 	if (r < 0)
@@ -846,7 +846,7 @@ int vdisk_fs_rename(struct vdisk_fs *fs, const char *from, const char *to,
 static int set_attrs(struct vdisk_fs *fs, const char *path, bool follow,
 		     const struct vdisk_stat *st, unsigned attrs, struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = vd_fs_may_write(fs, err);
 
 	if (r < 0)
@@ -894,7 +894,7 @@ static int find_xattr(struct vdisk_fs *fs, const char *path, uint64_t *ino,
 ssize_t vdisk_fs_getxattr(struct vdisk_fs *fs, const char *path, const char *name, void *buf,
 			  size_t size, struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	ssize_t r = find_xattr(fs, path, &ino, err);
 
 	if (r < 0)
@@ -906,7 +906,7 @@ ssize_t vdisk_fs_getxattr(struct vdisk_fs *fs, const char *path, const char *nam
 ssize_t vdisk_fs_listxattr(struct vdisk_fs *fs, const char *path, char *buf, size_t size,
 			   struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	ssize_t r;
 
 	if (!fs->ops->listxattr)
@@ -921,7 +921,7 @@ ssize_t vdisk_fs_listxattr(struct vdisk_fs *fs, const char *path, char *buf, siz
 static int change_xattr(struct vdisk_fs *fs, const char *path, const char *name,
 			const void *value, size_t size, struct vdisk_error *err)
 {
-	uint64_t ino;
+	uint64_t ino = 0;
 	int r = vd_fs_may_write(fs, err);
 
 	if (r < 0)

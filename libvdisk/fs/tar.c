@@ -368,7 +368,7 @@ static int out_dir(struct tar_out *t, uint64_t ino, unsigned depth)
 			r = vd_fail(t->err, ENAMETOOLONG, "a path of more than %zu bytes",
 				    sizeof(t->path));
 		else
-			strcpy(t->path + len, l.v[i].name);
+			memcpy(t->path + len, l.v[i].name, strlen(l.v[i].name) + 1);
 		if (r == 0)
 			r = out_node(t, l.v[i].ino, depth + 1);
 		t->path[len] = '\0';
@@ -391,7 +391,7 @@ static int out_node(struct tar_out *t, uint64_t ino, unsigned depth)
 	if (r == 0 && S_ISDIR(st.mode) && t->path[len - 1] != '/') {
 		if (len + 2 > sizeof(t->path))
 			return vd_fail(t->err, ENAMETOOLONG, "the path is too long");
-		strcpy(t->path + len, "/");
+		memcpy(t->path + len, "/", 2);
 	}
 	if (r == 0) {
 		e = archive_entry_new();
@@ -411,7 +411,7 @@ static int out_tree(struct tar_out *t, uint64_t ino, int fd)
 	    archive_write_set_options(t->a, "xattrheader=SCHILY") != ARCHIVE_OK ||
 	    archive_write_open_fd(t->a, fd) != ARCHIVE_OK)
 		return tar_fail(t->a, t->err, "opening the archive");
-	strcpy(t->path, "./");
+	memcpy(t->path, "./", 3);
 	r = out_node(t, ino, 0);
 	if (r == 0 && archive_write_close(t->a) != ARCHIVE_OK)
 		r = tar_fail(t->a, t->err, "writing the archive");

@@ -82,5 +82,6 @@ for format in raw qcow2 vpc; do
     expect 0 "$VDISK" fsck -f $format -n -F "$tmp/bad.img"
 done
 qemu-img check -q "$disk" || fail "qemu-img check"
-[ -z "$(ls -d "${TMPDIR:-/tmp}"/vdisk.?????? 2>/dev/null | xargs -r -n1 mountpoint 2>/dev/null)" ] ||
-    fail "a view is left"
+for view in "${TMPDIR:-/tmp}"/vdisk.??????/disk; do
+    ! mountpoint -q "$view" || [ "$(stat -c %s "$view")" != "$(stat -c %s "$raw")" ] || fail "a view is left"
+done
