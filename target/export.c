@@ -7,6 +7,7 @@
  * to log out, finishes what is in flight and flushes the disks; a second one
  * drops the connections without waiting.
  */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -90,6 +91,7 @@ static void print_recipe(const struct export *e)
 {
 	char at[ISCSI_ADDRESS_MAX + 65];
 
+	assert(e->target);
 	for (unsigned lun = 0; lun < e->n_disks; lun++) {
 		const struct scsi_unit *u = e->target->units[lun];
 

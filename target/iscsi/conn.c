@@ -310,13 +310,11 @@ static unsigned add_iov(struct iovec *iov, unsigned n, const void *base, uint32_
 unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max)
 {
 	uint32_t skip = c->tx_offset;
-	struct iscsi_out *o;
+	struct iscsi_out *o = TAILQ_FIRST(&c->tx);
 	unsigned n = 0;
 
 	c->output_wanted = false;
-	TAILQ_FOREACH(o, &c->tx, link) {
-		if (n + 3 > max)
-			break;
+	for (; o && n + 3 <= max; o = TAILQ_NEXT(o, link)) {
 		n = add_iov(iov, n, o->head, o->head_len, &skip);
 		n = add_iov(iov, n, o->data, o->data_len, &skip);
 		n = add_iov(iov, n, o->tail, o->tail_len, &skip);

@@ -65,10 +65,10 @@ struct iscsi_target {
 struct iscsi_server {
 	struct reactor *reactor;	/* borrowed */
 	struct reactor_client disk;	/* completions of our requests */
-	LIST_HEAD(, iscsi_target) targets;
-	LIST_HEAD(, iscsi_session) sessions;
-	LIST_HEAD(, iscsi_conn) conns;
-	LIST_HEAD(, iscsi_portal) portals;
+	LIST_HEAD(iscsi_target_list, iscsi_target) targets;
+	LIST_HEAD(iscsi_session_list, iscsi_session) sessions;
+	LIST_HEAD(iscsi_conn_list, iscsi_conn) conns;
+	LIST_HEAD(iscsi_portal_list, iscsi_portal) portals;
 	unsigned n_conns;
 	uint16_t last_tsih;
 	bool stopping;

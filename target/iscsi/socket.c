@@ -272,7 +272,7 @@ static void accepted(struct iscsi_server *server, int fd, const struct sockaddr_
 static void portal_ready(struct reactor_source *source, uint32_t events UNUSED)
 {
 	struct iscsi_portal *p = container_of(source, struct iscsi_portal, source);
-	struct sockaddr_storage peer;
+	struct sockaddr_storage peer = { .ss_family = AF_UNSPEC };
 
 	for (int i = 0; i < READS_A_TURN; i++) {
 		socklen_t len = sizeof(peer);

@@ -30,7 +30,7 @@ struct pool {
 	size_t blocks, used_blocks;
 	size_t used;
 	uint8_t *order;		/* a byte a unit; owned */
-	LIST_HEAD(, half) free[ORDERS];
+	LIST_HEAD(half_list, half) free[ORDERS];
 };
 
 struct pool *pool_new(size_t limit)

@@ -26,8 +26,8 @@ struct reactor {
 
 	struct vdisk_request *batch[BATCH];	/* of this turn, not yet submitted */
 	unsigned n_batch;
-	TAILQ_HEAD(, reactor_deferred) deferred;
-	LIST_HEAD(, reactor_timer) timers;
+	TAILQ_HEAD(deferred_list, reactor_deferred) deferred;
+	LIST_HEAD(timer_list, reactor_timer) timers;
 
 	/* what epoll returned; removal of a source blanks its events */
 	struct epoll_event events[EVENTS];

@@ -139,7 +139,7 @@ TAILQ_HEAD(scsi_tmf_list, scsi_tmf);
 struct scsi_target {
 	char *name;			/* owned: of the target device, for designators */
 	struct scsi_unit *units[SCSI_MAX_LUNS];	/* owned */
-	LIST_HEAD(, scsi_nexus) nexuses;
+	LIST_HEAD(scsi_nexus_list, scsi_nexus) nexuses;
 	struct scsi_tmf_list tmfs;	/* those that wait */
 	uint64_t serial;		/* of the last task */
 };

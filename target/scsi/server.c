@@ -352,6 +352,8 @@ static enum scsi_step dispatch(struct scsi_task *t)
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_INVALID_OPCODE);
 	if (reserved_bit(t, &byte, &bit))
 		return scsi_bad_cdb(t, byte, bit);
+	if (!t->unit)
+		return t->op->run(t);	/* nothing to protect, and no LBA */
 	if (t->op->flags & SCSI_OP_WRITES && (t->unit->read_only || t->unit->software_protect))
 		return write_protected(t);
 	if (!lba_ok(t))
