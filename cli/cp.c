@@ -304,7 +304,7 @@ static int open_side(struct tree *t, struct cli_file *f, const char *text, bool 
 	} else if (slash) {
 		slash[slash == path] = '\0';
 	} else {
-		strcpy(path, guest ? "/" : ".");
+		memcpy(path, guest ? "/" : ".", 2);
 	}
 	return guest ? tree_open_guest(t, f->fs, path, text) : tree_open_host(t, path);
 }

@@ -53,6 +53,8 @@ static int run(char **argv)
 	pid_t pid;
 	int r, status = 0;
 
+	if (!argv[0])
+		return -1;
 	/* the tools live in sbin, which is not in everybody's PATH */
 	if (asprintf(&path, "%s:/usr/sbin:/sbin", getenv("PATH") ? getenv("PATH") : "/usr/bin") >= 0)
 		setenv("PATH", path, 1);

@@ -124,7 +124,7 @@ static int hole_indirect(struct ext_fs *e, struct ext2_inode_large *inode, uint6
 		r = vd_ext_io_read(e->fs->io, buf, bs, (uint64_t)block * bs);
 		if (r < 0)
 			return vd_fail(err, -r, "cannot read block %u: %s", block, strerror(-r));
-		span /= per;
+		span = MAX(span / per, (uint64_t)1);
 		block = load_le32(buf + off / span % per * 4);
 	}
 	*count = span - off % span;
@@ -165,6 +165,7 @@ int vd_ext_map(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, u
 
 	if (start >= UINT32_MAX)
 		return vd_fail(err, EFBIG, "the file is too large for its block map");
+	*run = (struct ext_run) { .start = start };
 	max = MIN(max, UINT32_MAX - start);	/* block numbers in a file have 32 bits */
 	if (inode->i_flags & EXT4_EXTENTS_FL)
 		r = map_extents(e, ino, inode, start, max, run, err);
@@ -261,7 +262,7 @@ ssize_t vd_ext_read(struct vdisk_fs *fs, uint64_t ino, void *buf, size_t len, ui
 	if (is_inline(&inode))
 		return inline_read(e, ino, size, buf, len, off, err);
 	for (end = off + len; off < end;) {
-		struct ext_run run;
+		struct ext_run run = { 0 };
 		uint64_t in = off % bs, n;
 
 		r = vd_ext_map(e, ino, &inode, off / bs, (end - off + in + bs - 1) / bs, &run,
@@ -302,7 +303,7 @@ int vd_ext_next_data(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t *
 	}
 	n_blocks = size / bs + (size % bs != 0);
 	for (uint64_t at = off / bs; off < size && at < n_blocks;) {
-		struct ext_run run;
+		struct ext_run run = { 0 };
 		bool data;
 
 		r = vd_ext_map(e, ino, &inode, at, n_blocks - at, &run, err);
@@ -420,7 +421,7 @@ static ssize_t write_run(struct ext_fs *e, uint64_t ino, struct ext2_inode_large
 {
 	uint32_t bs = e->fs->blocksize;
 	uint64_t in = off % bs, n, end;
-	struct ext_run run;
+	struct ext_run run = { 0 };
 	bool fresh;
 	int r = vd_ext_map(e, ino, inode, off / bs, (len + in + bs - 1) / bs, &run, err);
 
@@ -474,7 +475,7 @@ static int zero_tail(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *in
 		     uint64_t size, struct vdisk_error *err)
 {
 	uint32_t bs = e->fs->blocksize;
-	struct ext_run run;
+	struct ext_run run = { 0 };
 	int r;
 
 	if (size % bs == 0)
