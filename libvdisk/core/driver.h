@@ -16,7 +16,7 @@
  * How an allocating write runs
  *
  *   1. map(WRITE) without VD_MAP_ALLOC: the driver answers DATA for bytes that
- *      can be written in place, else -VD_NEED_ALLOC.
+ *      can be written in place, else returns VD_NEED_ALLOC.
  *   2. The engine takes disk->alloc_lock, waits until no other allocation of
  *      the same units is in flight, and calls map(WRITE | ALLOC).  The driver
  *      answers with fresh space: DATA with VD_EXT_NEW and the guest range
