@@ -318,6 +318,8 @@ static void ring_finished(struct vdisk_request *req)
 
 	if (s->error)
 		finish(req, s->error);
+	else if (s->incomplete && req->op == VDISK_OP_FLUSH)
+		give_up(req);	/* nothing was moved: there is no rest, do it all again */
 	else if (s->incomplete)
 		to_worker(req, worker_rest);
 	else
