@@ -152,6 +152,8 @@ static int mem_sync(struct vdisk *d)
 	struct memlog *m = d->priv;
 	int r = 0;
 
+	if (m->before_sync)
+		m->before_sync(m->before_sync_arg);
 	pthread_mutex_lock(&m->lock);
 	if (fails(m, FAULT_SYNC))
 		r = -EIO;

@@ -30,6 +30,10 @@ struct memlog {
 	uint64_t count[FAULT_KINDS]; /* calls so far */
 	uint64_t fail[FAULT_KINDS];  /* the call that fails, counted from 1; 0: none */
 	bool failed;		/* one has */
+	/* Called before a sync takes effect, with no lock held: what another
+	 * thread might do meanwhile.  May be NULL. */
+	void (*before_sync)(void *arg);
+	void *before_sync_arg;
 	pthread_mutex_t lock;
 };
 

@@ -12,6 +12,9 @@
  *   - it opens, and each sector holds what it held at the last flush that had
  *     completed, or something written since.
  *
+ * While a flush is about to sync, other threads may write: what they are given
+ * then must not be clusters that tables on the medium still refer to.
+ *
  *	CRASH_SEED=N  repeat a run (the seed is printed)
  */
 #include <errno.h>
@@ -27,7 +30,7 @@
 #include "tests/lib/memlog.h"
 
 #define SECTOR	512u
-#define OPS	110
+#define OPS	80
 #define TORN	2		/* images for each point between two syncs */
 #define BY_QEMU	4		/* of these, qemu-img looks at so many */
 
@@ -77,7 +80,7 @@ struct world {
 	uint64_t *now;		/* stamps */
 	uint64_t *base;		/* at the beginning */
 	struct change **history;
-	struct op ops[OPS + 1];
+	struct op ops[5 * OPS];
 	uint32_t n_ops;
 	unsigned snapshots;
 	uint64_t *snap;		/* the contents of the one snapshot */
@@ -182,6 +185,31 @@ static void do_zero(struct world *w, bool discard)
 		changed(w, i, discard ? stamp_at(w, w->disk, i) : 0);
 }
 
+/* Before a flush's sync takes effect: somebody else writes, an operation of its own. */
+static void meanwhile(void *arg)
+{
+	struct world *w = arg;
+
+	if (w->n_ops + OPS >= ARRAY_SIZE(w->ops))
+		return;
+	w->n_ops++;
+	w->ops[w->n_ops].begin = w->log.n;
+	for (uint64_t i = rnd() % 3; i; i--)
+		do_write(w, 0);
+	w->ops[w->n_ops].end = w->log.n;
+}
+
+static void do_flush(struct world *w)
+{
+	struct op *op = &w->ops[w->n_ops];
+
+	w->log.before_sync = meanwhile;
+	w->log.before_sync_arg = w;
+	ok(w, vdisk_flush(w->disk), "flush");
+	w->log.before_sync = NULL;
+	op->flush = true;
+}
+
 static void do_snapshot(struct world *w)
 {
 	struct vdisk_error err = { 0 };
@@ -207,7 +235,7 @@ static void do_snapshot(struct world *w)
 
 static void work(struct world *w)
 {
-	for (w->n_ops = 0; w->n_ops < OPS; w->n_ops++) {
+	for (unsigned i = 0; i < OPS; i++, w->n_ops++) {
 		struct op *op = &w->ops[w->n_ops];
 		uint64_t what = rnd() % 100;
 
@@ -219,8 +247,7 @@ static void work(struct world *w)
 		} else if (what < 78) {
 			do_zero(w, what & 1);
 		} else if (what < 94 || !w->conf->snapshots) {
-			ok(w, vdisk_flush(w->disk), "flush");
-			op->flush = true;
+			do_flush(w);
 		} else {
 			do_snapshot(w);
 		}
