@@ -13,6 +13,9 @@ vdisk_SRCS := \
  cli/chain.c \
  cli/sibling.c \
  cli/boot.c \
+ cli/boot_menu.c \
+ cli/guest.c \
+ cli/engine_kvm.c \
  cli/inspect.c \
  cli/parts.c \
  cli/parts_lvm.c \

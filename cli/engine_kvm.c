@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * engine_kvm.c - guests on KVM, by vmm-lite
+ *
+ * vmm-lite opens the disks itself, with their locks; kernel and initrd reach
+ * it as descriptors.  A reset ends it, so that the disk is looked at again.
+ */
+#include <stdio.h>
+
+#include "cli/guest.h"
+
+#define ARGS_MAX	256u	/* more than all options and disks give */
+
+struct command {
+	const char *arg[ARGS_MAX];
+	unsigned n;
+	char kernel_fd[16], initrd_fd[16];
+};
+
+static void add(struct command *c, const char *arg)
+{
+	c->arg[c->n++] = arg;
+}
+
+static void add_pair(struct command *c, const char *option, const char *value)
+{
+	if (!value)
+		return;
+	add(c, option);
+	add(c, value);
+}
+
+static void add_disk(struct command *c, const struct guest_disk *d)
+{
+	add_pair(c, "--disk", d->locator);
+	add_pair(c, "--format", d->format);
+	add_pair(c, "--cache", d->cache);
+	if (d->read_only)
+		add(c, "--read-only");
+	if (d->snapshot)
+		add(c, "--snapshot");
+}
+
+/* A file by its name, or a descriptor that the process inherits. */
+static void add_file(struct command *c, const char *option, const char *name, int fd,
+		     char text[16])
+{
+	if (!name && fd < 0)
+		return;
+	if (!name)
+		snprintf(text, 16, "fd:%d", fd);
+	add_pair(c, option, name ? name : text);
+}
+
+static void build_command(struct command *c, const char *vmm, const struct guest *g)
+{
+	add(c, vmm);
+	add_pair(c, "--memory", g->memory);
+	add_pair(c, "--cpus", g->cpus);
+	add_pair(c, "--append", g->cmdline);
+	add_pair(c, "--reboot", "exit");
+	add_pair(c, "--time-limit", g->time_limit);
+	if (g->force)
+		add(c, "--force");
+	if (g->stats)
+		add(c, "--stats");
+	for (unsigned i = 0; i < g->n_disks; i++)
+		add_disk(c, &g->disk[i]);
+	add_file(c, "--kernel", g->kernel, g->kernel_fd, c->kernel_fd);
+	add_file(c, "--initrd", g->initrd, g->initrd_fd, c->initrd_fd);
+}
+
+static int kvm_run(const struct guest *g)
+{
+	int keep_open[] = { g->kernel_fd, g->initrd_fd };
+	AUTO_FREE char *vmm = NULL;
+	struct command c = { 0 };
+
+	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
+		return CLI_FAILED;
+	build_command(&c, vmm, g);
+	return guest_process(c.arg, keep_open, 2);
+}
+
+static int kvm_check(const struct guest *g)
+{
+	AUTO_FREE char *vmm = NULL;
+	struct command c = { 0 };
+
+	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
+		return CLI_FAILED;
+	add(&c, vmm);
+	add(&c, "--check");
+	if (g->force)
+		add(&c, "--force");
+	return guest_process(c.arg, NULL, 0);
+}
+
+const struct engine engine_kvm = {
+	.name = "kvm",
+	.check = kvm_check,
+	.run = kvm_run,
+};

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* guest.c - the process that runs a guest; see guest.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "cli/guest.h"
+
+static pid_t running;
+
+static void pass_on(int signal_number)
+{
+	if (running > 0)
+		kill(running, signal_number);
+}
+
+/* The guest is told to stop; SIGINT is the guest's, or the engine's. */
+static void pass_signals_on(void)
+{
+	struct sigaction forward = { .sa_handler = pass_on };
+
+	sigemptyset(&forward.sa_mask);
+	sigaction(SIGTERM, &forward, NULL);
+	sigaction(SIGHUP, &forward, NULL);
+	signal(SIGINT, SIG_IGN);
+}
+
+static int execute(const char *const *argv, const int *keep_open, unsigned n, pid_t parent)
+{
+	/* it must not outlive us, not even if we are killed */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		return CLI_FAILED;
+	for (unsigned i = 0; i < n; i++)
+		if (keep_open[i] >= 0)
+			fcntl(keep_open[i], F_SETFD, 0);
+	execv(argv[0], (char *const *)(uintptr_t)argv);
+	cli_error("%s: %m", argv[0]);
+	return CLI_FAILED;
+}
+
+int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open)
+{
+	const char *name = strrchr(argv[0], '/');
+	pid_t parent = getpid();
+	int status;
+
+	pass_signals_on();
+	fflush(NULL);
+	running = fork();
+	if (running < 0) {
+		cli_error("fork: %m");
+		return CLI_FAILED;
+	}
+	if (running == 0)
+		_exit(execute(argv, keep_open, n_keep_open, parent));
+	while (waitpid(running, &status, 0) < 0)
+		if (errno != EINTR)
+			return CLI_FAILED;
+	running = 0;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	cli_error("%s was ended by signal %d (%s)", name ? name + 1 : argv[0], WTERMSIG(status),
+		  strsignal(WTERMSIG(status)));
+	return CLI_FAILED;
+}

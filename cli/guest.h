@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * guest.h - a guest that is to be run, and the engines that run it
+ *
+ * Whoever starts guests (boot.c) fills a struct guest from options or
+ * a file; an engine turns it into a process and waits for that.
+ */
+#ifndef CLI_GUEST_H
+#define CLI_GUEST_H
+
+#include "cli/cli.h"
+
+enum { GUEST_DISKS_MAX = 24 };
+
+/* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
+enum { GUEST_REBOOT = 16, GUEST_PANIC = 17 };
+
+struct guest_disk {
+	const char *locator;
+	const char *format;	/* NULL: probe */
+	const char *cache;	/* NULL: writeback */
+	bool read_only;
+	bool snapshot;		/* what is written is thrown away */
+};
+
+/* All strings are borrowed. */
+struct guest {
+	const char *memory, *cpus;	/* as vmm-lite takes them; NULL: its default */
+	struct guest_disk disk[GUEST_DISKS_MAX]; /* the first is booted from */
+	unsigned n_disks;
+	const char *time_limit;		/* seconds; NULL: none */
+	bool force, stats;
+
+	/* what it boots: files of this host, or else open descriptors (-1: none) */
+	const char *kernel, *initrd;
+	int kernel_fd, initrd_fd;
+	const char *cmdline;
+};
+
+struct engine {
+	const char *name;
+	/* Can it run guests here?  CLI_OK, or CLI_FAILED and a message. */
+	int (*check)(const struct guest *g);
+	/* Until the guest ends; a reset ends it too.  Its exit status. */
+	int (*run)(const struct guest *g);
+};
+
+extern const struct engine engine_kvm;
+
+/*
+ * Run a program as the guest's process: with @keep_open (-1: none) left open
+ * for it, signals passed on, and never outliving us.  Its exit status; CLI_FAILED and a
+ * message if a signal ended it.
+ */
+int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open);
+
+/* ---- boot_menu.c: what a disk boots ---- */
+
+struct boot_choice {
+	const char *entry;	/* NULL: the configuration's own default */
+	const char *append;
+	bool keep_console;	/* no console=ttyS0 of ours */
+};
+
+/* Kernel, initrd and command line of the guest's own.  Prints what it chose. */
+int boot_menu_choose(struct vdisk_boot *out, const char *locator, const struct boot_choice *c);
+/* Print the entries. */
+int boot_menu_print(const char *locator);
+/* @text with our console at its end, to be freed. */
+int boot_cmdline(char **out, const char *text, bool keep_console);
+
+#endif
