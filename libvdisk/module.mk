@@ -32,6 +32,11 @@ LIB_SRCS += \
  libvdisk/guest/version.c \
  libvdisk/guest/grub_script.c \
  libvdisk/guest/grub.c \
+ libvdisk/guest/grub_vars.c \
+ libvdisk/guest/grub_test.c \
+ libvdisk/guest/grub_places.c \
+ libvdisk/guest/grub_load.c \
+ libvdisk/guest/grub_items.c \
  libvdisk/guest/bls.c \
  libvdisk/guest/newest.c \
  libvdisk/guest/menu.c \
