@@ -274,7 +274,7 @@ static void task_request(struct iscsi_conn *c, const struct iscsi_request *r)
 	}
 	what.function = functions[f].function;
 	if (functions[f].of_unit) {
-		what.unit = scsi_unit_find(c->session->target->scsi, r->lun);
+		what.unit = scsi_unit_find(&c->session->nexus, r->lun);
 		if (!what.unit) {
 			task_response(c, r->itt, ISCSI_TASK_NO_LUN);
 			return;

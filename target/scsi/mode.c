@@ -87,7 +87,7 @@ static uint32_t put_header(const struct scsi_task *t, uint8_t *p, bool ten)
 {
 	const struct scsi_unit *u = t->unit;
 	bool descriptor = !(t->cdb[1] & 0x08), long_lba = ten && t->cdb[1] & 0x10;
-	uint8_t specific = (u->read_only || u->software_protect ? 0x80 : 0) | 0x10; /* DPOFUA */
+	uint8_t specific = (scsi_read_only(t) || u->software_protect ? 0x80 : 0) | 0x10; /* DPOFUA */
 	uint32_t n = ten ? 8 : 4;
 	uint8_t *d = p + n;
 

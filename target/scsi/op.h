@@ -68,6 +68,12 @@ enum scsi_step scsi_reply(struct scsi_task *t, uint32_t len, uint32_t alloc);
 /* Ask for a parameter list of @len bytes into task->buf (all of it at once). */
 enum scsi_step scsi_want_list(struct scsi_task *t, uint32_t len, uint8_t next_state);
 
+/* Whatever is the reason: the medium, the server, or what this initiator may do. */
+static inline bool scsi_read_only(const struct scsi_task *t)
+{
+	return t->unit->read_only || !scsi_view_has(t->nexus->view.writable, t->unit->lun);
+}
+
 static inline uint64_t scsi_unit_bytes(const struct scsi_unit *u)
 {
 	return u->blocks << u->block_shift;

@@ -95,6 +95,7 @@ enum scsi_asc {
 	SCSI_ASC_MODE_CHANGED = 0x2a01,
 	SCSI_ASC_CLEARED_BY_ANOTHER = 0x2f00,
 	SCSI_ASC_SAVING_NOT_SUPPORTED = 0x3900,
+	SCSI_ASC_LUNS_CHANGED = 0x3f0e,
 	SCSI_ASC_INTERNAL_FAILURE = 0x4400,
 	SCSI_ASC_CRC_ERROR = 0x4705,
 };
@@ -152,8 +153,28 @@ struct scsi_nexus_ops {
 	void (*abort)(struct scsi_task *task);
 };
 
+/* What a nexus may use of its target: a bit for each LUN.  The rest is not there for it. */
+struct scsi_view {
+	uint32_t visible[SCSI_MAX_LUNS / 32];
+	uint32_t writable[SCSI_MAX_LUNS / 32];
+};
+#define SCSI_VIEW_ALL ((struct scsi_view) { \
+	.visible = { [0 ... SCSI_MAX_LUNS / 32 - 1] = UINT32_MAX }, \
+	.writable = { [0 ... SCSI_MAX_LUNS / 32 - 1] = UINT32_MAX }, })
+
+static inline bool scsi_view_has(const uint32_t *luns, unsigned lun)
+{
+	return luns[lun / 32] >> lun % 32 & 1;
+}
+
+static inline void scsi_view_add(uint32_t *luns, unsigned lun)
+{
+	luns[lun / 32] |= 1u << lun % 32;
+}
+
 struct scsi_nexus {
 	struct scsi_target *target;	/* borrowed */
+	struct scsi_view view;		/* all of it, until scsi_nexus_set_view() */
 	const struct scsi_nexus_ops *ops;
 	LIST_ENTRY(scsi_nexus) link;
 	unsigned attentions;		/* pending unit attentions, all units together */
@@ -172,8 +193,11 @@ void scsi_nexus_init(struct scsi_nexus *nexus, struct scsi_target *target,
 /* None of its tasks may be left. */
 void scsi_nexus_fini(struct scsi_nexus *nexus);
 
-/* The unit that an 8-byte LUN names; NULL if there is none. */
-struct scsi_unit *scsi_unit_find(struct scsi_target *target, const uint8_t lun[8]);
+/* Change what the nexus may use; it is told if its list of LUNs is another one now. */
+void scsi_nexus_set_view(struct scsi_nexus *nexus, const struct scsi_view *view);
+
+/* The unit that an 8-byte LUN names; NULL if there is none that the nexus may see. */
+struct scsi_unit *scsi_unit_find(const struct scsi_nexus *nexus, const uint8_t lun[8]);
 
 /* ---- tasks ---- */
 

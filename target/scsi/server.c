@@ -96,7 +96,7 @@ int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
 }
 
 /* SAM-5, 4.7: peripheral device and flat space addressing, one level */
-struct scsi_unit *scsi_unit_find(struct scsi_target *t, const uint8_t lun[8])
+struct scsi_unit *scsi_unit_find(const struct scsi_nexus *nexus, const uint8_t lun[8])
 {
 	unsigned n;
 
@@ -115,7 +115,9 @@ struct scsi_unit *scsi_unit_find(struct scsi_target *t, const uint8_t lun[8])
 	default:
 		return NULL;
 	}
-	return n < SCSI_MAX_LUNS ? t->units[n] : NULL;
+	if (n >= SCSI_MAX_LUNS || !scsi_view_has(nexus->view.visible, n))
+		return NULL;
+	return nexus->target->units[n];
 }
 
 /* ---- nexuses and unit attentions ---- */
@@ -161,11 +163,22 @@ void scsi_attention_all(struct scsi_unit *u, const struct scsi_nexus *except, ui
 
 void scsi_nexus_init(struct scsi_nexus *n, struct scsi_target *t, const struct scsi_nexus_ops *ops)
 {
-	*n = (struct scsi_nexus) { .target = t, .ops = ops };
+	*n = (struct scsi_nexus) { .target = t, .ops = ops, .view = SCSI_VIEW_ALL };
 	LIST_INSERT_HEAD(&t->nexuses, n, link);
 	for (uint16_t lun = 0; lun < SCSI_MAX_LUNS; lun++)
 		if (t->units[lun])
 			attention_add(n, lun, SCSI_ASC_POWER_ON);
+}
+
+void scsi_nexus_set_view(struct scsi_nexus *n, const struct scsi_view *view)
+{
+	bool other = memcmp(view->visible, n->view.visible, sizeof(view->visible)) != 0;
+
+	n->view = *view;
+	/* SPC-4, 5.14: reported by any unit that is still there */
+	for (uint16_t lun = 0; other && lun < SCSI_MAX_LUNS; lun++)
+		if (n->target->units[lun] && scsi_view_has(view->visible, lun))
+			attention_add(n, lun, SCSI_ASC_LUNS_CHANGED);
 }
 
 void scsi_nexus_fini(struct scsi_nexus *n)
@@ -327,7 +340,7 @@ static bool reserved_bit(const struct scsi_task *t, uint16_t *byte, int8_t *bit)
 
 static enum scsi_step write_protected(struct scsi_task *t)
 {
-	return scsi_check(t, SCSI_DATA_PROTECT, t->unit->read_only ?
+	return scsi_check(t, SCSI_DATA_PROTECT, scsi_read_only(t) ?
 			  SCSI_ASC_WRITE_PROTECTED : SCSI_ASC_SOFTWARE_WRITE_PROTECTED);
 }
 
@@ -354,7 +367,7 @@ static enum scsi_step dispatch(struct scsi_task *t)
 		return scsi_bad_cdb(t, byte, bit);
 	if (!t->unit)
 		return t->op->run(t);	/* nothing to protect, and no LBA */
-	if (t->op->flags & SCSI_OP_WRITES && (t->unit->read_only || t->unit->software_protect))
+	if (t->op->flags & SCSI_OP_WRITES && (scsi_read_only(t) || t->unit->software_protect))
 		return write_protected(t);
 	if (!lba_ok(t))
 		return scsi_check_info(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_LBA_OUT_OF_RANGE, t->lba);
@@ -377,7 +390,7 @@ enum scsi_step scsi_start(struct scsi_task *t)
 	t->buf = t->scratch = NULL;
 	t->state = SCSI_STATE_START;
 	t->serial = ++t->nexus->target->serial;
-	t->unit = scsi_unit_find(t->nexus->target, t->lun);
+	t->unit = scsi_unit_find(t->nexus, t->lun);
 	t->in_set = t->unit;
 	if (t->unit) {
 		TAILQ_INSERT_TAIL(&t->unit->tasks, t, link);

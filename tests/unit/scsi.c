@@ -251,6 +251,33 @@ static void test_luns(void **state)
 	assert_sense(w, 5, 0x2500);
 }
 
+/* What one initiator may use of the target is its own affair. */
+static void test_view(void **state)
+{
+	struct world *w = *state;
+	struct scsi_view view = SCSI_VIEW_ALL;
+	uint8_t block[512] = { 0 };
+
+	view.visible[0] = 1u << 0;
+	view.writable[0] = 0;
+	scsi_nexus_set_view(&w->nexus, &view);
+	run(w, 0, CDB(0x00, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 6, 0x3f0e);
+	run(w, 5, CDB(0x00, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 5, 0x2500);
+	assert_int_equal(run(w, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0), IN(256)), 0);
+	assert_int_equal(load_be32(w->in), 8);
+	run(w, 0, CDB(0x0a, 0, 0, 0, 1, 0), block, 512, 0);
+	assert_sense(w, 7, 0x2700);
+	assert_int_equal(run(w, 0, CDB(0x1a, 8, 0x0a, 0, 255, 0), IN(255)), 0);
+	assert_true(w->in[2] & 0x80);			/* WP */
+	/* the same again is no news; writable again, neither */
+	scsi_nexus_set_view(&w->nexus, &view);
+	view.writable[0] = 1;
+	scsi_nexus_set_view(&w->nexus, &view);
+	assert_int_equal(run(w, 0, CDB(0x0a, 0, 0, 0, 1, 0), block, 512, 0), 0);
+}
+
 static void test_bad_commands(void **state)
 {
 	struct world *w = *state;
@@ -670,6 +697,7 @@ int main(void)
 		WITH_WORLD(test_vital_data),
 		WITH_WORLD(test_capacity),
 		WITH_WORLD(test_luns),
+		WITH_WORLD(test_view),
 		WITH_WORLD(test_bad_commands),
 		WITH_WORLD(test_read_write),
 		WITH_WORLD(test_range),
