@@ -94,16 +94,34 @@ int cmd_rebase(int argc, char **argv)
 
 /* ---- commit ---- */
 
+static const struct argp_option commit_options[] = {
+	{ "keep", 'd', NULL, 0, "Leave the image as it is, instead of emptying it", 0 },
+	{ 0 },
+};
+
+static error_t parse_commit(int key, char *arg, struct argp_state *state)
+{
+	bool *keep = state->input;
+
+	(void)arg;
+	if (key != 'd')
+		return ARGP_ERR_UNKNOWN;
+	*keep = true;
+	return 0;
+}
+
 static const struct argp commit_argp = {
-	.children = cli_disk, .args_doc = "DISK",
+	.options = commit_options, .parser = parse_commit, .children = cli_disk,
+	.args_doc = "DISK",
 	.doc = "Write what an image holds into its backing file.\v"
-	       "The image itself stays as it is, and may be deleted when nothing else uses it.  "
+	       "The image is empty afterwards and reads as before.  "
 	       "Other images on the same backing file become invalid.",
 };
 
 int cmd_commit(int argc, char **argv)
 {
-	char **args = cli_parse(&commit_argp, argc, argv, NULL, 1, 1);
+	bool keep = false;
+	char **args = cli_parse(&commit_argp, argc, argv, &keep, 1, 1);
 	AUTO_DISK struct vdisk *disk = NULL, *base = NULL;
 	struct cli_progress progress;
 	struct vdisk_copy_opts opts = {
@@ -112,12 +130,19 @@ int cmd_commit(int argc, char **argv)
 	struct vdisk_error err = { 0 };
 	int r;
 
-	if (cli_open(&disk, args[0], VDISK_OPEN_NO_BACKING) < 0)
+	if (cli_open(&disk, args[0], VDISK_OPEN_NO_BACKING | (keep ? 0 : VDISK_OPEN_WRITE)) < 0)
 		return CLI_FAILED;
 	if (vdisk_open_backing(&base, disk, NULL, NULL, VDISK_OPEN_WRITE, &err) < 0)
 		return cli_fail(&err);
 	cli_progress_start(&progress, "commit", vdisk_size(disk));
 	r = vdisk_commit(base, disk, &opts, &err);
 	cli_progress_end(&progress);
-	return r < 0 ? cli_fail(&err) : cli_close(&base);
+	if (r < 0)
+		return cli_fail(&err);
+	/* not before what it held is safe */
+	if (cli_close(&base) != CLI_OK)
+		return CLI_FAILED;
+	if (!keep && vdisk_empty(disk, &err) < 0)
+		return cli_fail(&err);
+	return cli_close(&disk);
 }

@@ -457,6 +457,14 @@ VDISK_API int vdisk_commit(struct vdisk *base, struct vdisk *disk,
 			   const struct vdisk_copy_opts *opts, struct vdisk_error *err);
 
 /*
+ * Drop everything that @disk's image holds itself, so that its backing disk
+ * shows everywhere: after vdisk_commit(), when @base is durable, this changes
+ * nothing that @disk reads, and gives its space back.  A crash in the middle
+ * leaves some of it in place.
+ */
+VDISK_API int vdisk_empty(struct vdisk *disk, struct vdisk_error *err);
+
+/*
  * Put @disk onto another backing disk, @base (NULL: none), without changing
  * what it reads: what would differ is copied into it first.  @name and
  * @format: as vdisk_set_backing().  @disk still has the old backing disk open

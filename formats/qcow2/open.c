@@ -494,6 +494,7 @@ const struct vd_driver vd_qcow2 = {
 	.flush = qcow2_flush,
 	.codec = qcow2_codec,
 	.resize = qcow2_resize,
+	.empty = qcow2_empty,
 	.check = qcow2_check,
 	.snapshot_list = qcow2_snapshot_list,
 	.snapshot_create = qcow2_snapshot_create,

@@ -1,21 +1,32 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * resize.c - another size for the disk
+ * resize.c - another size for the disk, or nothing left in it
  *
  * Growing: a larger L1 table at a new place if the old one is too small, then
  * the header; what comes into view is made to read as zeroes first (old bytes
  * behind the end in the last cluster, a backing disk that goes on).
  * Shrinking: clusters behind the new end are dropped, and the file is cut off
  * behind the last cluster in use.
+ *
+ * Emptying: all clusters are dropped, so that the backing disk shows everywhere.
  */
 #include <errno.h>
 #include <inttypes.h>
 
 #include "formats/qcow2/state.h"
 
-static int settle_error(struct qcow2 *q, int r, struct vdisk_error *err)
+/* Before the first change: what the header says of an image that is being written
+ * must be on the medium, and nothing waiting. */
+static int begin(struct qcow2 *q)
 {
-	return r < 0 ? vd_fail(err, -r, "%s: qcow2: resizing: %s", q->disk->name, strerror(-r)) : 0;
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	do
+		r = qcow2_begin(q, false);
+	while (r == QCOW2_RETRY);
+	pthread_mutex_unlock(&q->lock);
+	return r < 0 ? r : qcow2_settle(q);
 }
 
 /* The arrays in memory, with room for @n entries. */
@@ -190,14 +201,22 @@ int qcow2_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err)
 	if (q->h.has_bitmaps && (q->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
 		return vd_fail(err, ENOTSUP, "%s: qcow2: an image with persistent bitmaps cannot be resized; remove them first",
 			       disk->name);
-	pthread_mutex_lock(&q->lock);
-	do
-		r = qcow2_begin(q, false);
-	while (r == QCOW2_RETRY);
-	pthread_mutex_unlock(&q->lock);
+	r = begin(q);
+	if (r == 0)
+		r = length > q->h.size ? grow(q, length) : shrink(q, length);
+	return r < 0 ? vd_fail(err, -r, "%s: qcow2: resizing: %s", disk->name, strerror(-r)) : 0;
+}
+
+int qcow2_empty(struct vdisk *disk, struct vdisk_error *err)
+{
+	struct qcow2 *q = disk->priv;
+	int r = begin(q);
+
+	if (r == 0)
+		r = qcow2_drop(q, 0, q->h.size);
 	if (r == 0)
 		r = qcow2_settle(q);
 	if (r == 0)
-		r = length > q->h.size ? grow(q, length) : shrink(q, length);
-	return settle_error(q, r, err);
+		trim_file(q);
+	return r < 0 ? vd_fail(err, -r, "%s: qcow2: emptying: %s", disk->name, strerror(-r)) : 0;
 }

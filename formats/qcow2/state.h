@@ -247,6 +247,7 @@ int qcow2_create(struct vdisk *file, uint64_t length, const struct vdisk_create_
 int qcow2_measure(uint64_t length, uint64_t data, const struct vdisk_option *options, unsigned n,
 		  uint64_t *required, uint64_t *full, struct vdisk_error *err);
 int qcow2_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
+int qcow2_empty(struct vdisk *disk, struct vdisk_error *err);
 int qcow2_set_backing(struct vdisk *disk, const char *name, const char *format,
 		      struct vdisk_error *err);
 int qcow2_amend(struct vdisk *disk, const struct vdisk_option *options, unsigned n,

@@ -48,6 +48,18 @@ int vdisk_resize(struct vdisk *d, uint64_t length, struct vdisk_error *err)
 	return r;
 }
 
+int vdisk_empty(struct vdisk *d, struct vdisk_error *err)
+{
+	int r = need(d, d->drv->empty, true, "be emptied", err);
+
+	if (r < 0)
+		return r;
+	control_begin(d);
+	r = d->drv->empty(d, err);
+	control_end(d);
+	return r;
+}
+
 int vdisk_check(struct vdisk *d, unsigned flags, struct vdisk_check_result *out,
 		void (*report)(void *arg, const char *finding), void *arg, struct vdisk_error *err)
 {

@@ -205,6 +205,9 @@ struct vd_driver {
 	/* ---- control; no request is in flight, the disk is drained ---- */
 
 	int (*resize)(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
+	/* Hold nothing any more: the backing disk shows everywhere.  NULL: it
+	 * cannot have one. */
+	int (*empty)(struct vdisk *disk, struct vdisk_error *err);
 	int (*check)(struct vdisk *disk, unsigned flags, struct vdisk_check_result *out,
 		     void (*report)(void *arg, const char *finding), void *arg,
 		     struct vdisk_error *err);

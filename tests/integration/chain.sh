@@ -12,6 +12,14 @@ same_size() {
 }
 backing() { qemu-img info --output=json "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin).get("backing-filename"))'; }
 
+# the image itself holds nothing
+empty() {
+    qemu-img map --output=json "$1" | python3 -c '
+import json, sys
+assert all(e["depth"] for e in json.load(sys.stdin) if e.get("present", True))' || fail "$1 is not empty"
+    qemu-img check -q "$1" || fail "$1: damaged"
+}
+
 setup() {
     rm -f ./*.raw ./*.qcow2
     qemu-img create -q -f raw a.raw 20M
@@ -65,10 +73,32 @@ setup
 "$VDISK" commit top.qcow2
 same want.raw mid.qcow2
 same want.raw top.qcow2
-"$VDISK" commit mid.qcow2
+empty top.qcow2
+cp mid.qcow2 before.qcow2
+"$VDISK" commit -d mid.qcow2
+cmp before.qcow2 mid.qcow2 || fail "commit -d changed the image"
 same want.raw a.raw
 same want.raw mid.qcow2
-qemu-img check -q mid.qcow2
+"$VDISK" commit mid.qcow2
+empty mid.qcow2
+same want.raw a.raw
+same want.raw mid.qcow2
+# with snapshots, compressed and shared clusters in it
+setup
+qemu-img snapshot -c s mid.qcow2
+qemu-img convert -O raw mid.qcow2 snap.raw
+qemu-io -f qcow2 -c 'write -c 2M 64k' -c 'write -P 9 3M 100k' -c 'write -z 4M 1M' mid.qcow2 >/dev/null
+qemu-img convert -O raw mid.qcow2 want.raw
+"$VDISK" commit mid.qcow2
+empty mid.qcow2
+same want.raw a.raw
+same want.raw mid.qcow2
+qemu-img convert -l snapshot.name=s -O raw mid.qcow2 got.raw
+# (what the snapshot has itself; its holes show the backing file as it is now)
+cmp -n 1048576 -i 5242880 snap.raw got.raw || fail "commit: the snapshot changed"
+setup
+"$VDISK" commit top.qcow2
+"$VDISK" commit mid.qcow2
 expect 1 "$VDISK" commit a.raw
 expect 1 "$VDISK" commit b.qcow2
 
