@@ -199,6 +199,21 @@ int cmd_ls(int argc, char **argv)
 	return cli_files_close(status);
 }
 
+/* What several files are given to: until it fails */
+static int for_each_file(char **names, int (*each)(struct cli_file *f))
+{
+	int status = CLI_OK;
+
+	for (; *names && status == CLI_OK; names++) {
+		AUTO_FILE struct cli_file f = { 0 };
+
+		status = cli_file_open(&f, *names, false);
+		if (status == CLI_OK)
+			status = each(&f);
+	}
+	return cli_files_close(status);
+}
+
 /* ---- cat ---- */
 
 static int cat(struct cli_file *f)
@@ -228,17 +243,8 @@ int cmd_cat(int argc, char **argv)
 		.children = cli_disk, .args_doc = "DISK:PATH...",
 		.doc = "Write files inside a disk to standard output.",
 	};
-	char **args = cli_parse(&argp, argc, argv, NULL, 1, -1);
-	int status = CLI_OK;
 
-	for (; *args && status == CLI_OK; args++) {
-		AUTO_FILE struct cli_file f = { 0 };
-
-		status = cli_file_open(&f, *args, false);
-		if (status == CLI_OK)
-			status = cat(&f);
-	}
-	return cli_files_close(status);
+	return for_each_file(cli_parse(&argp, argc, argv, NULL, 1, -1), cat);
 }
 
 /* ---- stat ---- */
@@ -321,15 +327,6 @@ int cmd_stat(int argc, char **argv)
 		.children = cli_disk, .args_doc = "DISK:PATH...",
 		.doc = "Print the attributes of files inside a disk.",
 	};
-	char **args = cli_parse(&argp, argc, argv, NULL, 1, -1);
-	int status = CLI_OK;
 
-	for (; *args && status == CLI_OK; args++) {
-		AUTO_FILE struct cli_file f = { 0 };
-
-		status = cli_file_open(&f, *args, false);
-		if (status == CLI_OK)
-			status = print_stat(&f);
-	}
-	return cli_files_close(status);
+	return for_each_file(cli_parse(&argp, argc, argv, NULL, 1, -1), print_stat);
 }

@@ -400,11 +400,7 @@ int qcow2_amend(struct vdisk *disk, const struct vdisk_option *options, unsigned
 		if (r < 0)
 			return r;
 	}
-	pthread_mutex_lock(&q->lock);
-	do
-		r = qcow2_begin(q, false);
-	while (r == QCOW2_RETRY);
-	pthread_mutex_unlock(&q->lock);
+	r = qcow2_begin_control(q);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: qcow2: writing the header: %s", disk->name,
 			       strerror(-r));

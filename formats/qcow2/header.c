@@ -388,13 +388,9 @@ static size_t put_extension(uint8_t *buf, size_t len, size_t off, uint32_t type,
 	return end;
 }
 
-static void encode_fixed(const struct qcow2_header *h, uint8_t *p)
+void qcow2_header_encode_changing(const struct qcow2_header *h, uint8_t *p)
 {
-	store_be32(p, QCOW2_MAGIC);
-	store_be32(p + 4, h->version);
-	store_be32(p + 20, h->cluster_bits);
 	store_be64(p + 24, h->size);
-	store_be32(p + 32, h->crypt_method);
 	store_be32(p + 36, h->l1_size);
 	store_be64(p + 40, h->l1_offset);
 	store_be64(p + 48, h->reftable_offset);
@@ -407,6 +403,17 @@ static void encode_fixed(const struct qcow2_header *h, uint8_t *p)
 	store_be64(p + 80, h->compatible);
 	store_be64(p + 88, h->autoclear);
 	store_be32(p + 96, h->refcount_order);
+}
+
+static void encode_fixed(const struct qcow2_header *h, uint8_t *p)
+{
+	store_be32(p, QCOW2_MAGIC);
+	store_be32(p + 4, h->version);
+	store_be32(p + 20, h->cluster_bits);
+	store_be32(p + 32, h->crypt_method);
+	qcow2_header_encode_changing(h, p);
+	if (h->version == 2)
+		return;
 	store_be32(p + 100, QCOW2_V3_HEADER + h->unknown_len);
 	p[104] = (uint8_t)h->compression;
 	if (h->unknown_len)

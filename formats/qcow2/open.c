@@ -119,25 +119,12 @@ void qcow2_unload(struct qcow2 *q)
 
 int qcow2_poke_header(struct qcow2 *q)
 {
-	const struct qcow2_header *h = &q->h;
 	uint8_t p[512];
 	int r = vd_pread_pad(q->file, p, sizeof(p), 0);
 
 	if (r < 0)
 		return r;
-	store_be64(p + 24, h->size);
-	store_be32(p + 36, h->l1_size);
-	store_be64(p + 40, h->l1_offset);
-	store_be64(p + 48, h->reftable_offset);
-	store_be32(p + 56, h->reftable_clusters);
-	store_be32(p + 60, h->n_snapshots);
-	store_be64(p + 64, h->snapshots_offset);
-	if (h->version >= 3) {
-		store_be64(p + 72, h->incompatible);
-		store_be64(p + 80, h->compatible);
-		store_be64(p + 88, h->autoclear);
-		store_be32(p + 96, h->refcount_order);
-	}
+	qcow2_header_encode_changing(&q->h, p);
 	return vd_pwrite(q->file, p, sizeof(p), 0);
 }
 
@@ -212,6 +199,18 @@ int qcow2_begin(struct qcow2 *q, bool nowait)
 		atomic_store(&q->began, true);
 	pthread_cond_broadcast(&q->cond);
 	return r < 0 ? r : QCOW2_RETRY;
+}
+
+int qcow2_begin_control(struct qcow2 *q)
+{
+	int r;
+
+	pthread_mutex_lock(&q->lock);
+	do
+		r = qcow2_begin(q, false);
+	while (r == QCOW2_RETRY);
+	pthread_mutex_unlock(&q->lock);
+	return r < 0 ? r : qcow2_settle(q);
 }
 
 /* ---- opening ---- */

@@ -175,6 +175,10 @@ int qcow2_header_fits(const struct qcow2_header *h, uint64_t file_size, struct v
 int qcow2_header_encode(const struct qcow2_header *h, uint8_t *buf, size_t len,
 			struct vdisk_error *err);
 
+/* Write over those fields of an image's header @p (104 bytes) that change while
+ * it is in use: sizes, places of tables, feature bits. */
+void qcow2_header_encode_changing(const struct qcow2_header *h, uint8_t *p);
+
 /* Read and decode the header of @file. */
 int qcow2_header_read(struct qcow2_header *h, struct vdisk *file, struct vdisk_error *err);
 /* Encode and write the whole first cluster. */

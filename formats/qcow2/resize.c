@@ -15,20 +15,6 @@
 
 #include "formats/qcow2/state.h"
 
-/* Before the first change: what the header says of an image that is being written
- * must be on the medium, and nothing waiting. */
-static int begin(struct qcow2 *q)
-{
-	int r;
-
-	pthread_mutex_lock(&q->lock);
-	do
-		r = qcow2_begin(q, false);
-	while (r == QCOW2_RETRY);
-	pthread_mutex_unlock(&q->lock);
-	return r < 0 ? r : qcow2_settle(q);
-}
-
 /* The arrays in memory, with room for @n entries. */
 static int grow_arrays(struct qcow2 *q, uint32_t n)
 {
@@ -201,7 +187,7 @@ int qcow2_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err)
 	if (q->h.has_bitmaps && (q->h.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
 		return vd_fail(err, ENOTSUP, "%s: qcow2: an image with persistent bitmaps cannot be resized; remove them first",
 			       disk->name);
-	r = begin(q);
+	r = qcow2_begin_control(q);
 	if (r == 0)
 		r = length > q->h.size ? grow(q, length) : shrink(q, length);
 	return r < 0 ? vd_fail(err, -r, "%s: qcow2: resizing: %s", disk->name, strerror(-r)) : 0;
@@ -210,7 +196,7 @@ int qcow2_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err)
 int qcow2_empty(struct vdisk *disk, struct vdisk_error *err)
 {
 	struct qcow2 *q = disk->priv;
-	int r = begin(q);
+	int r = qcow2_begin_control(q);
 
 	if (r == 0)
 		r = qcow2_drop(q, 0, q->h.size);

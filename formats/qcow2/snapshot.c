@@ -440,13 +440,7 @@ static int begin(struct qcow2 *q, struct qcow2_snapshot **all, uint64_t *bytes,
 	if (q->data_file)
 		return vd_fail(err, ENOTSUP, "%s: qcow2: no snapshots with an external data file",
 			       q->disk->name);
-	pthread_mutex_lock(&q->lock);
-	do
-		r = qcow2_begin(q, false);
-	while (r == QCOW2_RETRY);
-	pthread_mutex_unlock(&q->lock);
-	if (r == 0)
-		r = qcow2_settle(q);
+	r = qcow2_begin_control(q);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: qcow2: writing the metadata: %s", q->disk->name,
 			       strerror(-r));

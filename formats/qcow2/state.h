@@ -136,6 +136,8 @@ int qcow2_load(struct qcow2 *q, struct vdisk_error *err);
 void qcow2_unload(struct qcow2 *q);
 /* The duties of a first write: 0, QCOW2_RETRY, -EAGAIN (@nowait), -errno. */
 int qcow2_begin(struct qcow2 *q, bool nowait);
+/* The same for a change of the whole image, without the lock: and nothing is dirty. */
+int qcow2_begin_control(struct qcow2 *q);
 /* Write those header fields that change in operation: one 512-byte sector. */
 int qcow2_poke_header(struct qcow2 *q);
 /* Set or clear the dirty bit, durably; nothing in version 2.  Not under the lock. */
