@@ -13,6 +13,10 @@ target_iscsi_SRCS := \
  target/iscsi/crc.c \
  target/iscsi/text.c \
  target/iscsi/negotiate.c \
+ target/iscsi/chap.c \
+ target/iscsi/access.c \
+ target/iscsi/auth.c \
+ target/iscsi/answer.c \
  target/iscsi/conn.c \
  target/iscsi/login.c \
  target/iscsi/full.c \
@@ -29,9 +33,13 @@ vdiskd_SRCS := \
  $(target_reactor_SRCS) \
  $(target_scsi_SRCS) \
  $(target_iscsi_SRCS)
-vdiskd_PKGS := libseccomp
+vdiskd_PKGS := libseccomp libcrypto
 
 tests/unit/iscsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS) \
  $(target_iscsi_SRCS)
+tests/unit/iscsi_access_SRCS := $(tests/unit/iscsi_SRCS)
+tests/unit/iscsi_access_PKGS := libcrypto
 tests/unit/scsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS)
+tests/unit/iscsi_PKGS := libcrypto
 tests/fuzz/iscsi_SRCS := $(tests/unit/iscsi_SRCS)
+tests/fuzz/iscsi_LIBS := -lcrypto

@@ -112,6 +112,7 @@ static void reap(struct reactor_deferred *work)
 	s->n_conns--;
 	iscsi_text_clear(&c->text_in);
 	iscsi_text_clear(&c->text_out);
+	free(c->login.auth.user);
 	c->wire->free(c);
 	for (other = LIST_FIRST(&s->conns); other; other = next) {
 		next = LIST_NEXT(other, link);
@@ -125,6 +126,8 @@ void iscsi_conn_init(struct iscsi_conn *c, struct iscsi_server *s, const struct 
 	c->server = s;
 	c->wire = wire;
 	c->state = ISCSI_XPT_UP;	/* T3 */
+	if (!c->group)
+		c->group = ISCSI_PORTAL_GROUP;
 	iscsi_params_init(&c->params);
 	TAILQ_INIT(&c->tx);
 	c->reap.run = reap;

@@ -83,32 +83,18 @@ static int send_targets(struct iscsi_conn *c, const char *value)
 
 void iscsi_text_continue(struct iscsi_conn *c, uint32_t itt)
 {
-	uint32_t left = c->text_out.len - c->text_sent, len = MIN(left, c->params.max_send);
-	struct iscsi_out *o = iscsi_out_new(c);
-	bool more = len < left;
+	struct iscsi_out *o = iscsi_answer_next(c, c->params.max_send);
+	bool more = iscsi_answer_pending(c);
 	struct iscsi_sn sn;
 
 	if (!o)
 		return;
-	if (len) {
-		o->own = pool_get(reactor_pool(c->server->reactor), len);
-		o->own_size = len;
-		if (!o->own) {
-			slab_put(&c->server->outs, o);
-			iscsi_conn_close(c, "no buffer free");
-			return;
-		}
-		memcpy(o->own, c->text_out.buf + c->text_sent, len);
-		o->data = o->own;
-		o->data_len = len;
-	}
-	c->text_sent += len;
 	if (more && c->text_ttt == ISCSI_RESERVED_TAG)
 		c->text_ttt = c->next_ttt++;
 	if (!more)
 		c->text_ttt = ISCSI_RESERVED_TAG;
 	sn = iscsi_sn_status(c);
-	iscsi_put_text(o->head, &sn, itt, c->text_ttt, !more, more, len);
+	iscsi_put_text(o->head, &sn, itt, c->text_ttt, !more, more, o->data_len);
 	iscsi_out_queue(c, o);
 }
 
@@ -133,8 +119,7 @@ static void text_answer(struct iscsi_conn *c, uint32_t itt)
 	uint32_t pos = 0;
 	int r;
 
-	iscsi_text_clear(&c->text_out);
-	c->text_sent = 0;
+	iscsi_answer_begin(c);
 	while ((r = iscsi_text_next(&c->text_in, &pos, &pair)) == 1) {
 		if (!strcmp(pair.key, "SendTargets"))
 			r = send_targets(c, pair.value);
@@ -145,7 +130,7 @@ static void text_answer(struct iscsi_conn *c, uint32_t itt)
 	}
 	iscsi_text_clear(&c->text_in);
 	if (r) {
-		iscsi_text_clear(&c->text_out);
+		iscsi_answer_begin(c);
 		iscsi_reject(c, ISCSI_REJECT_PROTOCOL_ERROR);
 		return;
 	}
@@ -158,14 +143,13 @@ static void text_request(struct iscsi_conn *c, const struct iscsi_request *r, co
 	/* 11.10.4: a fresh tag starts anew, dropping what was under way */
 	if (r->ttt == ISCSI_RESERVED_TAG) {
 		iscsi_text_clear(&c->text_in);
-		iscsi_text_clear(&c->text_out);
-		c->text_sent = 0;
+		iscsi_answer_begin(c);
 		c->text_ttt = ISCSI_RESERVED_TAG;
 	} else if (r->ttt != c->text_ttt) {
 		iscsi_reject(c, ISCSI_REJECT_PROTOCOL_ERROR);
 		return;
 	}
-	if (c->text_sent < c->text_out.len) {
+	if (iscsi_answer_pending(c)) {
 		iscsi_text_continue(c, r->itt);
 		return;
 	}

@@ -6,11 +6,11 @@
  * bit), each but the last answered by an empty one; then all of it is
  * negotiated at once.  An answer that is larger than what the initiator takes
  * goes out in pieces in the same way.  The stage moves on when the initiator
- * asks for it (T bit): nothing that we need is ever missing at that point,
- * since no authentication is required.
+ * asks for it (T bit) and has authenticated as far as it must (auth.c).
  *
- * The first complete request names initiator, target and session type.  The
- * last one makes the session; if it takes the place of another (same initiator,
+ * The first complete request names initiator, target and session type, and
+ * whoever may not be here learns no more than that there is no such target; or
+ * it is sent elsewhere (redirection).  The last request makes the session; if it takes the place of another (same initiator,
  * ISID and target: reinstatement, 6.3.5), it waits until that one's commands
  * have all stopped.
  */
@@ -22,9 +22,10 @@
 
 #define LOGIN_SEGMENT 8192u	/* MaxRecvDataSegmentLength during login */
 
+/* The end of it, with a reason; a redirection has its text with it. */
 static void login_fail(struct iscsi_conn *c, uint16_t status, const char *why)
 {
-	struct iscsi_out *o = iscsi_out_new(c);
+	struct iscsi_out *o = iscsi_answer_next(c, LOGIN_SEGMENT);
 	struct iscsi_login_reply reply = {
 		.current = c->login.stage, .itt = c->login.itt, .status = status,
 	};
@@ -35,6 +36,7 @@ static void login_fail(struct iscsi_conn *c, uint16_t status, const char *why)
 		return;
 	log_info("%s: login of \"%s\" refused: %s", c->peer,
 		 log_safe(name, sizeof(name), c->params.initiator_name), why);
+	reply.data_len = o->data_len;
 	memcpy(reply.isid, c->login.isid, sizeof(reply.isid));
 	sn = iscsi_sn_status(c);
 	iscsi_put_login(o->head, &sn, &reply);
@@ -46,9 +48,22 @@ static const char *why_not(uint16_t status)
 {
 	switch (status) {
 	case ISCSI_LOGIN_AUTH_FAILED:
-		return "no authentication method in common";
+		return "not authenticated";
+	case ISCSI_LOGIN_FORBIDDEN:
+		return "no discovery for this address or name";
 	case ISCSI_LOGIN_NOT_FOUND:
-		return "no such target";
+		return "no such target for this address, portal and name";
+	case ISCSI_LOGIN_MISSING_PARAMETER:
+		return "InitiatorName or TargetName is missing";
+	case ISCSI_LOGIN_MOVED_TEMPORARILY:
+	case ISCSI_LOGIN_MOVED_PERMANENTLY:
+		return "redirected";
+	case ISCSI_LOGIN_UNAVAILABLE:
+		return "shutting down";
+	case ISCSI_LOGIN_TOO_MANY_CONNECTIONS:
+		return "a second connection in one session";
+	case ISCSI_LOGIN_NO_SESSION:
+		return "no such session";
 	case ISCSI_LOGIN_SESSION_TYPE:
 		return "unknown session type";
 	case ISCSI_LOGIN_OUT_OF_RESOURCES:
@@ -78,33 +93,18 @@ static void enter_full_phase(struct iscsi_conn *c)
 /* One answer: the next piece of the text, and the transition with the last one. */
 static void send_answer(struct iscsi_conn *c)
 {
-	uint32_t left = c->text_out.len - c->text_sent;
-	uint32_t segment = MIN(c->params.max_send, LOGIN_SEGMENT), len = MIN(left, segment);
-	struct iscsi_out *o = iscsi_out_new(c);
-	bool more = len < left, to_full;
+	struct iscsi_out *o = iscsi_answer_next(c, MIN(c->params.max_send, LOGIN_SEGMENT));
+	bool more = iscsi_answer_pending(c), to_full;
 	struct iscsi_login_reply reply = {
 		.transit = c->login.transit && !more, .more = more,
 		.current = c->login.stage, .next = c->login.next,
-		.itt = c->login.itt, .data_len = len,
-		.tsih = c->session ? c->session->tsih : c->login.tsih,
+		.itt = c->login.itt, .tsih = c->session ? c->session->tsih : c->login.tsih,
 	};
 	struct iscsi_sn sn;
 
 	if (!o)
 		return;
-	if (len) {
-		o->own = pool_get(reactor_pool(c->server->reactor), len);
-		o->own_size = len;
-		if (!o->own) {
-			slab_put(&c->server->outs, o);
-			iscsi_conn_close(c, "no buffer free");
-			return;
-		}
-		memcpy(o->own, c->text_out.buf + c->text_sent, len);
-		o->data = o->own;
-		o->data_len = len;
-	}
-	c->text_sent += len;
+	reply.data_len = o->data_len;
 	memcpy(reply.isid, c->login.isid, sizeof(reply.isid));
 	sn = iscsi_sn_status(c);
 	iscsi_put_login(o->head, &sn, &reply);
@@ -112,8 +112,6 @@ static void send_answer(struct iscsi_conn *c)
 	to_full = reply.transit && reply.next == ISCSI_STAGE_FULL;
 	if (reply.transit)
 		c->login.stage = c->login.next;
-	if (!more)
-		iscsi_text_clear(&c->text_out);
 	if (to_full && !c->closed)
 		enter_full_phase(c);
 }
@@ -121,7 +119,8 @@ static void send_answer(struct iscsi_conn *c)
 static void make_session(struct iscsi_conn *c)
 {
 	struct iscsi_session *old = iscsi_session_find(c->server, c->params.initiator_name,
-						       c->login.isid, c->login.target);
+						       c->login.isid, c->login.target,
+						       c->group);
 
 	c->login.waiting = old && c->login.target;
 	if (c->login.waiting) {
@@ -142,31 +141,52 @@ void iscsi_login_retry(struct iscsi_conn *c)
 
 /* ---- a request ---- */
 
-/* Who wants to log in where; 0 or a login status. */
-static uint16_t check_names(struct iscsi_conn *c)
+/* 13.8, 11.13.5: the one key of such an answer */
+static uint16_t redirect(struct iscsi_conn *c, const struct iscsi_access *a)
 {
-	struct iscsi_params *p = &c->params;
+	iscsi_answer_begin(c);
+	if (iscsi_text_put(&c->text_out, "TargetAddress", a->redirect) < 0)
+		return ISCSI_LOGIN_OUT_OF_RESOURCES;
+	return a->redirect_permanent ? ISCSI_LOGIN_MOVED_PERMANENTLY :
+				       ISCSI_LOGIN_MOVED_TEMPORARILY;
+}
+
+static uint16_t check_target(struct iscsi_conn *c)
+{
+	const struct iscsi_params *p = &c->params;
+	struct iscsi_target *t = iscsi_target_find(c->server, p->target_name);
 	char group[16];
 
-	c->login.checked = true;
-	if (!p->initiator_name[0])
-		return ISCSI_LOGIN_MISSING_PARAMETER;
-	if (c->server->stopping)
-		return ISCSI_LOGIN_OUT_OF_RESOURCES;
-	if (p->discovery)
-		return c->login.tsih ? ISCSI_LOGIN_NO_SESSION : ISCSI_LOGIN_SUCCESS;
-	if (!p->target_name[0])
-		return ISCSI_LOGIN_MISSING_PARAMETER;
-	c->login.target = iscsi_target_find(c->server, p->target_name);
-	if (!c->login.target)
+	if (!t || !iscsi_access_admits(&t->access, c->peer_address, p->initiator_name) ||
+	    !iscsi_access_group(&t->access, c->group))
 		return ISCSI_LOGIN_NOT_FOUND;
+	if (t->access.redirect)
+		return redirect(c, &t->access);
+	c->login.target = t;
 	if (c->login.tsih)		/* a further connection: MaxConnections is 1 */
 		return iscsi_session_by_tsih(c->server, c->login.tsih) ?
 			ISCSI_LOGIN_TOO_MANY_CONNECTIONS : ISCSI_LOGIN_NO_SESSION;
 	/* 13.9: told with the first answer */
-	snprintf(group, sizeof(group), "%u", ISCSI_PORTAL_GROUP);
+	snprintf(group, sizeof(group), "%u", c->group);
 	return iscsi_text_put(&c->text_out, "TargetPortalGroupTag", group) < 0 ?
 		ISCSI_LOGIN_OUT_OF_RESOURCES : ISCSI_LOGIN_SUCCESS;
+}
+
+/* Who wants to log in where; 0 or a login status. */
+static uint16_t check_names(struct iscsi_conn *c)
+{
+	const struct iscsi_params *p = &c->params;
+
+	c->login.checked = true;
+	if (!p->initiator_name[0] || (!p->discovery && !p->target_name[0]))
+		return ISCSI_LOGIN_MISSING_PARAMETER;
+	if (c->server->stopping)
+		return ISCSI_LOGIN_UNAVAILABLE;
+	if (!p->discovery)
+		return check_target(c);
+	if (!iscsi_access_admits(&c->server->discovery, c->peer_address, p->initiator_name))
+		return ISCSI_LOGIN_FORBIDDEN;
+	return c->login.tsih ? ISCSI_LOGIN_NO_SESSION : ISCSI_LOGIN_SUCCESS;
 }
 
 static enum iscsi_text_phase phase_of(const struct iscsi_conn *c)
@@ -176,56 +196,84 @@ static enum iscsi_text_phase phase_of(const struct iscsi_conn *c)
 	return c->login.checked ? ISCSI_TEXT_SECURITY : ISCSI_TEXT_LOGIN_FIRST;
 }
 
-static uint16_t negotiate_all(struct iscsi_conn *c)
+static uint16_t negotiate_all(struct iscsi_conn *c, struct iscsi_auth_keys *keys)
 {
+	enum iscsi_text_phase phase = phase_of(c);
 	struct iscsi_pair pair;
 	uint32_t pos = 0;
+	uint16_t status;
 	int r;
 
 	while ((r = iscsi_text_next(&c->text_in, &pos, &pair)) == 1) {
-		r = iscsi_negotiate(&c->params, phase_of(c), &pair, &c->text_out);
-		if (r)
-			return (uint16_t)r;
+		if (phase == ISCSI_TEXT_OPERATIONAL || !iscsi_auth_key(keys, &pair, &status))
+			status = (uint16_t)iscsi_negotiate(&c->params, phase, &pair, &c->text_out);
+		if (status)
+			return status;
 	}
 	return r < 0 ? ISCSI_LOGIN_INITIATOR_ERROR : ISCSI_LOGIN_SUCCESS;
+}
+
+/* Nobody leaves the security stage, or skips it, without what it asks for. */
+static uint16_t check_auth(struct iscsi_conn *c, const struct iscsi_auth_keys *keys, bool transit)
+{
+	uint16_t status = ISCSI_LOGIN_SUCCESS;
+
+	if (c->login.stage == ISCSI_STAGE_SECURITY)
+		status = iscsi_auth_request(c, keys);
+	if (status)
+		return status;
+	if (iscsi_auth_satisfied(c))
+		c->login.transit = transit;
+	else if (c->login.stage != ISCSI_STAGE_SECURITY ||
+		 (transit && c->login.auth.step == ISCSI_AUTH_METHOD))
+		return ISCSI_LOGIN_AUTH_FAILED;
+	else
+		c->login.transit = false;	/* there is more to say first (6.3.2) */
+	return ISCSI_LOGIN_SUCCESS;
 }
 
 /* All of the request's text is here. */
 static void request_complete(struct iscsi_conn *c, const struct iscsi_request *r)
 {
+	struct iscsi_auth_keys keys = { 0 };
 	uint16_t status;
 
-	iscsi_text_clear(&c->text_out);
-	c->text_sent = 0;
-	status = negotiate_all(c);
+	iscsi_answer_begin(c);
+	status = negotiate_all(c, &keys);
 	iscsi_text_clear(&c->text_in);
-	if (!status && !c->login.checked) {
+	if (!status && !c->login.checked)
 		status = check_names(c);
-		if (status == ISCSI_LOGIN_MISSING_PARAMETER) {
-			login_fail(c, status, "InitiatorName or TargetName is missing");
-			return;
-		}
-	}
+	if (!status)
+		status = check_auth(c, &keys, r->final);
 	if (status) {
+		if (status >> 8 > 1)
+			iscsi_answer_begin(c);	/* a failure has nothing to tell */
 		login_fail(c, status, why_not(status));
 		return;
 	}
-	c->login.transit = r->final;
 	c->login.next = r->login.next;
-	if (r->final && r->login.next == ISCSI_STAGE_FULL)
+	if (c->login.transit && r->login.next == ISCSI_STAGE_FULL)
 		make_session(c);
 	else
 		send_answer(c);
 }
 
-/* 11.12.3: stages only go forward, and not to the one that does not exist */
+/*
+ * 11.12.3: where a stage may lead to when the initiator asks for it; stage 2 does
+ * not exist, and nothing leads back
+ */
+static const uint8_t may_follow[4] = {
+	[ISCSI_STAGE_SECURITY] = 1u << ISCSI_STAGE_OPERATIONAL | 1u << ISCSI_STAGE_FULL,
+	[ISCSI_STAGE_OPERATIONAL] = 1u << ISCSI_STAGE_FULL,
+};
+
 static bool stages_ok(const struct iscsi_conn *c, const struct iscsi_request *r)
 {
-	if (r->login.current != ISCSI_STAGE_SECURITY && r->login.current != ISCSI_STAGE_OPERATIONAL)
+	if (!may_follow[r->login.current])
 		return false;
 	if (c->login.started && r->login.current != c->login.stage)
 		return false;
-	return !r->final || (r->login.next > r->login.current && r->login.next != 2);
+	return !r->final || may_follow[r->login.current] >> r->login.next & 1;
 }
 
 static void first_request(struct iscsi_conn *c, const struct iscsi_request *r)
@@ -261,7 +309,7 @@ void iscsi_login_request(struct iscsi_conn *c, const struct iscsi_request *r, co
 		return;
 	}
 	/* the rest of an answer is fetched by empty requests */
-	if (c->text_sent < c->text_out.len) {
+	if (iscsi_answer_pending(c)) {
 		send_answer(c);
 		return;
 	}

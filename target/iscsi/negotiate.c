@@ -276,11 +276,10 @@ static int negotiate_known(struct iscsi_params *p, const struct key *k,
 		result = list_has(value, "RFC3720") ? "RFC3720" : NULL;
 		break;
 	case AUTH_METHOD:
-		if (!list_has(value, "None"))
-			return ISCSI_LOGIN_AUTH_FAILED;
-		p->auth_chosen = true;
-		result = "None";
-		break;
+		p->auth_offered = true;
+		p->offers_none = list_has(value, "None");
+		p->offers_chap = list_has(value, "CHAP");
+		return 0;
 	case DECLARE_NAME:
 		return declare_name(p, k, value);
 	case DECLARE_SEGMENT:

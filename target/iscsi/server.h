@@ -6,7 +6,9 @@
  *	pdu.c, crc.c		bytes and values
  *	text.c, negotiate.c	key=value text and the rules of the keys
  *	conn.c			a connection: bytes in, PDUs out, its state (8.1)
- *	login.c			the login phase (6.3), for conn.c in IN_LOGIN
+ *	access.c, chap.c	who may use a target, and how they prove who they are
+ *	login.c, auth.c		the login phase (6.3), for conn.c in IN_LOGIN
+ *	answer.c		text answers, in pieces
  *	full.c			the full feature phase: NOP, text, logout, task
  *				management
  *	command.c		SCSI commands and their data
@@ -34,6 +36,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "target/iscsi/access.h"
 #include "target/iscsi/pdu.h"
 #include "target/iscsi/text.h"
 #include "target/reactor/pool.h"
@@ -60,11 +63,13 @@ struct iscsi_session;
 struct iscsi_target {
 	LIST_ENTRY(iscsi_target) link;
 	struct scsi_target *scsi;	/* borrowed; its name is ours */
+	struct iscsi_access access;	/* owned; all zeroes: open to everyone */
 };
 
 struct iscsi_server {
 	struct reactor *reactor;	/* borrowed */
 	struct reactor_client disk;	/* completions of our requests */
+	struct iscsi_access discovery;	/* owned; who may ask what there is */
 	LIST_HEAD(iscsi_target_list, iscsi_target) targets;
 	LIST_HEAD(iscsi_session_list, iscsi_session) sessions;
 	LIST_HEAD(iscsi_conn_list, iscsi_conn) conns;
@@ -170,6 +175,22 @@ struct iscsi_rx {
 	uint8_t reject;			/* of a command or Data-Out, when its data are through */
 };
 
+/* CHAP as it goes on (RFC 7143, 12.1.3); the steps, each a request and its answer */
+enum iscsi_auth_step {
+	ISCSI_AUTH_METHOD,	/* nothing was agreed on so far */
+	ISCSI_AUTH_ALGORITHM,	/* CHAP it is: CHAP_A comes next */
+	ISCSI_AUTH_RESPONSE,	/* our challenge was sent */
+	ISCSI_AUTH_DONE,	/* the initiator is who it says, or need not say */
+};
+
+struct iscsi_login_auth {
+	enum iscsi_auth_step step;
+	enum iscsi_chap_digest digest;
+	uint8_t id;
+	uint8_t challenge[ISCSI_CHAP_CHALLENGE];
+	char *user;		/* owned; who it is, once that is proved */
+};
+
 struct iscsi_conn {
 	struct iscsi_server *server;	/* borrowed */
 	const struct iscsi_wire *wire;
@@ -179,6 +200,8 @@ struct iscsi_conn {
 	struct iscsi_params params;
 	char peer[ISCSI_ADDRESS_MAX];	/* for messages */
 	char local[ISCSI_ADDRESS_MAX];	/* the address that the initiator used */
+	uint8_t peer_address[16];	/* as struct iscsi_net has them */
+	uint16_t group;			/* the portal's */
 
 	struct iscsi_rx rx;
 	bool header_digest, data_digest; /* in force */
@@ -210,6 +233,7 @@ struct iscsi_conn {
 		bool transit;		/* what the request asked for, */
 		uint8_t next;		/* kept while the answer goes out in pieces */
 		struct iscsi_target *target;
+		struct iscsi_login_auth auth;
 	} login;
 
 	struct iscsi_text text_in;	/* of the request being collected */
@@ -250,11 +274,40 @@ void iscsi_reject(struct iscsi_conn *c, uint8_t reason);
 
 /* ---- the phases: called with a whole PDU ---- */
 
+/* The CHAP keys of one request, decoded. */
+struct iscsi_binary {
+	bool here;
+	uint32_t len;
+	uint8_t bytes[ISCSI_CHAP_BINARY_MAX];
+};
+struct iscsi_auth_keys {
+	unsigned seen;
+	char algorithms[ISCSI_VALUE_MAX + 1];
+	char name[ISCSI_USER_MAX + 1];
+	bool has_id;
+	uint8_t id;
+	struct iscsi_binary challenge, response;
+};
+/* False: not a key of ours; else @status says whether it is a good one. */
+bool iscsi_auth_key(struct iscsi_auth_keys *k, const struct iscsi_pair *pair, uint16_t *status);
+/* All keys of a request in the security stage are here: answer; a login status. */
+uint16_t iscsi_auth_request(struct iscsi_conn *c, const struct iscsi_auth_keys *k);
+/* Whoever this is has proved what the target asks for. */
+bool iscsi_auth_satisfied(const struct iscsi_conn *c);
+/* What is asked for; after the names were checked. */
+const struct iscsi_auth *iscsi_auth_of(const struct iscsi_conn *c);
+
 void iscsi_login_request(struct iscsi_conn *c, const struct iscsi_request *r,
 			 const void *data);
 /* A session is gone that someone may be waiting for. */
 void iscsi_login_retry(struct iscsi_conn *c);
 void iscsi_full_request(struct iscsi_conn *c, const struct iscsi_request *r, void *data);
+/* Forget the answer, to make another in text_out. */
+void iscsi_answer_begin(struct iscsi_conn *c);
+/* Is there some of it that was not sent? */
+bool iscsi_answer_pending(const struct iscsi_conn *c);
+/* A PDU with at most @segment bytes of it; NULL: the connection is closed. */
+struct iscsi_out *iscsi_answer_next(struct iscsi_conn *c, uint32_t segment);
 /* Send the next piece of text_out. */
 void iscsi_text_continue(struct iscsi_conn *c, uint32_t itt);
 void iscsi_ping(struct iscsi_conn *c);
@@ -319,7 +372,9 @@ struct iscsi_session {
 	struct iscsi_target *target;	/* NULL: discovery */
 	uint16_t tsih;
 	uint8_t isid[6];
+	uint16_t group;			/* portal group: with the target, its SCSI port */
 	char initiator[ISCSI_NAME_MAX + 1];
+	char *user;			/* owned; who logged in, NULL: nobody had to */
 	uint32_t exp_cmd_sn;
 	unsigned open_commands;		/* that count for the window */
 	unsigned immediate_commands;
@@ -332,7 +387,8 @@ struct iscsi_session {
 
 /* The session that a login with these would reinstate (6.3.5); NULL: none. */
 struct iscsi_session *iscsi_session_find(struct iscsi_server *s, const char *initiator,
-					 const uint8_t isid[6], const struct iscsi_target *target);
+					 const uint8_t isid[6], const struct iscsi_target *target,
+					 uint16_t group);
 struct iscsi_session *iscsi_session_by_tsih(struct iscsi_server *s, uint16_t tsih);
 /* NULL: no memory */
 struct iscsi_session *iscsi_session_new(struct iscsi_conn *c);

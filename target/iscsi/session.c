@@ -39,8 +39,10 @@ void iscsi_server_fini(struct iscsi_server *s)
 	iscsi_portals_close(s);
 	while ((t = LIST_FIRST(&s->targets))) {
 		LIST_REMOVE(t, link);
+		iscsi_access_clear(&t->access);
 		free(t);
 	}
+	iscsi_access_clear(&s->discovery);
 	slab_clear(&s->tasks);
 	slab_clear(&s->outs);
 	slab_clear(&s->tmfs);
@@ -99,13 +101,14 @@ void iscsi_server_drop(struct iscsi_server *s)
 /* ---- sessions ---- */
 
 struct iscsi_session *iscsi_session_find(struct iscsi_server *server, const char *initiator,
-					 const uint8_t isid[6], const struct iscsi_target *target)
+					 const uint8_t isid[6], const struct iscsi_target *target,
+					 uint16_t group)
 {
 	struct iscsi_session *s;
 
 	LIST_FOREACH(s, &server->sessions, link)
-		if (s->target == target && !memcmp(s->isid, isid, sizeof(s->isid)) &&
-		    !strcasecmp(s->initiator, initiator))
+		if (s->target == target && s->group == group &&
+		    !memcmp(s->isid, isid, sizeof(s->isid)) && !strcasecmp(s->initiator, initiator))
 			return s;
 	return NULL;
 }
@@ -138,13 +141,19 @@ struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
 	s->server = server;
 	s->conn = c;
 	s->target = c->login.target;
+	s->group = c->group;
 	s->tsih = new_tsih(server);
+	s->user = STEAL(c->login.auth.user);
 	memcpy(s->isid, c->login.isid, sizeof(s->isid));
 	memcpy(s->initiator, c->params.initiator_name, sizeof(s->initiator));
 	s->exp_cmd_sn = c->login.init_cmd_sn;
 	TAILQ_INIT(&s->tasks);
-	if (s->target)
+	if (s->target) {
+		const struct scsi_view *view = iscsi_access_view(&s->target->access, s->initiator);
+
 		scsi_nexus_init(&s->nexus, s->target->scsi, &iscsi_nexus_ops);
+		s->nexus.view = view ? *view : (struct scsi_view) { 0 };
+	}
 	LIST_INSERT_HEAD(&server->sessions, s, link);
 	return s;
 }
@@ -157,6 +166,7 @@ void iscsi_session_free(struct iscsi_session *s)
 	if (s->target)
 		scsi_nexus_fini(&s->nexus);
 	LIST_REMOVE(s, link);
+	free(s->user);
 	free(s);
 }
 

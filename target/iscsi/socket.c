@@ -264,6 +264,7 @@ static void accepted(struct iscsi_server *server, int fd, const struct sockaddr_
 		return;
 	}
 	getsockname(fd, (struct sockaddr *)&local, &len);
+	iscsi_address_bytes(s->conn.peer_address, peer);
 	format_address(s->conn.peer, peer);
 	format_address(s->conn.local, &local);
 	iscsi_conn_init(&s->conn, server, &socket_wire);

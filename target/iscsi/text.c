@@ -55,6 +55,14 @@ static bool key_valid(const char *key, size_t len)
 	return true;
 }
 
+/* 12.1.3: binary values of authentication are longer than all others */
+static size_t value_max(const char *key, size_t key_len)
+{
+	bool binary = key_len == 6 && (!memcmp(key, "CHAP_C", 6) || !memcmp(key, "CHAP_R", 6));
+
+	return binary ? ISCSI_CHAP_VALUE_MAX : ISCSI_VALUE_MAX;
+}
+
 int iscsi_text_next(const struct iscsi_text *t, uint32_t *pos, struct iscsi_pair *out)
 {
 	const char *s, *end, *eq;
@@ -74,7 +82,7 @@ int iscsi_text_next(const struct iscsi_text *t, uint32_t *pos, struct iscsi_pair
 		return -EINVAL;
 	key_len = (size_t)(eq - s);
 	value_len = (size_t)(end - eq) - 1;
-	if (!key_valid(s, key_len) || value_len > ISCSI_VALUE_MAX)
+	if (!key_valid(s, key_len) || value_len > value_max(s, key_len))
 		return -EINVAL;
 	memcpy(out->key, s, key_len);
 	out->key[key_len] = '\0';

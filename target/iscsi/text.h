@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "target/iscsi/chap.h"
+
 #define ISCSI_KEY_MAX	63u	/* 6.1 */
 #define ISCSI_VALUE_MAX	255u	/* 6.1; longer values exist for authentication only */
 #define ISCSI_NAME_MAX	223u	/* 4.2.7.1 */
@@ -33,10 +35,10 @@ int iscsi_text_append(struct iscsi_text *t, const void *data, uint32_t len, uint
 /* Append "key=value" with its NUL. */
 int iscsi_text_put(struct iscsi_text *t, const char *key, const char *value);
 
-/* One pair; the strings point into a copy that the iterator owns. */
+/* One pair.  Values of CHAP_C and CHAP_R may be longer than ISCSI_VALUE_MAX. */
 struct iscsi_pair {
 	char key[ISCSI_KEY_MAX + 1];
-	char value[ISCSI_VALUE_MAX + 1];
+	char value[ISCSI_CHAP_VALUE_MAX + 1];
 };
 /*
  * Take the pair at *@pos and move on.  1 for a pair, 0 at the end, -EINVAL for
@@ -64,7 +66,8 @@ struct iscsi_params {
 	char target_name[ISCSI_NAME_MAX + 1];
 
 	uint32_t seen;			/* keys that came already, a bit a row */
-	bool auth_chosen;		/* AuthMethod was negotiated */
+	bool auth_offered;		/* AuthMethod came; the answer is login.c's */
+	bool offers_none, offers_chap;	/* what was in it */
 };
 void iscsi_params_init(struct iscsi_params *p);
 

@@ -244,11 +244,11 @@ static void test_negotiate(void **state UNUSED)
 	assert_int_equal(p.max_send, 1024);
 	negotiate(&p, ISCSI_TEXT_LOGIN_FIRST, "InitiatorName", "bad name", &status);
 	assert_int_equal(status, ISCSI_LOGIN_INITIATOR_ERROR);
-	assert_string_equal(negotiate(&p, ISCSI_TEXT_LOGIN_FIRST, "AuthMethod", "CHAP,None", &status),
-			    "None");
+	negotiate(&p, ISCSI_TEXT_LOGIN_FIRST, "AuthMethod", "KRB5,CHAP,None", &status);
+	assert_true(status == 0 && p.auth_offered && p.offers_chap && p.offers_none);
 	iscsi_params_init(&p);
-	negotiate(&p, ISCSI_TEXT_SECURITY, "AuthMethod", "CHAP", &status);
-	assert_int_equal(status, ISCSI_LOGIN_AUTH_FAILED);
+	negotiate(&p, ISCSI_TEXT_SECURITY, "AuthMethod", "CHAPS", &status);
+	assert_true(status == 0 && p.auth_offered && !p.offers_chap && !p.offers_none);
 }
 
 /* ---- connections ---- */
@@ -425,6 +425,8 @@ static void test_login_refused(void **state)
 		{ 0x81, "InitiatorName=iqn.a:b\0SessionType=x", 36, ISCSI_LOGIN_SESSION_TYPE },
 		{ 0x80, NAMES, sizeof(NAMES) - 1, ISCSI_LOGIN_INVALID },
 		{ 0x8b, NAMES, sizeof(NAMES) - 1, ISCSI_LOGIN_INVALID },
+		{ 0x81, NAMES "AuthMethod=CHAP", sizeof(NAMES) + 15, ISCSI_LOGIN_AUTH_FAILED },
+		{ 0x81, NAMES "CHAP_A=5", sizeof(NAMES) + 8, ISCSI_LOGIN_INITIATOR_ERROR },
 		{ 0x81, "nonsense", 9, ISCSI_LOGIN_INITIATOR_ERROR },
 	};
 	struct world *w = *state;
