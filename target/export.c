@@ -35,7 +35,7 @@ struct export {
 	char **disks;
 	unsigned n_disks;
 
-	char addresses[MAX_PORTALS][ISCSI_ADDRESS_MAX];
+	struct iscsi_portal *listening[MAX_PORTALS];	/* borrowed */
 	struct reactor *reactor;
 	struct iscsi_server server;
 	struct scsi_target *target;
@@ -100,7 +100,7 @@ static void print_recipe(const struct export *e)
 		       u->read_only ? ", read-only" : "");
 	}
 	for (unsigned i = 0; i < e->n_portals; i++) {
-		reachable(at, sizeof(at), e->addresses[i]);
+		reachable(at, sizeof(at), e->listening[i]->address);
 		printf("\non portal %s:\n"
 		       "  iscsiadm -m discovery -t sendtargets -p %s\n"
 		       "  iscsiadm -m node -T %s -p %s --login\n"
@@ -188,13 +188,13 @@ static int open_all(struct export *e, struct vdisk_error *err)
 	if (r < 0)
 		return r;
 	iscsi_server_init(&e->server, e->reactor);
-	if (iscsi_server_add_target(&e->server, e->target) < 0 ||
+	if (!iscsi_server_add_target(&e->server, e->target) ||
 	    reactor_add(e->reactor, &e->signals, EPOLLIN) < 0)
 		return fail(err, ENOMEM, "out of memory");
 	for (unsigned i = 0; i < e->n_portals; i++) {
-		r = iscsi_portal_add(&e->server, e->portals[i], e->addresses[i], err);
-		if (r < 0)
-			return r;
+		e->listening[i] = iscsi_portal_add(&e->server, e->portals[i], err);
+		if (!e->listening[i])
+			return -EINVAL;
 	}
 	return sandbox_enter(err);
 }

@@ -17,6 +17,8 @@ target_iscsi_SRCS := \
  target/iscsi/access.c \
  target/iscsi/auth.c \
  target/iscsi/answer.c \
+ target/iscsi/throttle.c \
+ target/iscsi/portal.c \
  target/iscsi/conn.c \
  target/iscsi/login.c \
  target/iscsi/full.c \

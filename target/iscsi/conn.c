@@ -90,13 +90,14 @@ static void expired(struct reactor_timer *timer)
 		iscsi_conn_close(c, "did not log out when asked to");
 	} else if (!in_full_phase(c)) {
 		iscsi_conn_close(c, "login timed out");
-	} else if (c->pinged) {
+	} else if (c->pinged && !c->heard) {
 		iscsi_conn_close(c, "does not answer a ping");
 	} else {
 		if (!c->heard)
 			iscsi_ping(c);
 		c->heard = false;
-		reactor_arm(c->server->reactor, &c->timer, ISCSI_NOP_SECONDS);
+		reactor_arm(c->server->reactor, &c->timer, c->pinged ?
+			    c->server->limits.nop_timeout : c->server->limits.nop_interval);
 	}
 }
 
@@ -137,7 +138,7 @@ void iscsi_conn_init(struct iscsi_conn *c, struct iscsi_server *s, const struct 
 	c->text_ttt = ISCSI_RESERVED_TAG;
 	LIST_INSERT_HEAD(&s->conns, c, link);
 	s->n_conns++;
-	reactor_arm(s->reactor, &c->timer, ISCSI_LOGIN_SECONDS);
+	reactor_arm(s->reactor, &c->timer, s->limits.login_timeout);
 }
 
 static void out_free(struct iscsi_conn *c, struct iscsi_out *o)

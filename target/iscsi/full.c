@@ -49,14 +49,9 @@ static void nop_out(struct iscsi_conn *c, const struct iscsi_request *r)
 
 /* ---- text (11.10, 11.11) ---- */
 
-static int put_target(struct iscsi_conn *c, const struct iscsi_target *t)
+static bool may_know(const struct iscsi_conn *c, const struct iscsi_target *t)
 {
-	char address[ISCSI_ADDRESS_MAX + 8];
-	int r = iscsi_text_put(&c->text_out, "TargetName", t->scsi->name);
-
-	/* the one address that the initiator can reach for sure: the one it used */
-	snprintf(address, sizeof(address), "%s,%u", c->local, ISCSI_PORTAL_GROUP);
-	return r < 0 ? r : iscsi_text_put(&c->text_out, "TargetAddress", address);
+	return !t->leaving && iscsi_access_admits(&t->access, c->peer_address, c->session->initiator);
 }
 
 /* Appendix C: All in a discovery session only, nothing in a normal one only */
@@ -70,15 +65,15 @@ static int send_targets(struct iscsi_conn *c, const char *value)
 		if (t)
 			return iscsi_text_put(&c->text_out, "SendTargets", "Reject");
 		LIST_FOREACH(t, &c->server->targets, link)
-			if (r == 0)
-				r = put_target(c, t);
+			if (r == 0 && may_know(c, t))
+				r = iscsi_portals_tell(c, t);
 		return r;
 	}
 	if (!*value && !t)
 		return iscsi_text_put(&c->text_out, "SendTargets", "Reject");
 	if (*value)
 		t = iscsi_target_find(c->server, value);
-	return t ? put_target(c, t) : 0;
+	return t && may_know(c, t) ? iscsi_portals_tell(c, t) : 0;
 }
 
 void iscsi_text_continue(struct iscsi_conn *c, uint32_t itt)

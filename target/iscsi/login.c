@@ -34,6 +34,9 @@ static void login_fail(struct iscsi_conn *c, uint16_t status, const char *why)
 
 	if (!o)
 		return;
+	if (status >> 8 == 2 && c->server->throttle)
+		iscsi_throttle_failed(c->server->throttle, c->peer_address,
+				      reactor_now(c->server->reactor), &c->server->limits);
 	log_info("%s: login of \"%s\" refused: %s", c->peer,
 		 log_safe(name, sizeof(name), c->params.initiator_name), why);
 	reply.data_len = o->data_len;
@@ -84,7 +87,9 @@ static void enter_full_phase(struct iscsi_conn *c)
 	c->data_digest = c->params.data_digest;
 	c->params.first_burst = MIN(c->params.first_burst, c->params.max_burst);
 	c->heard = true;
-	reactor_arm(c->server->reactor, &c->timer, ISCSI_NOP_SECONDS);
+	reactor_disarm(&c->timer);
+	if (c->server->limits.nop_interval)
+		reactor_arm(c->server->reactor, &c->timer, c->server->limits.nop_interval);
 	log_info("%s: %s session %u of %s", c->peer,
 		 c->session->target ? "normal" : "discovery", c->session->tsih,
 		 log_safe(name, sizeof(name), c->session->initiator));
@@ -116,16 +121,51 @@ static void send_answer(struct iscsi_conn *c)
 		enter_full_phase(c);
 }
 
+static unsigned sessions_of(const struct iscsi_server *server, const char *initiator)
+{
+	const struct iscsi_session *s;
+	unsigned n = 0;
+
+	LIST_FOREACH(s, &server->sessions, link)
+		n += !strcasecmp(s->initiator, initiator);
+	return n;
+}
+
+/* NULL: there may be one more. */
+static const char *too_many_sessions(const struct iscsi_conn *c)
+{
+	const struct iscsi_limits *l = &c->server->limits;
+
+	if (l->sessions && c->server->n_sessions >= l->sessions)
+		return "too many sessions";
+	if (l->sessions_per_initiator &&
+	    sessions_of(c->server, c->params.initiator_name) >= l->sessions_per_initiator)
+		return "too many sessions of this initiator";
+	return NULL;
+}
+
 static void make_session(struct iscsi_conn *c)
 {
+	const char *too_many;
 	struct iscsi_session *old = iscsi_session_find(c->server, c->params.initiator_name,
 						       c->login.isid, c->login.target,
 						       c->group);
 
+	c->login.waiting = false;
+	/* what is allowed may be another thing than when the login began */
+	if (!iscsi_admitted(c, c->login.target, c->params.initiator_name, c->login.auth.user)) {
+		login_fail(c, ISCSI_LOGIN_NOT_FOUND, "not admitted any more");
+		return;
+	}
 	c->login.waiting = old && c->login.target;
 	if (c->login.waiting) {
 		iscsi_conn_close(old->conn, "session reinstated");
 		return;		/* iscsi_login_retry() when it is gone */
+	}
+	too_many = too_many_sessions(c);
+	if (too_many) {
+		login_fail(c, ISCSI_LOGIN_OUT_OF_RESOURCES, too_many);
+		return;
 	}
 	c->session = iscsi_session_new(c);
 	if (!c->session)
@@ -167,6 +207,8 @@ static uint16_t check_target(struct iscsi_conn *c)
 		return iscsi_session_by_tsih(c->server, c->login.tsih) ?
 			ISCSI_LOGIN_TOO_MANY_CONNECTIONS : ISCSI_LOGIN_NO_SESSION;
 	/* 13.9: told with the first answer */
+	if (t->alias && iscsi_text_put(&c->text_out, "TargetAlias", t->alias) < 0)
+		return ISCSI_LOGIN_OUT_OF_RESOURCES;
 	snprintf(group, sizeof(group), "%u", c->group);
 	return iscsi_text_put(&c->text_out, "TargetPortalGroupTag", group) < 0 ?
 		ISCSI_LOGIN_OUT_OF_RESOURCES : ISCSI_LOGIN_SUCCESS;

@@ -13,7 +13,8 @@
  *				management
  *	command.c		SCSI commands and their data
  *	session.c		sessions: numbering, reinstatement, end
- *	socket.c		portals; a connection on a socket of the reactor
+ *	portal.c, throttle.c	where we listen, and who is let in
+ *	socket.c		a connection on a socket of the reactor
  *
  * A connection knows nothing of sockets: input is iscsi_conn_input(), output
  * is taken by iscsi_conn_output() and iscsi_conn_sent(), and struct iscsi_wire
@@ -39,6 +40,7 @@
 #include "target/iscsi/access.h"
 #include "target/iscsi/pdu.h"
 #include "target/iscsi/text.h"
+#include "target/iscsi/throttle.h"
 #include "target/reactor/pool.h"
 #include "target/reactor/reactor.h"
 #include "target/scsi/scsi.h"
@@ -47,23 +49,24 @@
 #define ISCSI_MAX_IMMEDIATE	32u	/* immediate ones beyond that */
 #define ISCSI_TX_BYTES		(4u << 20)
 #define ISCSI_TX_PDUS		4096u
-#define ISCSI_LOGIN_SECONDS	15u
-#define ISCSI_NOP_SECONDS	15u	/* idle before a ping; as long again to answer */
 #define ISCSI_LINGER_SECONDS	5u	/* to take the last answer before we close */
 #define ISCSI_LOGOUT_SECONDS	3u	/* to follow a request to log out */
 #define ISCSI_LOGIN_PDUS	64u	/* requests in one login */
-#define ISCSI_MAX_CONNECTIONS	1024u
 #define ISCSI_MAX_R2T		8u
 #define ISCSI_PORTAL_GROUP	1u
 #define ISCSI_ADDRESS_MAX	64u	/* "[address]:port" */
+#define ISCSI_STAGING		(64u << 10)
 
 struct iscsi_conn;
 struct iscsi_session;
 
 struct iscsi_target {
 	LIST_ENTRY(iscsi_target) link;
+	struct iscsi_server *server;	/* borrowed */
 	struct scsi_target *scsi;	/* borrowed; its name is ours */
 	struct iscsi_access access;	/* owned; all zeroes: open to everyone */
+	char *alias;			/* owned, or NULL */
+	bool leaving;			/* nobody logs in any more */
 };
 
 struct iscsi_server {
@@ -74,7 +77,12 @@ struct iscsi_server {
 	LIST_HEAD(iscsi_session_list, iscsi_session) sessions;
 	LIST_HEAD(iscsi_conn_list, iscsi_conn) conns;
 	LIST_HEAD(iscsi_portal_list, iscsi_portal) portals;
-	unsigned n_conns;
+	unsigned n_conns, n_sessions;
+	struct iscsi_limits limits;
+	struct iscsi_throttle *throttle;	/* owned; made when first needed */
+	uint64_t refusal_logged;	/* ms */
+	unsigned refused;		/* connections */
+	unsigned last_portal;
 	uint16_t last_tsih;
 	bool stopping;
 	struct slab tasks;		/* struct iscsi_task */
@@ -86,7 +94,23 @@ struct iscsi_server {
 void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor);
 /* All connections must be gone. */
 void iscsi_server_fini(struct iscsi_server *s);
-int iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi);
+/* NULL: no memory */
+struct iscsi_target *iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi);
+/*
+ * Nobody may log in there any more, and who is, is asked to log out.  To be freed
+ * when iscsi_target_idle().
+ */
+void iscsi_target_leave(struct iscsi_target *t);
+bool iscsi_target_idle(const struct iscsi_target *t);
+void iscsi_target_free(struct iscsi_target *t);
+/*
+ * What targets allow has changed: ask those to log out who would not get in now,
+ * and let the others see what they may.
+ */
+void iscsi_server_readmit(struct iscsi_server *s);
+/* Would a session of these get in?  @user: who authenticated, or NULL. */
+bool iscsi_admitted(const struct iscsi_conn *c, const struct iscsi_target *t,
+		    const char *initiator, const char *user);
 struct iscsi_target *iscsi_target_find(struct iscsi_server *s, const char *name);
 /*
  * Accept no more connections, and ask the initiators to log out; whoever has
@@ -96,15 +120,37 @@ void iscsi_server_stop(struct iscsi_server *s);
 /* Disconnect everyone now. */
 void iscsi_server_drop(struct iscsi_server *s);
 
-/* ---- portals (socket.c) ---- */
+/* ---- portals ---- */
+
+struct iscsi_portal {
+	LIST_ENTRY(iscsi_portal) link;
+	struct iscsi_server *server;
+	struct reactor_source source;	/* owns the descriptor */
+	unsigned number;		/* another one for each */
+	uint16_t group;			/* portal group tag; may be set */
+	char *advertise;		/* owned; told instead of the address, "": not told; may be set */
+	char address[ISCSI_ADDRESS_MAX];	/* in numbers, with the port */
+	uint8_t bytes[16];
+};
 
 /*
- * Listen on "ADDRESS[:PORT]", "[IPv6]:PORT" or ":PORT" (all addresses).
- * @address, if not NULL, gets what it is in numbers, with the port.
+ * Listen on "ADDRESS[:PORT]", "[IPv6]:PORT" or ":PORT" (all addresses).  NULL:
+ * see @err.
  */
-int iscsi_portal_add(struct iscsi_server *s, const char *portal,
-		     char address[ISCSI_ADDRESS_MAX], struct vdisk_error *err);
+struct iscsi_portal *iscsi_portal_add(struct iscsi_server *s, const char *portal,
+				      struct vdisk_error *err);
+/* Its connections stay. */
+void iscsi_portal_close(struct iscsi_portal *portal);
 void iscsi_portals_close(struct iscsi_server *s);
+/* Name and addresses of the target into text_out, as far as this initiator should know. */
+int iscsi_portals_tell(struct iscsi_conn *c, const struct iscsi_target *t);
+
+struct sockaddr_storage;
+/* "127.0.0.1:3260", "[::1]:3260"; an IPv4 address mapped into IPv6 as IPv4 */
+void iscsi_address_format(char out[ISCSI_ADDRESS_MAX], const struct sockaddr_storage *sa);
+/* A connection was accepted (socket.c): takes the descriptor. */
+void iscsi_socket_accepted(struct iscsi_portal *portal, int fd,
+			   const struct sockaddr_storage *peer);
 
 /* ---- connections ---- */
 
@@ -202,6 +248,7 @@ struct iscsi_conn {
 	char local[ISCSI_ADDRESS_MAX];	/* the address that the initiator used */
 	uint8_t peer_address[16];	/* as struct iscsi_net has them */
 	uint16_t group;			/* the portal's */
+	unsigned portal;		/* its number */
 
 	struct iscsi_rx rx;
 	bool header_digest, data_digest; /* in force */

@@ -20,6 +20,10 @@ void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor)
 {
 	*s = (struct iscsi_server) {
 		.reactor = reactor,
+		.limits = {
+			.sessions = 1024, .pending_logins = 512, .login_timeout = 15,
+			.nop_interval = 15, .nop_timeout = 15,
+		},
 		.disk.done = disk_done,
 		.tasks.size = sizeof(struct iscsi_task),
 		.outs.size = sizeof(struct iscsi_out),
@@ -37,11 +41,9 @@ void iscsi_server_fini(struct iscsi_server *s)
 
 	assert(s->n_conns == 0 && s->tasks.live == 0 && s->outs.live == 0 && s->tmfs.live == 0);
 	iscsi_portals_close(s);
-	while ((t = LIST_FIRST(&s->targets))) {
-		LIST_REMOVE(t, link);
-		iscsi_access_clear(&t->access);
-		free(t);
-	}
+	while ((t = LIST_FIRST(&s->targets)))
+		iscsi_target_free(t);
+	iscsi_throttle_free(s->throttle);
 	iscsi_access_clear(&s->discovery);
 	slab_clear(&s->tasks);
 	slab_clear(&s->outs);
@@ -49,15 +51,50 @@ void iscsi_server_fini(struct iscsi_server *s)
 	free(s->staging);
 }
 
-int iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi)
+struct iscsi_target *iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi)
 {
 	struct iscsi_target *t = calloc(1, sizeof(*t));
 
 	if (!t)
-		return -ENOMEM;
+		return NULL;
+	t->server = s;
 	t->scsi = scsi;
 	LIST_INSERT_HEAD(&s->targets, t, link);
-	return 0;
+	return t;
+}
+
+void iscsi_target_leave(struct iscsi_target *t)
+{
+	struct iscsi_conn *c, *next;
+
+	t->leaving = true;
+	for (c = LIST_FIRST(&t->server->conns); c; c = next) {
+		next = LIST_NEXT(c, link);
+		if (c->login.target != t || c->closed)
+			continue;
+		if (c->state == ISCSI_LOGGED_IN)
+			iscsi_async_logout(c);
+		else if (c->state == ISCSI_IN_LOGIN)
+			iscsi_conn_close(c, "the target is taken away");
+	}
+}
+
+bool iscsi_target_idle(const struct iscsi_target *t)
+{
+	const struct iscsi_conn *c;
+
+	LIST_FOREACH(c, &t->server->conns, link)
+		if (c->login.target == t)
+			return false;
+	return true;
+}
+
+void iscsi_target_free(struct iscsi_target *t)
+{
+	LIST_REMOVE(t, link);
+	iscsi_access_clear(&t->access);
+	free(t->alias);
+	free(t);
 }
 
 /* 4.2.7.1: names compare without regard to case */
@@ -66,7 +103,7 @@ struct iscsi_target *iscsi_target_find(struct iscsi_server *s, const char *name)
 	struct iscsi_target *t;
 
 	LIST_FOREACH(t, &s->targets, link)
-		if (!strcasecmp(t->scsi->name, name))
+		if (!t->leaving && !strcasecmp(t->scsi->name, name))
 			return t;
 	return NULL;
 }
@@ -95,6 +132,38 @@ void iscsi_server_drop(struct iscsi_server *s)
 	for (c = LIST_FIRST(&s->conns); c; c = next) {
 		next = LIST_NEXT(c, link);
 		iscsi_conn_close(c, "shutting down");
+	}
+}
+
+/* ---- admission, again ---- */
+
+bool iscsi_admitted(const struct iscsi_conn *c, const struct iscsi_target *t,
+		    const char *initiator, const char *user)
+{
+	const struct iscsi_access *a = t ? &t->access : &c->server->discovery;
+
+	if (t && (t->leaving || t->access.redirect || !iscsi_access_group(a, c->group)))
+		return false;
+	if (!iscsi_access_admits(a, c->peer_address, initiator))
+		return false;
+	return !a->auth.n_users || (user && iscsi_auth_user(&a->auth, user));
+}
+
+void iscsi_server_readmit(struct iscsi_server *server)
+{
+	struct iscsi_session *s, *next;
+
+	for (s = LIST_FIRST(&server->sessions); s; s = next) {
+		next = LIST_NEXT(s, link);
+		if (s->conn->closed || s->conn->state != ISCSI_LOGGED_IN)
+			continue;
+		if (!iscsi_admitted(s->conn, s->target, s->initiator, s->user)) {
+			log_info("%s: is not admitted any more", s->conn->peer);
+			iscsi_async_logout(s->conn);
+		} else if (s->target) {
+			scsi_nexus_set_view(&s->nexus, iscsi_access_view(&s->target->access,
+									 s->initiator));
+		}
 	}
 }
 
@@ -155,6 +224,7 @@ struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
 		s->nexus.view = view ? *view : (struct scsi_view) { 0 };
 	}
 	LIST_INSERT_HEAD(&server->sessions, s, link);
+	server->n_sessions++;
 	return s;
 }
 
@@ -166,6 +236,7 @@ void iscsi_session_free(struct iscsi_session *s)
 	if (s->target)
 		scsi_nexus_fini(&s->nexus);
 	LIST_REMOVE(s, link);
+	s->server->n_sessions--;
 	free(s->user);
 	free(s);
 }

@@ -256,8 +256,7 @@ static int setup(void **state)
 	w->scsi = scsi_target_new(TARGET);
 	assert_int_equal(scsi_target_add(w->scsi, 0, w->disk, false, NULL), 0);
 	iscsi_server_init(&w->server, w->reactor);
-	assert_int_equal(iscsi_server_add_target(&w->server, w->scsi), 0);
-	w->target = iscsi_target_find(&w->server, TARGET);
+	w->target = iscsi_server_add_target(&w->server, w->scsi);
 	a = &w->target->access.auth;
 	a->users = calloc(2, sizeof(*a->users));
 	a->users[0] = user("other", "some other secret");
