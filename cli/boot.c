@@ -24,7 +24,7 @@ struct boot_args {
 
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_SNAPSHOT, OPT_ENTRY, OPT_LIST,
-	OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE,
+	OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
 };
 
 static const struct argp_option boot_options[] = {
@@ -39,9 +39,11 @@ static const struct argp_option boot_options[] = {
 	{ NULL, 0, NULL, 0, "What is booted:", 1 },
 	{ "entry", OPT_ENTRY, "N|TITLE|ID", 0, "An entry of the guest's boot menu", 1 },
 	{ "list", OPT_LIST, NULL, 0, "List the entries of the boot menu", 1 },
+	{ "recovery", OPT_RECOVERY, NULL, 0,
+	  "Its entry for repairs, or the default with a shell for one user", 1 },
 	{ "append", OPT_APPEND, "TEXT", 0, "Add to the kernel's command line", 1 },
 	{ "kernel", OPT_KERNEL, "FILE", 0, "A kernel of this host's instead of the guest's", 1 },
-	{ "initrd", OPT_INITRD, "FILE", 0, "Its initial RAM disk", 1 },
+	{ "initrd", OPT_INITRD, "FILE", 0, "An initial RAM disk of this host's", 1 },
 	{ "console", OPT_CONSOLE, "serial|keep", 0,
 	  "Add console=ttyS0 to the command line (default), or leave it as it is", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
@@ -73,6 +75,7 @@ static error_t parse_boot(int key, char *arg, struct argp_state *state)
 	case OPT_SNAPSHOT:	a->snapshot = true; break;
 	case OPT_CACHE:		a->cache = arg; break;
 	case OPT_ENTRY:		a->choice.entry = arg; break;
+	case OPT_RECOVERY:	a->choice.recovery = true; break;
 	case OPT_LIST:		a->list = true; break;
 	case OPT_APPEND:	a->choice.append = arg; break;
 	case OPT_KERNEL:	a->guest.kernel = arg; break;
@@ -153,8 +156,8 @@ int cmd_boot(int argc, char **argv)
 
 	if (a.list)
 		return boot_menu_print(args[0]);
-	if (a.guest.initrd && !a.guest.kernel)
-		cli_usage("--initrd goes with --kernel");
+	if (a.guest.kernel && (a.choice.entry || a.choice.recovery))
+		cli_usage("--entry and --recovery choose a kernel of the guest's, --kernel one of this host");
 	set_disks(&a, args[0]);
 	/* before anything is read: can guests run here at all? */
 	if (engine->check(&a.guest) != CLI_OK)

@@ -9,6 +9,7 @@ int boot_menu_choose(struct vdisk_boot *out, const char *locator, const struct b
 {
 	struct vdisk_boot_opts opts = {
 		.size = sizeof(opts), .entry = c->entry, .append = c->append,
+		.recovery = c->recovery,
 	};
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_error err = { 0 };

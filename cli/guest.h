@@ -59,6 +59,7 @@ int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep
 struct boot_choice {
 	const char *entry;	/* NULL: the configuration's own default */
 	const char *append;
+	bool recovery;		/* the entry for repairs, or a shell for one user */
 	bool keep_console;	/* no console=ttyS0 of ours */
 };
 

@@ -38,6 +38,11 @@ LIB_SRCS += \
  libvdisk/guest/grub_load.c \
  libvdisk/guest/grub_items.c \
  libvdisk/guest/bls.c \
+ libvdisk/guest/loader.c \
+ libvdisk/guest/pe.c \
+ libvdisk/guest/uki.c \
+ libvdisk/guest/syslinux.c \
+ libvdisk/guest/grub_legacy.c \
  libvdisk/guest/newest.c \
  libvdisk/guest/menu.c \
  libvdisk/guest/volumes.c \

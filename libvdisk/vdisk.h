@@ -808,6 +808,8 @@ struct vdisk_boot_opts {
 				 * NULL: the configuration's default */
 	const char *append;	/* put at the end of the command line; may be NULL */
 	bool no_files;		/* leave kernel_fd and initrd_fd at -1 */
+	bool recovery;		/* the menu's entry for repairs, else a shell for one user
+				 * ("single"); without "quiet" and the like */
 };
 
 struct vdisk_boot {
@@ -827,8 +829,9 @@ struct vdisk_boot {
 };
 
 /*
- * Find out what @disk boots: the GRUB 2 configuration or Boot Loader
- * Specification entries in its file systems, else the newest kernel there is.
+ * Find out what @disk boots, from the boot loader configurations in its file
+ * systems: GRUB 2, Boot Loader Specification entries and unified kernel images,
+ * SYSLINUX and its kin, GRUB legacy; else the newest kernel there is.
  * Everything is read in a child process without privileges, which gets nothing
  * but @disk; the disk is only read.  @out: vdisk_boot_clear() it.
  * Errors: -ENOENT for no kernel or no such entry, -EFBIG for a file or a

@@ -3,7 +3,7 @@
  * bls.c - Boot Loader Specification entries, type 1
  *
  * A directory (loader/entries) of small files, one for each kernel: lines of a
- * key and a value.  GRUB's blscfg and systemd-boot both read them; kernel and
+ * key and a value.  GRUB's blscfg and systemd-boot (loader.c) both read them; kernel and
  * initrd paths are relative to the file system that holds the entries.
  *
  * The newest comes first, compared as rpm compares name, version and release
@@ -11,9 +11,8 @@
  */
 #include "guest/bootcfg.h"
 
-#include <errno.h>
-#include <fnmatch.h>
 #include <stdio.h>
+#include <strings.h>
 
 enum { ENTRY_MAX = 65536 };
 
@@ -69,39 +68,41 @@ static int newest_first(const void *pa, const void *pb)
 
 struct reader {
 	struct arena *a;
+	const struct boot_env *env;
 	unsigned volume;
-	struct boot_entry *entry;
+	struct bls_entry *entry;
 	unsigned cap_initrd;
+	bool any_program;	/* "efi": perhaps not a kernel at all */
 	const char *(*expand)(void *ctx, const char *text);
 	void *ctx;
 };
 
 static void add_initrds(struct reader *r, const char *text)
 {
-	struct boot_entry *e = r->entry;
-	size_t len;
+	struct boot_entry *e = &r->entry->boot;
+	const char *path;
 
-	for (;;) {
-		text += strspn(text, " \t");
-		len = strcspn(text, " \t");
-		if (!len)
-			return;
+	while ((path = boot_next_word(r->a, &text, " \t"))) {
 		arena_grow(r->a, e->initrd, e->n_initrd, r->cap_initrd);
-		e->initrd[e->n_initrd++] = (struct boot_file) {
-			r->volume, arena_strndup(r->a, text, len)
-		};
-		text += len;
+		e->initrd[e->n_initrd++] = (struct boot_file) { .volume = r->volume, .path = path };
 	}
 }
 
 static void read_line(struct reader *r, const char *key, const char *value)
 {
-	struct boot_entry *e = r->entry;
+	struct boot_entry *e = &r->entry->boot;
 
 	if (!strcmp(key, "title")) {
 		e->title = value;
-	} else if (!strcmp(key, "linux")) {
-		e->kernel = (struct boot_file) { r->volume, value };
+	} else if (!strcmp(key, "version")) {
+		r->entry->version = value;
+	} else if (!strcmp(key, "machine-id")) {
+		r->entry->machine_id = value;
+	} else if (!strcmp(key, "sort-key")) {
+		r->entry->sort_key = value;
+	} else if (!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki")) {
+		r->any_program = !strcmp(key, "efi");
+		e->kernel = (struct boot_file) { .volume = r->volume, .path = value };
 	} else if (!strcmp(key, "initrd")) {
 		add_initrds(r, r->expand ? r->expand(r->ctx, value) : value);
 	} else if (!strcmp(key, "options")) {
@@ -110,24 +111,27 @@ static void read_line(struct reader *r, const char *key, const char *value)
 	}
 }
 
-static void read_entry(struct reader *r, const char *text)
+static bool for_this_machine(const char *architecture)
 {
-	const char *end, *key, *value;
-	size_t len;
+	return !strcasecmp(architecture, "x64") || !strcasecmp(architecture, "x86-64");
+}
 
-	for (; *text; text = *end ? end + 1 : end) {
-		text += strspn(text, " \t\r");
-		end = text + strcspn(text, "\n");
-		len = strcspn(text, " \t\n");
-		if (*text == '#' || !len || text + len == end)
-			continue;
-		key = arena_strndup(r->a, text, len);
-		text += len + strspn(text + len, " \t");
-		for (len = (size_t)(end - text); len && strchr(" \t\r", text[len - 1]); len--)
-			;
-		value = arena_strndup(r->a, text, len);
-		read_line(r, key, value);
+/* Is it an entry that can be shown? */
+static bool read_entry(struct reader *r, const char *text)
+{
+	struct boot_line line;
+
+	while (boot_next_line(&line, r->a, &text, " \t")) {
+		if (!strcmp(line.key, "architecture") && !for_this_machine(line.value))
+			return false;
+		if (*line.value)
+			read_line(r, line.key, line.value);
 	}
+	if (!r->entry->boot.kernel.path)
+		return false;
+	/* a unified image; or else a kernel that has an EFI stub, or another program */
+	return uki_read(r->entry, r->a, r->env, r->entry->boot.kernel) == 0 ||
+	       !r->any_program || r->entry->boot.n_initrd;
 }
 
 int bls_read(struct bls_entries *out, struct arena *a, const struct boot_env *env,
@@ -146,66 +150,21 @@ int bls_read(struct bls_entries *out, struct arena *a, const struct boot_env *en
 		names[i] = arena_strndup(a, names[i], strlen(names[i]) - strlen(".conf"));
 	qsort(names, (size_t)n, sizeof(*names), newest_first);
 	for (i = 0; i < (size_t)n; i++) {
-		struct boot_entry e = { .title = names[i], .id = names[i], .cmdline = "" };
+		struct bls_entry e = {
+			.boot = { .title = names[i], .id = names[i], .cmdline = "" },
+			.sort_key = "", .machine_id = "", .version = "", .tries_left = -1,
+		};
 		struct reader reader = {
-			.a = a, .volume = volume, .entry = &e, .expand = expand, .ctx = ctx,
+			.a = a, .env = env, .volume = volume, .entry = &e, .expand = expand,
+			.ctx = ctx,
 		};
 
 		text = boot_load_text(a, env, volume,
 				      arena_printf(a, "%s/%s.conf", dir, names[i]), &len);
-		if (!text || len > ENTRY_MAX)
-			continue;
-		read_entry(&reader, text);
-		if (!e.kernel.path)
+		if (!text || len > ENTRY_MAX || !read_entry(&reader, text))
 			continue;
 		arena_grow(a, out->entry, out->n, out->cap);
 		out->entry[out->n++] = e;
 	}
 	return 0;
-}
-
-/* ---- a directory of entries by itself ---- */
-
-/* loader.conf(5): "default" is a pattern for the entry's file name. */
-static int loader_default(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-			  const char *dir)
-{
-	const char *slash = strrchr(dir, '/'), *pattern = NULL, *line;
-	struct arena *a = &menu->arena;
-	size_t len;
-	unsigned i;
-	char *text;
-
-	text = boot_load_text(a, env, volume,
-			      arena_printf(a, "%.*s/loader.conf", (int)(slash - dir), dir), &len);
-	for (line = text; line && *line; line += strcspn(line, "\n"), line += *line == '\n') {
-		if (strncmp(line, "default", 7) != 0 || !strchr(" \t", line[7]) || !line[7])
-			continue;
-		line += 7 + strspn(line + 7, " \t");
-		pattern = arena_strndup(a, line, strcspn(line, " \t\r\n"));
-	}
-	for (i = 0; pattern && i < menu->n_entries; i++)
-		if (!fnmatch(pattern, menu->entries[i].id, 0) ||
-		    !fnmatch(pattern, arena_printf(a, "%s.conf", menu->entries[i].id), 0))
-			return (int)i;
-	return menu->n_entries ? 0 : -1;
-}
-
-int bls_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-	     const char *dir, const char *selector)
-{
-	struct bls_entries list = { 0 };
-	struct boot_entry *e;
-	unsigned i;
-	int r;
-
-	r = bls_read(&list, &menu->arena, env, volume, dir, NULL, NULL);
-	for (i = 0; i < list.n; i++) {
-		e = boot_menu_add(menu);
-		*e = list.entry[i];
-		e->number = arena_printf(&menu->arena, "%u", i);
-	}
-	menu->chosen = selector ? boot_select_flat(menu, selector) :
-		loader_default(menu, env, volume, dir);
-	return r;
 }

@@ -62,10 +62,18 @@ static int put_cmdline(struct vdisk_boot *out, const char *text, struct vdisk_er
 	return 0;
 }
 
+static uint64_t size_of(const struct boot_env *env, const struct boot_file *f)
+{
+	uint64_t size;
+
+	if (f->len)
+		return f->len;
+	return env->stat(env->arg, f->volume, f->path, &size) == 0 ? size : 0;
+}
+
 static int fill_entry(struct vdisk_boot *out, const struct boot_menu *menu, const struct boot_env *env,
 		      const struct boot_entry *e, struct vdisk_error *err)
 {
-	uint64_t size = 0;
 	unsigned i;
 
 	memset(out, 0, sizeof(*out));
@@ -76,13 +84,11 @@ static int fill_entry(struct vdisk_boot *out, const struct boot_menu *menu, cons
 	put(out->source, sizeof(out->source), menu->source);
 	if (e->kernel.path) {
 		put(out->kernel, sizeof(out->kernel), e->kernel.path);
-		if (env->stat(env->arg, e->kernel.volume, e->kernel.path, &size) == 0)
-			out->kernel_size = size;
+		out->kernel_size = size_of(env, &e->kernel);
 	}
-	for (i = 0; i < e->n_initrd; i++) {
-		if (env->stat(env->arg, e->initrd[i].volume, e->initrd[i].path, &size) == 0)
-			out->initrd_size = vd_align_up(out->initrd_size, 4) + MIN(size, INITRD_MAX);
-	}
+	for (i = 0; i < e->n_initrd; i++)
+		out->initrd_size = vd_align_up(out->initrd_size, 4) +
+			MIN(size_of(env, &e->initrd[i]), INITRD_MAX);
 	if (e->n_initrd)
 		put(out->initrd, sizeof(out->initrd), e->initrd[0].path);
 	return put_cmdline(out, e->cmdline, err);
@@ -94,7 +100,7 @@ static int send_file(struct jail *jail, enum message type, struct guest_volumes 
 {
 	AUTO_FREE char *buf = malloc(COPY);
 	struct vdisk_file *file = NULL;
-	uint64_t off = 0;
+	uint64_t off = 0, left = f->len ? f->len : UINT64_MAX;
 	ssize_t n;
 	int r;
 
@@ -103,8 +109,10 @@ static int send_file(struct jail *jail, enum message type, struct guest_volumes 
 	r = vdisk_file_open(&file, v->fs[f->volume], f->path, 0, 0, err);
 	if (r < 0)
 		return r;
-	while ((n = vdisk_file_read(file, buf, COPY, off, err)) > 0) {
+	while ((n = vdisk_file_read(file, buf, (size_t)MIN(left, (uint64_t)COPY), f->off + off,
+				    err)) > 0) {
 		off += (uint64_t)n;
+		left -= (uint64_t)n;
 		*total += (uint64_t)n;
 		if (*total > max) {
 			n = vd_fail(err, EFBIG, "boot: %s: more than %llu MiB", f->path,
@@ -178,6 +186,7 @@ static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk
 {
 	const struct search *s = arg;
 	struct guest_volumes v = { 0 };
+	struct boot_wish wish = { 0 };
 	struct boot_menu menu;
 	struct boot_env env;
 	int r;
@@ -189,7 +198,9 @@ static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk
 		return vd_fail(err, ENOENT, "boot: %s: no file system that can be read%s%s",
 			       vdisk_name(disk), v.trouble[0] ? "; " : "", v.trouble);
 	env = guest_volumes_env(&v);
-	r = boot_menu_read(&menu, &env, s->list ? NULL : s->opts->entry, err);
+	if (!s->list)
+		wish = (struct boot_wish) { s->opts->entry, s->opts->recovery };
+	r = boot_menu_read(&menu, &env, &wish, err);
 	/* nothing is freed: the child ends here */
 	return r < 0 ? r : send_menu(jail, s, &v, &env, &menu, err);
 }
@@ -334,6 +345,35 @@ static int append(struct vdisk_boot *boot, const char *words, struct vdisk_error
 	return 0;
 }
 
+/*
+ * For a system that does not come up: no splash over the messages and, where
+ * the menu had no entry for it, a shell for one user.
+ */
+static int ask_for_recovery(struct vdisk_boot *boot, struct vdisk_error *err)
+{
+	static const char *const hiding[] = { "quiet", "splash", "rhgb" };
+	char *to = boot->cmdline, *p = boot->cmdline;
+	bool drop;
+
+	while (*p) {
+		size_t len = strcspn(p, " ");
+
+		drop = false;
+		for (size_t i = 0; i < ARRAY_SIZE(hiding); i++)
+			drop |= len == strlen(hiding[i]) && !strncmp(p, hiding[i], len);
+		len += strspn(p + len, " ");
+		if (!drop) {
+			memmove(to, p, len);
+			to += len;
+		}
+		p += len;
+	}
+	while (to > boot->cmdline && to[-1] == ' ')
+		to--;
+	*to = '\0';
+	return boot_is_recovery(boot->cmdline) ? 0 : append(boot, "single", err);
+}
+
 int vdisk_boot_find(struct vdisk_boot *out, struct vdisk *disk, const struct vdisk_boot_opts *opts,
 		    struct vdisk_error *err)
 {
@@ -358,6 +398,8 @@ int vdisk_boot_find(struct vdisk_boot *out, struct vdisk *disk, const struct vdi
 	r = seal(boot.kernel_fd, err);
 	if (r == 0)
 		r = seal(boot.initrd_fd, err);
+	if (r == 0 && o.recovery)
+		r = ask_for_recovery(&boot, err);
 	if (r == 0)
 		r = append(&boot, o.append, err);
 	if (r < 0)

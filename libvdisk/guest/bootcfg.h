@@ -2,8 +2,8 @@
 /*
  * bootcfg.h - boot configurations as pure functions over a few files
  *
- * The evaluators (grub.c, bls.c, newest.c) see a guest through struct
- * boot_env: numbered volumes, and files in them.  They neither open disks nor
+ * The evaluators (grub.c, loader.c, syslinux.c, grub_legacy.c, newest.c) see a guest
+ * through struct boot_env: numbered volumes, and files in them.  They neither open disks nor
  * print; the tests and the fuzzer give them a table of files.  Their results
  * live in the arena of the struct boot_menu.
  */
@@ -17,6 +17,7 @@ enum {
 	BOOT_CONFIG_MAX = 1 << 20,	/* bytes of one configuration file */
 	BOOT_CMDLINE_MAX = 2047,	/* what x86 kernels take */
 	BOOT_ENTRIES_MAX = 512,
+	BOOT_FALLBACKS_MAX = 8,
 	BOOT_MEMORY_MAX = 64 << 20,	/* for one evaluation */
 };
 
@@ -41,11 +42,15 @@ struct boot_env {
 	int (*stat)(void *arg, unsigned volume, const char *path, uint64_t *size);
 	int (*list)(void *arg, unsigned volume, const char *path,
 		    void (*each)(void *ctx, const char *name), void *ctx);
+	/* Bytes of a regular file from @off on, at most @len: how many, or -errno. */
+	ssize_t (*read)(void *arg, unsigned volume, const char *path, uint64_t off, void *buf,
+			size_t len);
 };
 
 struct boot_file {
 	unsigned volume;
 	const char *path;	/* NULL: none */
+	uint64_t off, len;	/* a part of the file; len 0: all of it */
 };
 
 struct boot_entry {
@@ -64,39 +69,62 @@ struct boot_menu {
 	unsigned n_entries;
 	unsigned cap_entries;
 	int chosen;		/* index; -1: none */
+	int fallback[BOOT_FALLBACKS_MAX]; /* indices, for a chosen entry without a kernel */
+	unsigned n_fallback;
 	const char *source;	/* for people: what the menu was found in */
 	const char *why_not;	/* for people: why a better source was not used; or NULL */
 };
 
-/* ---- find.c's view: everything that may boot, best source first ---- */
+/* ---- everything that may boot, best source first: menu.c ---- */
+
+struct boot_wish {
+	const char *entry;	/* number, title or id; NULL: the configuration's own default */
+	bool recovery;		/* the entry that recovers the system, if the menu has one */
+};
 
 /*
- * Read the guest's boot menu.  @selector chooses an entry (NULL: the
- * configuration's own default).  -ENOENT if nothing boots; -ENOENT with a
- * message for a selector that fits no entry.  Free @out with boot_menu_free().
+ * Read the guest's boot menu.  -ENOENT if nothing boots; -ENOENT with a
+ * message for an entry that is not in the menu.  Free @out with boot_menu_free().
  */
-int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const char *selector,
+int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const struct boot_wish *wish,
 		   struct vdisk_error *err);
 void boot_menu_free(struct boot_menu *menu);
+/* Does the command line ask for a repair shell? */
+bool boot_is_recovery(const char *cmdline);
 
 /* ---- between the evaluators ---- */
 
-/* All return 0 or -errno, and may stop the menu's arena. */
-int grub_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-	      const char *config, const char *selector);
-int bls_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-	     const char *dir, const char *selector);
+/*
+ * A family of configurations: reads @path on @volume, with @selector (NULL:
+ * its own default) sets menu->chosen.  0 or -errno; may stop the menu's arena.
+ */
+typedef int boot_menu_fn(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
+			 const char *path, const char *selector);
+boot_menu_fn grub_menu, loader_menu, syslinux_menu, legacy_menu;
 int newest_menu(struct boot_menu *menu, const struct boot_env *env, const char *selector);
 
 /* Entries of a Boot Loader Specification directory, newest first. */
+struct bls_entry {
+	struct boot_entry boot;	/* title without submenus, ->number NULL */
+	const char *sort_key, *machine_id, *version; /* "" if not there */
+	int tries_left;		/* -1: not counted */
+};
 struct bls_entries {
-	struct boot_entry *entry; /* title without submenus, ->number NULL */
+	struct bls_entry *entry;
 	unsigned n, cap;
 };
 /* @expand replaces $name in what may have it; the copy is in the arena. */
 int bls_read(struct bls_entries *out, struct arena *a, const struct boot_env *env,
 	     unsigned volume, const char *dir,
 	     const char *(*expand)(void *ctx, const char *text), void *ctx);
+
+/*
+ * A unified kernel image: fill in kernel, initrds, and, where they are still
+ * empty, title, version and command line.  0; -EMEDIUMTYPE if the file is a PE program
+ * without a kernel in it, or none at all.
+ */
+int uki_read(struct bls_entry *e, struct arena *a, const struct boot_env *env,
+	     struct boot_file file);
 
 /*
  * A tree of titles for selectors ("0", "title", "id", "1>0"), as GRUB reads
@@ -127,6 +155,18 @@ const char *fstab_root(struct arena *a, const char *fstab);
 /* The value of "root=" for a guest whose root file system is on @volume. */
 const char *boot_root_arg(struct arena *a, const struct boot_env *env, unsigned volume,
 			  bool has_initrd);
+
+/*
+ * The next line of @text that is neither empty nor a comment: its first word
+ * and the rest, without the spaces around, in the arena.  @separators end the word.
+ */
+struct boot_line {
+	char *key, *value;	/* value "" if there is no more */
+};
+bool boot_next_line(struct boot_line *out, struct arena *a, const char **text,
+		    const char *separators);
+/* The next word of @text, in the arena, and @text behind it; NULL: no more. */
+char *boot_next_word(struct arena *a, const char **text, const char *separators);
 
 /* Load a text into the arena; NULL if it is not there or not readable. */
 char *boot_load_text(struct arena *a, const struct boot_env *env, unsigned volume,

@@ -196,6 +196,7 @@ static const struct {
 	{ "initrd", grub_cmd_initrd },
 	{ "initrd16", grub_cmd_initrd },
 	{ "initrdefi", grub_cmd_initrd },
+	{ "chainloader", grub_cmd_chainloader },
 };
 
 static int call_function(struct grub *g, const struct grub_function *f, const struct grub_args *args)
@@ -375,6 +376,20 @@ static void set_initial(struct grub *g, unsigned volume, const char *config)
 	grub_set(g, "config_file", arena_printf(g->a, "(%s)%s", device, config));
 }
 
+/* "fallback" is a list of selectors. */
+static void set_fallbacks(struct grub *g, const struct boot_item *tree)
+{
+	const char *list = grub_value(g, "fallback"), *word;
+	struct boot_menu *menu = g->menu;
+	int entry;
+
+	while (menu->n_fallback < BOOT_FALLBACKS_MAX && (word = boot_next_word(g->a, &list, " \t"))) {
+		entry = boot_select(tree, word);
+		if (entry >= 0)
+			menu->fallback[menu->n_fallback++] = entry;
+	}
+}
+
 int grub_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
 	      const char *config, const char *selector)
 {
@@ -383,11 +398,12 @@ int grub_menu(struct boot_menu *menu, const struct boot_env *env, unsigned volum
 	struct boot_item *tree;
 
 	set_initial(&g, volume, config);
-	if (grub_run_file(&g, (struct boot_file) { volume, config }) != 0)
+	if (grub_run_file(&g, (struct boot_file) { .volume = volume, .path = config }) != 0)
 		return -ENOENT;
 	g.flow = FLOW_RUN;
 	tree = grub_flatten(&g, items.first, "", "");
 	menu->chosen = boot_select(tree, selector ? selector : grub_value(&g, "default"));
+	set_fallbacks(&g, tree);
 	/* GRUB takes the first where the default is nowhere */
 	if (menu->chosen < 0 && !selector)
 		menu->chosen = boot_select(tree, "0");

@@ -6,7 +6,7 @@
  *   grub_vars.c	variables, and how words become arguments
  *   grub_test.c	test and [
  *   grub_places.c	devices and paths, search, probe
- *   grub_load.c	other files, environment blocks, linux and initrd
+ *   grub_load.c	other files, environment blocks, linux, initrd, chainloader
  *   grub_items.c	menuentry, submenu, blscfg, and the menu they make
  */
 #ifndef VD_GUEST_GRUB_EVAL_H
@@ -125,7 +125,8 @@ grub_command grub_cmd_test;
 
 /* 1 if there is no such file. */
 int grub_run_file(struct grub *g, struct boot_file f);
-grub_command grub_cmd_source, grub_cmd_load_env, grub_cmd_linux, grub_cmd_initrd;
+grub_command grub_cmd_source, grub_cmd_load_env, grub_cmd_linux, grub_cmd_initrd,
+	grub_cmd_chainloader;
 
 /* ---- grub_items.c ---- */
 

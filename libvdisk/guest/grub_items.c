@@ -91,9 +91,9 @@ static int add_bls(struct grub *g, const char *device, const char *dir)
 	r = bls_read(&list, g->a, g->env, (unsigned)volume, dir, expand_for_bls, g);
 	for (i = 0; r == 0 && i < list.n; i++) {
 		item = add_item(g);
-		item->ready = &list.entry[i];
-		item->title = list.entry[i].title;
-		item->id = list.entry[i].id;
+		item->ready = &list.entry[i].boot;
+		item->title = list.entry[i].boot.title;
+		item->id = list.entry[i].boot.id;
 	}
 	return list.n ? 0 : 1;
 }

@@ -161,3 +161,24 @@ int grub_cmd_initrd(struct grub *g, const struct grub_args *args)
 	}
 	return e->n_initrd == args->n - 1 ? 0 : 1;
 }
+
+/* Another boot loader, and nothing for us; or a unified kernel image. */
+int grub_cmd_chainloader(struct grub *g, const struct grub_args *args)
+{
+	struct bls_entry image = { .boot.title = "x", .boot.id = "", .version = "x" };
+	struct boot_file f = { .path = NULL };
+
+	if (!g->entry)
+		return 1;
+	for (unsigned i = 1; i < args->n && !f.path; i++)
+		if (args->v[i][0] == '/' || args->v[i][0] == '(')
+			f = grub_resolve(g, args->v[i]);
+	image.boot.cmdline = "";
+	if (!f.path || uki_read(&image, g->a, g->env, f) < 0)
+		return 1;
+	g->entry->kernel = image.boot.kernel;
+	g->entry->initrd = image.boot.initrd;
+	g->entry->n_initrd = image.boot.n_initrd;
+	g->entry->cmdline = image.boot.cmdline;
+	return 0;
+}

@@ -2,8 +2,8 @@
 /*
  * menu.c - from a guest's files to its boot menu: which configuration counts
  *
- * In this order: a GRUB 2 configuration, Boot Loader Specification entries,
- * the newest kernel.  A configuration counts when at least one of its entries
+ * In this order: a GRUB 2 configuration, Boot Loader Specification entries and
+ * unified images, syslinux and its kin, GRUB legacy, the newest kernel.  A configuration counts when at least one of its entries
  * loads a kernel that exists; one that does not is passed over, and the menu
  * remembers why.
  */
@@ -118,6 +118,44 @@ struct boot_entry *boot_menu_add(struct boot_menu *menu)
 	return e;
 }
 
+/* ---- lines and words ---- */
+
+char *boot_next_word(struct arena *a, const char **text, const char *separators)
+{
+	const char *start = *text + strspn(*text, separators);
+	size_t len = strcspn(start, separators);
+
+	*text = start + len;
+	return len ? arena_strndup(a, start, len) : NULL;
+}
+
+bool boot_next_line(struct boot_line *out, struct arena *a, const char **text,
+		    const char *separators)
+{
+	const char *p = *text, *end, *value;
+	size_t len;
+
+	for (; *p; p = *end ? end + 1 : end) {
+		p += strspn(p, " \t\r");
+		end = p + strcspn(p, "\n");
+		if (*p == '#' || p == end)
+			continue;
+		*text = *end ? end + 1 : end;
+		while (strchr(" \t\r", end[-1]))
+			end--;
+		for (len = 0; p + len < end && !strchr(separators, p[len]); len++)
+			;
+		out->key = arena_strndup(a, p, len);
+		value = p + len;
+		while (value < end && (strchr(separators, *value) || strchr(" \t", *value)))
+			value++;
+		out->value = arena_strndup(a, value, (size_t)(end - value));
+		return true;
+	}
+	*text = p;
+	return false;
+}
+
 /* ---- selectors ---- */
 
 static const struct boot_item *find_item(const struct boot_item *item, const char *name)
@@ -183,14 +221,20 @@ int boot_select_flat(struct boot_menu *menu, const char *selector)
 
 /* ---- choosing a configuration ---- */
 
+static int newest_kernel(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
+			 const char *path, const char *selector)
+{
+	(void)volume, (void)path;
+	return newest_menu(menu, env, selector);
+}
+
 struct attempt {
 	struct boot_menu *menu;
 	const struct boot_env *env;
+	boot_menu_fn *read;
 	unsigned volume;
 	const char *path;	/* a configuration, a directory of entries; NULL: newest */
-	const char *selector;
-	bool bls;
-	const char *why_passed;	/* borrowed: why better sources do not count */
+	const struct boot_wish *wish;
 	int result;
 };
 
@@ -198,12 +242,7 @@ static void evaluate(void *arg)
 {
 	struct attempt *t = arg;
 
-	if (!t->path)
-		t->result = newest_menu(t->menu, t->env, t->selector);
-	else if (t->bls)
-		t->result = bls_menu(t->menu, t->env, t->volume, t->path, t->selector);
-	else
-		t->result = grub_menu(t->menu, t->env, t->volume, t->path, t->selector);
+	t->result = t->read(t->menu, t->env, t->volume, t->path, t->wish->entry);
 }
 
 /*
@@ -249,17 +288,53 @@ static void fix_paths(void *arg)
 	}
 }
 
-/* The first entry from the chosen one on that can be booted, then from the top. */
+/* The chosen entry, its fallbacks, the next one that can be booted, then from the top. */
 static int next_usable(const struct boot_menu *menu, const struct boot_env *env)
 {
 	unsigned from = menu->chosen > 0 ? (unsigned)menu->chosen : 0, i, k;
 
+	if (menu->chosen >= 0 && usable(env, &menu->entries[menu->chosen]))
+		return menu->chosen;
+	for (i = 0; i < menu->n_fallback; i++)
+		if (usable(env, &menu->entries[menu->fallback[i]]))
+			return menu->fallback[i];
 	for (k = 0; k < menu->n_entries; k++) {
 		i = (from + k) % menu->n_entries;
 		if (usable(env, &menu->entries[i]))
 			return (int)i;
 	}
 	return -1;
+}
+
+bool boot_is_recovery(const char *cmdline)
+{
+	static const char *const words[] = {
+		"single", "recovery", "emergency", "rescue", "systemd.unit=rescue.target",
+		"systemd.unit=emergency.target",
+	};
+
+	for (size_t len; *cmdline; cmdline += len) {
+		cmdline += strspn(cmdline, " ");
+		len = strcspn(cmdline, " ");
+		for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+			if (len == strlen(words[i]) && !strncmp(cmdline, words[i], len))
+				return true;
+	}
+	return false;
+}
+
+/* The menu's own way to repair what @chosen boots; @chosen if it has none. */
+static int recovery_of(const struct boot_menu *menu, const struct boot_env *env, int chosen)
+{
+	const struct boot_file *kernel = &menu->entries[chosen].kernel, *other;
+
+	for (unsigned i = 0; i < menu->n_entries; i++) {
+		other = &menu->entries[i].kernel;
+		if (usable(env, &menu->entries[i]) && boot_is_recovery(menu->entries[i].cmdline) &&
+		    other->volume == kernel->volume && !strcmp(other->path, kernel->path))
+			return (int)i;
+	}
+	return chosen;
 }
 
 /* 1: this is the menu; 0: not usable, @why says so. */
@@ -280,8 +355,11 @@ static int try_config(struct attempt *t, char *why, size_t why_size)
 	if (r == 0) {
 		usable_entry = next_usable(menu, t->env);
 		if (usable_entry >= 0) {
-			if (!t->selector)
+			if (!t->wish->entry)
 				menu->chosen = usable_entry;
+			if (t->wish->recovery && menu->chosen >= 0 &&
+			    usable(t->env, &menu->entries[menu->chosen]))
+				menu->chosen = recovery_of(menu, t->env, menu->chosen);
 			return 1;
 		}
 		snprintf(why, why_size, "%s%s%s", menu->n_entries ?
@@ -298,15 +376,46 @@ static int try_config(struct attempt *t, char *why, size_t why_size)
 /* A source that was passed over, for the message. */
 struct passed {
 	char why[512];
+	char source[512];	/* what was not passed over */
 };
 
-static const char *const configs[] = {
-	"/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/grub/grub.cfg", "/grub2/grub.cfg",
-	"/EFI/debian/grub.cfg", "/EFI/ubuntu/grub.cfg", "/EFI/fedora/grub.cfg",
-	"/EFI/redhat/grub.cfg", "/EFI/centos/grub.cfg", "/EFI/almalinux/grub.cfg",
-	"/EFI/rocky/grub.cfg", "/EFI/BOOT/grub.cfg",
+/* Best first; a path that ends in "/" is a directory. */
+static const struct source {
+	boot_menu_fn *read;
+	const char *path;
+} sources[] = {
+	{ grub_menu, "/boot/grub/grub.cfg" },
+	{ grub_menu, "/boot/grub2/grub.cfg" },
+	{ grub_menu, "/grub/grub.cfg" },
+	{ grub_menu, "/grub2/grub.cfg" },
+	{ grub_menu, "/EFI/debian/grub.cfg" },
+	{ grub_menu, "/EFI/ubuntu/grub.cfg" },
+	{ grub_menu, "/EFI/fedora/grub.cfg" },
+	{ grub_menu, "/EFI/redhat/grub.cfg" },
+	{ grub_menu, "/EFI/centos/grub.cfg" },
+	{ grub_menu, "/EFI/almalinux/grub.cfg" },
+	{ grub_menu, "/EFI/rocky/grub.cfg" },
+	{ grub_menu, "/EFI/opensuse/grub.cfg" },
+	{ grub_menu, "/EFI/BOOT/grub.cfg" },
+	{ loader_menu, "/boot/loader/entries/" },
+	{ loader_menu, "/loader/entries/" },
+	{ loader_menu, "/EFI/Linux/" },
+	{ syslinux_menu, "/boot/extlinux/extlinux.conf" },
+	{ syslinux_menu, "/extlinux/extlinux.conf" },
+	{ syslinux_menu, "/boot/extlinux.conf" },
+	{ syslinux_menu, "/extlinux.conf" },
+	{ syslinux_menu, "/boot/syslinux/extlinux.conf" },
+	{ syslinux_menu, "/boot/syslinux/syslinux.cfg" },
+	{ syslinux_menu, "/syslinux/syslinux.cfg" },
+	{ syslinux_menu, "/boot/isolinux/isolinux.cfg" },
+	{ syslinux_menu, "/isolinux/isolinux.cfg" },
+	{ syslinux_menu, "/isolinux.cfg" },
+	{ syslinux_menu, "/syslinux.cfg" },
+	{ legacy_menu, "/boot/grub/menu.lst" },
+	{ legacy_menu, "/grub/menu.lst" },
+	{ legacy_menu, "/boot/grub/grub.conf" },
+	{ legacy_menu, "/grub/grub.conf" },
 };
-static const char *const entry_dirs[] = { "/boot/loader/entries", "/loader/entries" };
 
 static void volume_prefix(char *out, size_t size, const struct attempt *t)
 {
@@ -318,78 +427,78 @@ static void volume_prefix(char *out, size_t size, const struct attempt *t)
 		out[0] = '\0';
 }
 
-/* Try @path on each volume that has it; 1: t->menu is read. */
-static int try_path(struct attempt *t, const char *path, struct passed *passed)
+/* Try @source on each volume that has it; 1: t->menu is read. */
+static int try_source(struct attempt *t, const struct source *source, struct passed *passed)
 {
-	char why[192] = "", prefix[280];
+	size_t len = strlen(source->path);
+	bool directory = source->path[len - 1] == '/';
+	char why[160] = "", prefix[280], path[64];
 	uint64_t size;
 
+	snprintf(path, sizeof(path), "%.*s", (int)(len - directory), source->path);
+	t->read = source->read;
 	t->path = path;
 	for (t->volume = 0; t->volume < t->env->n_volumes; t->volume++) {
-		if (t->env->stat(t->env->arg, t->volume, path, &size) != (t->bls ? 1 : 0))
+		if (t->env->stat(t->env->arg, t->volume, path, &size) != directory)
 			continue;
-		if (try_config(t, why, sizeof(why)))
-			return 1;
-		/* keep the first reason: it belongs to the best source */
 		volume_prefix(prefix, sizeof(prefix), t);
+		if (try_config(t, why, sizeof(why))) {
+			snprintf(passed->source, sizeof(passed->source), "%s%s", prefix, path);
+			return 1;
+		}
+		/* keep the first reason: it belongs to the best source */
 		if (!passed->why[0])
 			snprintf(passed->why, sizeof(passed->why), "%s%s: %s", prefix, path, why);
 	}
 	return 0;
 }
 
-static int try_all(struct attempt *t, struct passed *passed)
-{
-	unsigned i;
-
-	for (i = 0; i < ARRAY_SIZE(configs); i++)
-		if (try_path(t, configs[i], passed))
-			return 1;
-	t->bls = true;
-	for (i = 0; i < ARRAY_SIZE(entry_dirs); i++)
-		if (try_path(t, entry_dirs[i], passed))
-			return 1;
-	return 0;
-}
+struct naming {
+	struct boot_menu *menu;
+	const struct passed *passed;
+	bool newest;
+};
 
 static void name_source(void *arg)
 {
-	struct attempt *t = arg;
-	struct arena *a = &t->menu->arena;
-	char prefix[280];
+	const struct naming *n = arg;
+	struct arena *a = &n->menu->arena;
+	const char *why = n->passed->why;
 
-	if (!t->path) {
-		t->menu->source = arena_printf(a, "%s: newest kernel", t->why_passed[0] ?
-					       t->why_passed : "no boot configuration");
-		return;
-	}
-	volume_prefix(prefix, sizeof(prefix), t);
-	t->menu->source = arena_printf(a, "%s%s", prefix, t->path);
+	n->menu->source = n->newest ?
+		arena_printf(a, "%s: newest kernel", *why ? why : "no boot configuration") :
+		arena_strdup(a, n->passed->source);
 }
 
-int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const char *selector,
+int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const struct boot_wish *wish,
 		   struct vdisk_error *err)
 {
+	static const struct boot_wish none;
 	struct passed passed = { .why = "" };
-	struct attempt t = { .menu = out, .env = env, .selector = selector,
-			     .why_passed = passed.why };
+	struct naming naming = { .menu = out, .passed = &passed };
+	struct attempt t = { .menu = out, .env = env, .wish = wish ? wish : &none };
+	const char *entry = t.wish->entry;
 	char why[192] = "";
+	bool found = false;
 	int r;
 
-	if (!try_all(&t, &passed)) {
-		t.path = NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(sources) && !found; i++)
+		found = try_source(&t, &sources[i], &passed);
+	if (!found) {
+		t.read = newest_kernel;
+		naming.newest = true;
 		if (!try_config(&t, why, sizeof(why)))
 			return vd_fail(err, ENOENT, "boot: no kernel on this disk%s%s",
 				       passed.why[0] ? "; " : "", passed.why);
 	}
-	r = arena_run(&out->arena, name_source, &t);
+	r = arena_run(&out->arena, name_source, &naming);
 	if (r < 0)
 		vd_fail(err, -r, "boot: %s", strerror(-r));
-	else if (selector && out->chosen < 0)
-		r = vd_fail(err, ENOENT, "boot: no entry '%s' in the boot menu", selector);
-	else if (selector && !usable(env, &out->entries[out->chosen]))
+	else if (entry && out->chosen < 0)
+		r = vd_fail(err, ENOENT, "boot: no entry '%s' in the boot menu", entry);
+	else if (entry && !usable(env, &out->entries[out->chosen]))
 		r = vd_fail(err, ENOENT, "boot: entry '%s' loads no Linux kernel that exists",
-			    selector);
+			    entry);
 	if (r < 0)
 		boot_menu_free(out);
 	return r;

@@ -147,10 +147,10 @@ static void add_kernel(struct boot_menu *menu, const struct boot_env *env, unsig
 
 	e->title = name;
 	e->number = arena_printf(a, "%u", menu->n_entries - 1);
-	e->kernel = (struct boot_file) { volume, arena_printf(a, "%s/%s", dir, name) };
+	e->kernel = (struct boot_file) { .volume = volume, .path = arena_printf(a, "%s/%s", dir, name) };
 	if (initrd) {
 		e->initrd = arena_alloc(a, sizeof(*e->initrd));
-		e->initrd[0] = (struct boot_file) { volume, initrd };
+		e->initrd[0] = (struct boot_file) { .volume = volume, .path = initrd };
 		e->n_initrd = 1;
 	}
 	e->cmdline = arena_printf(a, "root=%s ro",

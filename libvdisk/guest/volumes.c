@@ -136,10 +136,25 @@ static int env_list(void *arg, unsigned volume, const char *path,
 	return vdisk_fs_list(v->fs[volume], path, list_one, &l, NULL);
 }
 
+static ssize_t env_read(void *arg, unsigned volume, const char *path, uint64_t off, void *buf,
+			size_t len)
+{
+	struct guest_volumes *v = arg;
+	struct vdisk_file *file = NULL;
+	ssize_t n;
+	int r = vdisk_file_open(&file, v->fs[volume], path, 0, 0, NULL);
+
+	if (r < 0)
+		return r;
+	n = vdisk_file_read(file, buf, len, off, NULL);
+	vdisk_file_close(file, NULL);
+	return n;
+}
+
 struct boot_env guest_volumes_env(struct guest_volumes *v)
 {
 	return (struct boot_env) {
 		.arg = v, .volumes = v->volume, .n_volumes = v->n,
-		.load = env_load, .stat = env_stat, .list = env_list,
+		.load = env_load, .stat = env_stat, .list = env_list, .read = env_read,
 	};
 }

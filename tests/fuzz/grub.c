@@ -3,7 +3,7 @@
  * grub.c - a guest's boot configuration, as hostile as it gets
  *
  * The input is the text of several files with a line "==NAME==" before each;
- * without one, it is a grub.cfg.  What comes out must be whole: every entry a
+ * the first may do without one, as a grub.cfg.  What comes out must be whole: every entry a
  * kernel path that starts with '/', and a choice that is in the menu.
  */
 #include <errno.h>
@@ -23,8 +23,15 @@ static void split(struct input *in, const char *data, size_t size)
 	const char *end = data + size, *p = data, *mark, *close;
 
 	in->n = 1;
-	snprintf(in->file[0].path, sizeof(in->file[0].path), "/boot/grub/grub.cfg");
-	in->file[0].text = data;
+	/* the first file may have its own name, too */
+	if (size > 4 && !memcmp(data, "==/", 3) && (close = memmem(data, MIN(size, 120u), "==\n", 3))) {
+		snprintf(in->file[0].path, sizeof(in->file[0].path), "%.*s",
+			 (int)(close - data - 2), data + 2);
+		in->file[0].text = p = close + 3;
+	} else {
+		snprintf(in->file[0].path, sizeof(in->file[0].path), "/boot/grub/grub.cfg");
+		in->file[0].text = data;
+	}
 	while (in->n < MAX_FILES && (mark = memmem(p, (size_t)(end - p), "\n==/", 4))) {
 		close = memmem(mark + 3, (size_t)(end - mark - 3), "==\n", 3);
 		if (!close || (size_t)(close - mark - 3) >= sizeof(in->file[0].path))
@@ -80,7 +87,7 @@ static int in_stat(void *arg, unsigned volume, const char *path, uint64_t *size)
 	*size = 1;
 	if (volume == 1 && strstr(path, "vmlinuz"))
 		return 0;
-	return strstr(path, "loader/entries") ? 1 : -ENOENT;
+	return strstr(path, "loader/entries") || strstr(path, "/EFI/Linux") ? 1 : -ENOENT;
 }
 
 static int in_list(void *arg, unsigned volume, const char *path,
@@ -96,6 +103,19 @@ static int in_list(void *arg, unsigned volume, const char *path,
 	return 0;
 }
 
+static ssize_t in_read(void *arg, unsigned volume, const char *path, uint64_t off, void *buf,
+		       size_t len)
+{
+	const struct input *in = arg;
+	int i = volume == 0 ? find(in, path) : -ENOENT;
+
+	if (i < 0)
+		return i;
+	len = off < in->file[i].len ? MIN(len, in->file[i].len - (size_t)off) : 0;
+	memcpy(buf, in->file[i].text + off, len);
+	return (ssize_t)len;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -106,7 +126,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct input in;
 	struct boot_env env = {
 		.arg = &in, .volumes = volumes, .n_volumes = ARRAY_SIZE(volumes),
-		.load = in_load, .stat = in_stat, .list = in_list,
+		.load = in_load, .stat = in_stat, .list = in_list, .read = in_read,
 	};
 	struct boot_menu menu;
 	unsigned i;
