@@ -5,3 +5,7 @@ FUZZERS += $(patsubst %.c,%,$(wildcard tests/fuzz/*.c))
 tests/unit/crash_SRCS := tests/lib/memlog.c
 tests/unit/faults_SRCS := tests/lib/memlog.c
 tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc
+
+# the initiator of the benchmarks and of the tests with many sessions
+TOOLS += tests/tools/iscsi-load
+tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
