@@ -43,5 +43,6 @@ tests/unit/iscsi_access_SRCS := $(tests/unit/iscsi_SRCS)
 tests/unit/iscsi_access_PKGS := libcrypto
 tests/unit/scsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS)
 tests/unit/iscsi_PKGS := libcrypto
+tests/unit/pool_SRCS := target/reactor/pool.c
 tests/fuzz/iscsi_SRCS := $(tests/unit/iscsi_SRCS)
 tests/fuzz/iscsi_LIBS := -lcrypto

@@ -179,6 +179,8 @@ enum iscsi_event {
 struct iscsi_wire {
 	/* there is output; called once until it is taken */
 	void (*output)(struct iscsi_conn *conn);
+	/* send some of it now, if that can be done without waiting; may be NULL */
+	void (*flush)(struct iscsi_conn *conn);
 	/* input is wanted or not (true at the start) */
 	void (*pause)(struct iscsi_conn *conn, bool paused);
 	/* close it; no call after this one but free() */

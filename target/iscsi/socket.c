@@ -6,7 +6,9 @@
  * connections share (it is empty again before the next one reads), except that
  * the data of a command, once a good deal of them is due, are received straight
  * into the buffer that the disk request will point to, with the staging buffer
- * behind it for what follows: one readv() for both.
+ * behind it for what follows: one readv() for both.  Where one large data segment
+ * follows another, no more than the next header is taken there, so that the
+ * next data are not copied either.
  *
  * Writing: all output of a turn is sent by one sendmsg(), which gathers
  * headers, data and digests from where they are.
@@ -23,6 +25,7 @@
 
 #define STAGING		ISCSI_STAGING
 #define DIRECT_MIN	4096u	/* less is copied from the staging buffer */
+#define LARGE_DATA	(32u << 10)
 #define READS_A_TURN	8	/* then others have their turn */
 #define IOVECS		384u
 #define SEND_TIMEOUT_MS	30000u
@@ -72,8 +75,19 @@ static void wire_free(struct iscsi_conn *c)
 	free(socket_of(c));
 }
 
+static void flush(struct reactor_deferred *work);
+
+static void wire_flush(struct iscsi_conn *c)
+{
+	struct iscsi_socket *s = socket_of(c);
+
+	if (!(s->source.events & EPOLLOUT))
+		flush(&s->flush);
+}
+
 static const struct iscsi_wire socket_wire = {
 	.output = wire_output,
+	.flush = wire_flush,
 	.pause = wire_pause,
 	.close = wire_close,
 	.free = wire_free,
@@ -124,12 +138,25 @@ static void flush(struct reactor_deferred *work)
 		set_events(s, 0, EPOLLOUT);
 }
 
+/* How much to take behind the data that go elsewhere. */
+static size_t staging_want(const struct iscsi_conn *c)
+{
+	const struct iscsi_rx *rx = &c->rx;
+
+	if (rx->req.data_len < LARGE_DATA)
+		return STAGING;
+	if (rx->state == ISCSI_RX_HEADER)
+		return rx->need - rx->have;
+	return rx->tail_need - rx->tail_have + ISCSI_BHS_SIZE +
+		(c->header_digest ? ISCSI_DIGEST_SIZE : 0);
+}
+
 /* One read; false when there is no more for now, or the connection is closed. */
 static bool read_once(struct iscsi_socket *s)
 {
 	struct iscsi_conn *c = &s->conn;
 	uint8_t *staging = c->server->staging, *dst;
-	size_t direct = iscsi_conn_direct(c, &dst), want, got;
+	size_t direct = iscsi_conn_direct(c, &dst), behind = STAGING, want, got;
 	struct iovec iov[2];
 	int n = 0;
 	ssize_t r;
@@ -138,8 +165,10 @@ static bool read_once(struct iscsi_socket *s)
 		direct = 0;
 	if (direct)
 		iov[n++] = (struct iovec) { .iov_base = dst, .iov_len = direct };
-	iov[n++] = (struct iovec) { .iov_base = staging, .iov_len = STAGING };
-	want = direct + STAGING;
+	if (direct || c->rx.state == ISCSI_RX_HEADER)
+		behind = staging_want(c);
+	iov[n++] = (struct iovec) { .iov_base = staging, .iov_len = behind };
+	want = direct + behind;
 	r = readv(s->source.fd, iov, n);
 	if (r < 0 && errno == EINTR)
 		return true;

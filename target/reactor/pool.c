@@ -6,8 +6,14 @@
  * is linked through its own first bytes; a byte per smallest unit tells whether
  * a free buffer starts there, and of what order, which is all that merging
  * needs.
+ *
+ * Splitting and merging touch a page for each order.  So the last few buffers
+ * of each size that came back stay whole, on a stack beside the tree, and are
+ * what the next request of that size gets; when the tree is empty, they go back
+ * to it, and another try is made.
  */
 #include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
@@ -18,6 +24,8 @@
 #define ORDERS		8u	/* 4 KiB << 7 = 512 KiB */
 #define UNITS		(1u << (ORDERS - 1))
 #define NOT_FREE	0xff
+#define HOT_BYTES	(512u << 10)	/* of each order that are kept on its stack, */
+#define HOT_MAX		32u		/* and buffers */
 
 _Static_assert(POOL_BUFFER_MIN << (ORDERS - 1) == POOL_BUFFER_MAX, "orders fit the sizes");
 
@@ -31,6 +39,10 @@ struct pool {
 	size_t used;
 	uint8_t *order;		/* a byte a unit; owned */
 	LIST_HEAD(half_list, half) free[ORDERS];
+	struct {
+		void *buf[HOT_MAX];	/* last in, first out */
+		unsigned n;
+	} hot[ORDERS];
 };
 
 struct pool *pool_new(size_t limit)
@@ -65,12 +77,10 @@ void pool_free(struct pool *p)
 
 static unsigned order_for(size_t size)
 {
-	unsigned order = 0;
-
 	assert(size > 0 && size <= POOL_BUFFER_MAX);
-	while ((size_t)POOL_BUFFER_MIN << order < size)
-		order++;
-	return order;
+	if (size <= POOL_BUFFER_MIN)
+		return 0;
+	return 32 - (unsigned)__builtin_clz((uint32_t)((size - 1) / POOL_BUFFER_MIN));
 }
 
 static size_t unit_of(const struct pool *p, const void *buf)
@@ -116,26 +126,11 @@ static void *take(struct pool *p, unsigned order)
 	return h;
 }
 
-void *pool_get(struct pool *p, size_t size)
+/* Back into the tree, merged with its free neighbours. */
+static void merge(struct pool *p, void *buf, unsigned order)
 {
-	unsigned order = order_for(size);
-	void *buf = take(p, order);
+	size_t unit = unit_of(p, buf);
 
-	if (buf)
-		p->used += (size_t)POOL_BUFFER_MIN << order;
-	return buf;
-}
-
-void pool_put(struct pool *p, void *buf, size_t size)
-{
-	unsigned order;
-	size_t unit;
-
-	if (!buf)
-		return;
-	order = order_for(size);
-	unit = unit_of(p, buf);
-	p->used -= (size_t)POOL_BUFFER_MIN << order;
 	for (; order < ORDERS - 1; order++) {
 		size_t buddy = unit ^ (size_t)1 << order;
 
@@ -145,6 +140,50 @@ void pool_put(struct pool *p, void *buf, size_t size)
 		unit &= ~((size_t)1 << order);
 	}
 	link_free(p, p->base + unit * POOL_BUFFER_MIN, order);
+}
+
+/* Were there any? */
+static bool merge_hot(struct pool *p)
+{
+	bool any = false;
+
+	for (unsigned order = 0; order < ORDERS; order++) {
+		any |= p->hot[order].n > 0;
+		while (p->hot[order].n > 0)
+			merge(p, p->hot[order].buf[--p->hot[order].n], order);
+	}
+	return any;
+}
+
+void *pool_get(struct pool *p, size_t size)
+{
+	unsigned order = order_for(size);
+	void *buf;
+
+	if (p->hot[order].n > 0) {
+		buf = p->hot[order].buf[--p->hot[order].n];
+	} else {
+		buf = take(p, order);
+		if (!buf && merge_hot(p))
+			buf = take(p, order);
+	}
+	if (buf)
+		p->used += (size_t)POOL_BUFFER_MIN << order;
+	return buf;
+}
+
+void pool_put(struct pool *p, void *buf, size_t size)
+{
+	unsigned order;
+
+	if (!buf)
+		return;
+	order = order_for(size);
+	p->used -= (size_t)POOL_BUFFER_MIN << order;
+	if (p->hot[order].n < MIN(HOT_MAX, HOT_BYTES / POOL_BUFFER_MIN >> order))
+		p->hot[order].buf[p->hot[order].n++] = buf;
+	else
+		merge(p, buf, order);
 }
 
 size_t pool_used(const struct pool *p)

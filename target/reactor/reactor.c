@@ -13,6 +13,7 @@
 #define EVENTS	64
 #define BATCH	128
 #define TICK_MS	1000
+#define LARGE_BATCH	(256u << 10)
 
 struct reactor {
 	int epoll;			/* owned */
@@ -26,6 +27,7 @@ struct reactor {
 
 	struct vdisk_request *batch[BATCH];	/* of this turn, not yet submitted */
 	unsigned n_batch;
+	uint64_t batch_bytes;
 	TAILQ_HEAD(deferred_list, reactor_deferred) deferred;
 	LIST_HEAD(timer_list, reactor_timer) timers;
 
@@ -222,6 +224,7 @@ static void submit_batch(struct reactor *r)
 	unsigned n = r->n_batch;
 
 	r->n_batch = 0;
+	r->batch_bytes = 0;
 	if (n)
 		vdisk_queue_submit(r->queue, r->batch, n);
 }
@@ -231,7 +234,13 @@ void reactor_submit(struct reactor *r, struct vdisk_request *req)
 	if (r->n_batch == BATCH)
 		submit_batch(r);
 	r->batch[r->n_batch++] = req;
+	r->batch_bytes += req->length;
 	r->in_flight++;
+}
+
+bool reactor_batch_large(const struct reactor *r)
+{
+	return r->batch_bytes >= LARGE_BATCH;
 }
 
 /* Submit, and hand back what is finished, until nothing comes at once any more. */
@@ -253,6 +262,11 @@ static void run_disk(struct reactor *r)
 			client->done(client, done[i]);
 		}
 	}
+}
+
+void reactor_run_batch(struct reactor *r)
+{
+	run_disk(r);
 }
 
 /* ---- the loop ---- */

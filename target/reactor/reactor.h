@@ -75,6 +75,13 @@ uint64_t reactor_now(const struct reactor *r);
 
 /* Start a request in this turn's batch; it comes back to req->user's done(). */
 void reactor_submit(struct reactor *r, struct vdisk_request *req);
+/*
+ * Is the batch so large that its data would push each other out of the
+ * processor's cache?  Then whoever can bear completions in the middle of its
+ * work (not from within done()) runs it early.
+ */
+bool reactor_batch_large(const struct reactor *r);
+void reactor_run_batch(struct reactor *r);
 
 /* One turn; waits up to @timeout_ms (-1: as long as it takes) for something. */
 int reactor_turn(struct reactor *r, int timeout_ms);
