@@ -175,11 +175,6 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		r = machine_new(&m, v->kvm_fd, &config, err);
 	if (r < 0)
 		return r;
-	if (first) {
-		terminal_raw();
-		if (!o->no_sandbox)
-			r = sandbox_filter(err);
-	}
 	if (!r)
 		r = machine_start(m, err);
 	if (!r)
@@ -189,6 +184,30 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		print_stats(m);
 	machine_free(m);
 	return r;
+}
+
+/* What the guest did, and what shall happen then: again, or the exit status in @end. */
+static bool again(const struct options *o, enum vmm_end *end)
+{
+	const struct end_action *a;
+
+	switch (*end) {
+	case VMM_POWER_OFF:
+		a = &o->on[ON_SHUTDOWN];
+		break;
+	case VMM_REBOOT:
+		a = &o->on[ON_RESET];
+		break;
+	case VMM_PANIC:
+	case VMM_TRIPLE_FAULT:
+		a = &o->on[ON_CRASH];
+		break;
+	default:
+		return false;
+	}
+	if (!a->reset && a->code >= 0)
+		*end = (enum vmm_end)a->code;
+	return a->reset;
 }
 
 static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
@@ -201,12 +220,19 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 	if (!r)
 		r = make_devices(v, err);
 	if (!r)
-		r = ram_new(&v->ram, v->options.memory, err);
+		r = ram_new(&v->ram, v->options.memory, v->options.huge_pages, err);
+	if (!r)
+		terminal_raw();
+	/* from here on nothing is opened; kernel and initrd are a guest's, and suspect */
+	if (!r && !v->options.no_sandbox)
+		r = sandbox_filter(err);
+	if (!r)
+		r = kernel_unpack(&v->kernel_fd, v->options.fast_kernel, err);
 	do {
 		if (!r)
 			r = run_machine(v, first, end, err);
 		first = false;
-	} while (!r && *end == VMM_REBOOT && !v->options.reboot_exits);
+	} while (!r && again(&v->options, end));
 	console_finish(&v->console);
 	terminal_restore();
 	return r;

@@ -12,18 +12,22 @@ VMM_SRCS := \
  vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/cpu.c \
+ vmm-lite/kvm/elf.c \
  vmm-lite/kvm/irq.c \
+ vmm-lite/kvm/load.c \
  vmm-lite/kvm/machine.c \
  vmm-lite/kvm/memory.c \
  vmm-lite/kvm/pci.c \
  vmm-lite/kvm/serial.c \
+ vmm-lite/kvm/unpack.c \
  vmm-lite/kvm/virtio_pci.c
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
- vmm-lite/kvm/bzimage.c vmm-lite/kvm/memory.c vmm-lite/kvm/pci.c vmm-lite/kvm/serial.c
+ vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \
+ vmm-lite/kvm/memory.c vmm-lite/kvm/pci.c vmm-lite/kvm/serial.c
 tests/fuzz/virtio_SRCS := $(VIRTIO_SRCS)
 tests/fuzz/bzimage_SRCS := vmm-lite/log.c vmm-lite/kvm/acpi.c vmm-lite/kvm/bzimage.c \
- vmm-lite/kvm/memory.c
+ vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c vmm-lite/kvm/memory.c

@@ -14,13 +14,18 @@
 enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
-	OPT_STATS, OPT_CHECK,
+	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
+	OPT_FAST_KERNEL,
 };
 
 static const struct argp_option options[] = {
 	{ "memory", 'm', "SIZE", 0, "Memory, with K, M, G or in MiB (default 512)", 0 },
+	{ "huge-pages", OPT_HUGE_PAGES, NULL, 0, "Memory from the host's pool of 2 MiB pages", 0 },
 	{ "cpus", 'c', "N", 0, "Processors (default 1)", 0 },
-	{ "kernel", OPT_KERNEL, "FILE", 0, "Linux bzImage; fd:N is an open descriptor", 0 },
+	{ "kernel", OPT_KERNEL, "FILE", 0,
+	  "Linux: bzImage, vmlinux or compressed vmlinux; fd:N is an open descriptor", 0 },
+	{ "fast-kernel", OPT_FAST_KERNEL, NULL, 0,
+	  "Decompress a bzImage here instead of in the guest (no random load address)", 0 },
 	{ "initrd", OPT_INITRD, "FILE", 0, "Initial RAM disk; fd:N likewise", 0 },
 	{ "append", OPT_APPEND, "TEXT", 0, "The kernel's command line", 0 },
 	{ NULL, 0, NULL, 0, "Disks (each --disk is one more; what follows it is about it):", 1 },
@@ -33,7 +38,13 @@ static const struct argp_option options[] = {
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
 	{ "reboot", OPT_REBOOT, "again|exit", 0,
-	  "What a reset does: start again (default), or end with status 16", 2 },
+	  "The same as --on-reset=reset (default) and --on-reset=exit", 2 },
+	{ "on-shutdown", OPT_ON_SHUTDOWN, "reset|exit[:CODE]", 0,
+	  "When the guest powers off (default exit:0)", 2 },
+	{ "on-reset", OPT_ON_RESET, "reset|exit[:CODE]", 0,
+	  "When it resets (default reset; exit is exit:16)", 2 },
+	{ "on-crash", OPT_ON_CRASH, "reset|exit[:CODE]", 0,
+	  "When its kernel panics (exit:17, the default) or it faults thrice (exit:18)", 2 },
 	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
 	{ NULL, 0, NULL, 0, "For tests and troubleshooting:", 3 },
 	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
@@ -53,6 +64,19 @@ static unsigned parse_number(struct argp_state *state, const char *what, const c
 	if (end == text || *end || n < min || n > max)
 		argp_error(state, "%s: '%s' is not a number from %u to %u", what, text, min, max);
 	return (unsigned)n;
+}
+
+/* reset, exit or exit:N */
+static void parse_action(struct argp_state *state, const char *option, const char *text,
+			 struct end_action *out)
+{
+	*out = (struct end_action) { .code = -1 };
+	if (!strcmp(text, "reset"))
+		out->reset = true;
+	else if (!strncmp(text, "exit:", 5))
+		out->code = (int)parse_number(state, option, text + 5, 0, 255);
+	else if (strcmp(text, "exit"))
+		argp_error(state, "%s is reset, exit or exit:CODE, not '%s'", option, text);
 }
 
 static void add_disk(struct options *o, const char *locator, struct argp_state *state)
@@ -131,9 +155,25 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_CACHE:
 		return parse_disk_option(key, arg, state);
 	case OPT_REBOOT:
-		o->reboot_exits = !strcmp(arg, "exit");
-		if (!o->reboot_exits && strcmp(arg, "again"))
+		if (strcmp(arg, "exit") && strcmp(arg, "again"))
 			argp_error(state, "--reboot is again or exit, not '%s'", arg);
+		o->on[ON_RESET] = (struct end_action) { .reset = !strcmp(arg, "again"),
+							.code = -1 };
+		break;
+	case OPT_ON_SHUTDOWN:
+		parse_action(state, "--on-shutdown", arg, &o->on[ON_SHUTDOWN]);
+		break;
+	case OPT_ON_RESET:
+		parse_action(state, "--on-reset", arg, &o->on[ON_RESET]);
+		break;
+	case OPT_ON_CRASH:
+		parse_action(state, "--on-crash", arg, &o->on[ON_CRASH]);
+		break;
+	case OPT_HUGE_PAGES:
+		o->huge_pages = true;
+		break;
+	case OPT_FAST_KERNEL:
+		o->fast_kernel = true;
 		break;
 	case OPT_TIME_LIMIT:
 		o->time_limit = parse_number(state, "--time-limit", arg, 1, 1000000);
@@ -167,13 +207,15 @@ static const struct argp argp = {
 	.options = options, .parser = parse,
 	.doc = "Run one Linux guest on KVM.\v"
 	       "The guest's serial console is on standard input and output; Ctrl-] q ends it.\n"
-	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--reboot=exit), "
+	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--on-reset=exit), "
 	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside.",
 };
 
 void options_parse(struct options *out, int argc, char **argv)
 {
-	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "" };
+	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "",
+		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
+			[ON_RESET] = { .reset = true, .code = -1 } } };
 	argp_err_exit_status = VMM_USAGE;
 	if (argp_parse(&argp, argc, argv, 0, NULL, out))
 		exit(VMM_USAGE);

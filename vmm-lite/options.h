@@ -18,6 +18,14 @@ struct disk_option {
 	bool unsafe;		/* flushes do nothing */
 };
 
+/* What the guest does, and what happens then. */
+enum on_event { ON_SHUTDOWN, ON_RESET, ON_CRASH, ON_COUNT };
+
+struct end_action {
+	bool reset;		/* start again */
+	int code;		/* the exit status; -1: the event's own */
+};
+
 struct options {
 	uint64_t memory;	/* bytes */
 	unsigned vcpus;
@@ -25,8 +33,9 @@ struct options {
 	const char *cmdline;
 	struct disk_option disk[DISKS_MAX];
 	unsigned n_disks;
-	bool reboot_exits;
+	struct end_action on[ON_COUNT];
 	unsigned time_limit;	/* seconds, 0: none */
+	bool huge_pages, fast_kernel;
 	bool force, no_sandbox, stats, verbose, check;
 };
 

@@ -54,6 +54,7 @@ static const int process_calls[] = {
 	CALL(clone), CALL(clone3), CALL(set_robust_list), CALL(rseq), CALL(exit),
 	CALL(exit_group), CALL(sched_getaffinity), CALL(sched_setaffinity), CALL(gettid),
 	CALL(getpid), CALL(membarrier), CALL(sysinfo), CALL(getrandom),
+	CALL(memfd_create),	/* a kernel, decompressed */
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
 	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(tgkill),
 	CALL(tkill), CALL(sigaltstack),

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "vmm-lite/kvm/bzimage.h"
+#include "vmm-lite/kvm/load.h"
 #include "vmm-lite/kvm/memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -21,13 +21,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (fd < 0) {
 		fd = memfd_create("kernel", MFD_CLOEXEC);
-		assert(fd >= 0 && ram_new(&ram, RAM_MIN, NULL) == 0);
+		assert(fd >= 0 && ram_new(&ram, RAM_MIN, false, NULL) == 0);
 	}
 	assert(ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == (ssize_t)size);
 	src.kernel_fd = fd;
 	if (size > 8)
 		src.initrd_fd = fd;	/* it will do as one */
 	if (boot_load(&ram.map, &src, &entry, NULL) == 0)
-		assert(guest_at(&ram.map, entry.rip, 1) && guest_at(&ram.map, entry.rsi, 4096));
+		assert(guest_at(&ram.map, entry.rip, 1) &&
+		       guest_at(&ram.map, entry.pvh ? entry.rbx : entry.rsi, 4096));
 	return 0;
 }

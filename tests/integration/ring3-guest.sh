@@ -7,14 +7,8 @@ requires gcc ld objcopy python3 qemu-img qemu-io
 type -P expect > /dev/null || skip "expect is not installed" # the name is also a function
 
 "$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
-src=$TOP/tests/tools/ring3
-gcc -c "$src/boot.S" -o "$tmp/boot.o"
-gcc -O2 -Wall -Wextra -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -Wno-main \
-    -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-builtin \
-    -c "$src/main.c" -o "$tmp/main.o"
-ld -n --no-warn-rwx-segments -static -no-pie -T "$src/guest.ld" "$tmp/boot.o" "$tmp/main.o" -o "$tmp/guest"
-objcopy -O binary "$tmp/guest" "$tmp/guest.bin"
-python3 "$src/bzimage.py" "$tmp/guest.bin" "$tmp/kernel"
+"$TOP/tests/tools/ring3/build" main.c "$tmp/guest"
+mv "$tmp/guest.bz" "$tmp/kernel"
 
 vmm() { expect "$1" timeout 60 "$O/vmm-lite" --force -m 128 --kernel "$tmp/kernel" --reboot exit "${@:2}" < /dev/null; }
 
@@ -36,6 +30,31 @@ vmm 0 --disk "$tmp/c.raw" --format raw --snapshot
 cmp "$tmp/c.raw" <(head -c 1048576 /dev/zero)
 VDISK_QUEUE=threads vmm 0 --disk "$tmp/c.raw" --format raw
 cmp "$tmp/c.raw" <(head -c 1048576 "$tmp/a.raw")
+
+# every form of kernel: ELF with a PVH entry, without one, compressed, too short
+elf() { expect "$1" timeout 60 "$O/vmm-lite" --force -m 128 --kernel "$2" --disk "$tmp/c.raw" --format raw < /dev/null; }
+elf 0 "$tmp/guest"
+like_output 'compared [0-9]+'
+objcopy --remove-section .note "$tmp/guest" "$tmp/no-note"
+elf 0 "$tmp/no-note"
+like_output 'compared [0-9]+'
+for c in gzip xz 'lz4 -l' zstd; do
+    command -v "${c%% *}" > /dev/null || continue
+    $c -c "$tmp/guest" > "$tmp/packed"
+    elf 0 "$tmp/packed"
+    like_output 'compared [0-9]+'
+done
+head -c 3000 "$tmp/packed" > "$tmp/cut"
+elf 1 "$tmp/cut"
+like_output 'kernel: cannot decompress'
+
+# what happens then is the person's choice
+vmm 7 --append triple --on-crash exit:7
+vmm 3 --disk "$tmp/c.raw" --format raw --on-shutdown exit:3
+vmm 9 --disk "$tmp/c.raw" --format raw --read-only --on-reset exit:9
+expect 19 "$O/vmm-lite" --force -m 32 --kernel "$tmp/kernel" --append triple --on-crash reset --time-limit 2
+[ "$(grep -c 'ring 3' <<< "$output")" -gt 1 ] || fail "no second start: $output"
+vmm 2 --on-crash sometimes
 
 # a disk that refuses to be written: the guest sees the error, and resets
 vmm 16 --disk "$tmp/c.raw" --format raw --read-only
@@ -88,5 +107,5 @@ vmm 1 --disk "$tmp/missing.raw"
 like_output 'missing.raw'
 vmm 2 --disk "$tmp/c.raw" --cache maybe
 expect 1 "$O/vmm-lite" --force --kernel "$tmp/a.raw"
-like_output 'not a Linux bzImage'
+like_output 'neither a Linux bzImage nor an ELF'
 expect 2 "$O/vmm-lite"

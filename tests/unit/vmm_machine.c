@@ -16,7 +16,9 @@
 #include "core/compiler.h"
 #include "vmm-lite/kvm/acpi.h"
 #include "vmm-lite/kvm/bzimage.h"
+#include "vmm-lite/kvm/elf.h"
 #include "vmm-lite/kvm/layout.h"
+#include "vmm-lite/kvm/load.h"
 #include "vmm-lite/kvm/memory.h"
 #include "vmm-lite/kvm/pci.h"
 #include "vmm-lite/kvm/serial.h"
@@ -196,6 +198,165 @@ static int memory_file(const void *data, size_t len)
 	return fd;
 }
 
+/* ---- ELF ---- */
+
+static const uint64_t elf_entry = 0x1000100;
+
+/* A vmlinux of two segments, and a note that names a PVH entry; its length. */
+static size_t good_elf(uint8_t *f)
+{
+	static const struct {
+		uint32_t type;
+		uint64_t off, vaddr, paddr, file_size, size;
+	} ph[] = {
+		{ 1, 0x1000, 0xffffffff81000000, 0x1000000, 0x200, 0x800 },
+		{ 1, 0x1200, 0xffffffff82000000, 0x2000000, 0x100, 0x3000 },
+		{ 4, 0x1300, 0, 0, 0x20, 0x20 },
+	};
+
+	memset(f, 0, 0x1400);
+	memcpy(f, "\x7f" "ELF\2\1\1", 7);
+	store_le16(f + 18, 62);
+	store_le64(f + 24, elf_entry);
+	store_le64(f + 32, 64);
+	store_le16(f + 54, 56);
+	store_le16(f + 56, ARRAY_SIZE(ph));
+	for (size_t i = 0; i < ARRAY_SIZE(ph); i++) {
+		uint8_t *p = f + 64 + 56 * i;
+
+		store_le32(p, ph[i].type);
+		store_le64(p + 8, ph[i].off);
+		store_le64(p + 16, ph[i].vaddr);
+		store_le64(p + 24, ph[i].paddr);
+		store_le64(p + 32, ph[i].file_size);
+		store_le64(p + 40, ph[i].size);
+	}
+	memset(f + 0x1000, 'A', 0x200);
+	memset(f + 0x1200, 'B', 0x100);
+	store_le32(f + 0x1300, 4);
+	store_le32(f + 0x1304, 4);
+	store_le32(f + 0x1308, 18);
+	memcpy(f + 0x130c, "Xen", 4);
+	store_le32(f + 0x1310, 0x1000040);
+	return 0x1400;
+}
+
+static void elf_headers(void **state)
+{
+	static const struct {
+		const char *what;
+		unsigned off, bytes;
+		uint64_t value;
+		int error;
+	} bad[] = {
+		{ "magic", 0, 1, 'X', ENOEXEC },
+		{ "32 bits", 4, 1, 1, ENOTSUP },
+		{ "big-endian", 5, 1, 2, ENOTSUP },
+		{ "another machine", 18, 2, 183, ENOTSUP },
+		{ "no program headers", 56, 2, 0, ENOEXEC },
+		{ "too many of them", 56, 2, 17, ENOEXEC },
+		{ "of another size", 54, 2, 32, ENOEXEC },
+		{ "far away", 32, 8, UINT64_MAX - 8, ENOEXEC },
+		{ "segment past the file", 64 + 8, 8, 0x1300, ENOEXEC },
+		{ "segment wraps", 64 + 32, 8, UINT64_MAX, ENOEXEC },
+		{ "more in the file than in memory", 64 + 40, 8, 0x100, ENOEXEC },
+		{ "in the first megabyte", 64 + 24, 8, 0x1000, ENOEXEC },
+		{ "into the gap", 64 + 24, 8, 0xbffffff0, ENOEXEC },
+		{ "address wraps", 64 + 24, 8, UINT64_MAX - 0x80, ENOEXEC },
+		{ "entry elsewhere", 24, 8, 0x5000000, ENOEXEC },
+		{ "note past the file", 64 + 112 + 32, 8, 0x2000, ENOEXEC },
+	};
+	uint8_t f[0x1400], raw[8];
+	struct elf_kernel k;
+	size_t size;
+
+	(void)state;
+	size = good_elf(f);
+	assert_int_equal(elf_parse(&k, f, sizeof(f), size, NULL), 0);
+	assert_int_equal(k.n_parts, 2);
+	assert_int_equal(k.n_notes, 1);
+	assert_int_equal(k.entry, elf_entry);
+	assert_int_equal(k.end, 0x2003000);
+	store_le64(f + 24, 0xffffffff81000100);		/* a virtual entry: the same */
+	assert_int_equal(elf_parse(&k, f, sizeof(f), size, NULL), 0);
+	assert_int_equal(k.entry, elf_entry);
+	for (size_t len = 0; len < 64 + 3 * 56; len++)
+		assert_int_equal(elf_parse(&k, f, len, size, NULL), -ENOEXEC);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct vdisk_error err = { 0 };
+
+		good_elf(f);
+		store_le64(raw, bad[i].value);
+		memcpy(f + bad[i].off, raw, bad[i].bytes);
+		if (elf_parse(&k, f, sizeof(f), size, &err) != -bad[i].error)
+			fail_msg("%s: %s", bad[i].what, err.msg);
+	}
+}
+
+static void elf_notes(void **state)
+{
+	uint8_t f[0x1400], note[48] = { 0 };
+	uint32_t entry = 0;
+
+	(void)state;
+	good_elf(f);
+	assert_true(elf_pvh_entry(&entry, f + 0x1300, 0x20));
+	assert_int_equal(entry, 0x1000040);
+	for (size_t len = 0; len < 0x14; len++)
+		assert_false(elf_pvh_entry(&entry, f + 0x1300, len));
+	/* behind another one; sizes that would walk back or for ever */
+	store_le32(note, 3);
+	store_le32(note + 4, 2);
+	memcpy(note + 20, f + 0x1300, 0x14);
+	assert_true(elf_pvh_entry(&entry, note, sizeof(note)));
+	store_le32(note, UINT32_MAX);
+	assert_false(elf_pvh_entry(&entry, note, sizeof(note)));
+	store_le32(note, 0);
+	store_le32(note + 4, UINT32_MAX - 2);
+	assert_false(elf_pvh_entry(&entry, note, sizeof(note)));
+	assert_false(elf_pvh_entry(&entry, (const uint8_t[64]) { 0 }, 64));
+}
+
+static void elf_into_memory(void **state)
+{
+	struct boot_source src = { .cmdline = "console=ttyS0", .vcpus = 1, .initrd_fd = -1 };
+	uint8_t f[0x1400], *info;
+	struct boot_entry entry;
+	struct ram ram;
+
+	(void)state;
+	assert_int_equal(ram_new(&ram, 64 << 20, false, NULL), 0);
+	src.kernel_fd = memory_file(f, good_elf(f));
+	src.initrd_fd = memory_file("initrd", 6);
+	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
+	assert_true(entry.pvh);
+	assert_int_equal(entry.rip, 0x1000040);
+	assert_memory_equal(guest_at(&ram.map, 0x1000000, 0x200), f + 0x1000, 0x200);
+	assert_memory_equal(guest_at(&ram.map, 0x2000000, 0x100), f + 0x1200, 0x100);
+	info = guest_at(&ram.map, entry.rbx, 4096);
+	assert_int_equal(load_le32(info), 0x336ec578);
+	assert_string_equal(guest_at(&ram.map, load_le64(info + 24), 16), "console=ttyS0");
+	assert_int_equal(load_le32(info + 12), 1);
+	assert_memory_equal(guest_at(&ram.map, load_le64(guest_at(&ram.map, load_le64(info + 16),
+								 16)), 6), "initrd", 6);
+	assert_int_equal(load_le32(info + 48), 3);
+	/* without the note: by the 64-bit protocol */
+	assert_int_equal(pwrite(src.kernel_fd, "\0", 1, 0x1308), 1);
+	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
+	assert_false(entry.pvh);
+	assert_int_equal(entry.rip, elf_entry);
+	assert_memory_equal(guest_at(&ram.map, entry.rsi + 0x202, 4), "HdrS", 4);
+	/* a PVH entry that is not in it; more than the guest's memory */
+	assert_int_equal(pwrite(src.kernel_fd, "\x12", 1, 0x1308), 1);
+	assert_int_equal(pwrite(src.kernel_fd, "\x77", 1, 0x1313), 1);
+	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), -ENOEXEC);
+	assert_int_equal(pwrite(src.kernel_fd, "\x10", 1, 64 + 56 + 24 + 3), 1);
+	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), -ENOMEM);
+	close(src.kernel_fd);
+	close(src.initrd_fd);
+	ram_free(&ram);
+}
+
 static void kernel_into_memory(void **state)
 {
 	static uint8_t file[FILE_SIZE], initrd[5000];
@@ -213,7 +374,7 @@ static void kernel_into_memory(void **state)
 	memset(initrd, 0x77, sizeof(initrd));
 	src.kernel_fd = memory_file(file, sizeof(file));
 	src.initrd_fd = memory_file(initrd, sizeof(initrd));
-	assert_int_equal(ram_new(&ram, 64 << 20, NULL), 0);
+	assert_int_equal(ram_new(&ram, 64 << 20, false, NULL), 0);
 	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
 	assert_int_equal(entry.rip, 0x1000200);
 	assert_memory_equal(guest_at(&ram.map, 0x1000000, CODE), file + 5 * 512, CODE);
@@ -267,9 +428,9 @@ static void memory_around_the_gap(void **state)
 	struct ram ram;
 
 	(void)state;
-	assert_int_equal(ram_new(&ram, RAM_MIN - (1 << 20), NULL), -EINVAL);
-	assert_int_equal(ram_new(&ram, (64 << 20) + 1, NULL), -EINVAL);
-	assert_int_equal(ram_new(&ram, 5ull << 30, NULL), 0);
+	assert_int_equal(ram_new(&ram, RAM_MIN - (1 << 20), false, NULL), -EINVAL);
+	assert_int_equal(ram_new(&ram, (64 << 20) + 1, false, NULL), -EINVAL);
+	assert_int_equal(ram_new(&ram, 5ull << 30, false, NULL), 0);
 	assert_int_equal(ram.map.n, 2);
 	assert_int_equal(ram_low_end(&ram.map), GUEST_GAP);
 	assert_non_null(guest_at(&ram.map, GUEST_GAP - 1, 1));
@@ -588,6 +749,9 @@ int main(void)
 		cmocka_unit_test(acpi_tables),
 		cmocka_unit_test(acpi_small_buffers),
 		cmocka_unit_test(bzimage_headers),
+		cmocka_unit_test(elf_headers),
+		cmocka_unit_test(elf_notes),
+		cmocka_unit_test(elf_into_memory),
 		cmocka_unit_test(kernel_into_memory),
 		cmocka_unit_test(memory_around_the_gap),
 		cmocka_unit_test_setup_teardown(serial_is_a_16550a, serial_setup, serial_teardown),

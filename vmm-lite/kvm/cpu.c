@@ -160,37 +160,49 @@ static int set_fpu(int vcpu_fd, unsigned id, struct vdisk_error *err)
 	return 0;
 }
 
-/* boot.rst, "64-bit boot protocol": long mode, flat segments, interrupts off. */
-static int set_entry(int vcpu_fd, const struct boot_entry *entry, struct vdisk_error *err)
+/* Flat segments; interrupts off.  @long_mode: else 32-bit protected. */
+static void set_segments(struct kvm_sregs *s, bool long_mode)
 {
-	enum { CR0_PE = 1, CR0_ET = 1 << 4, CR0_PG = 1u << 31, CR4_PAE = 1 << 5,
-	       EFER_LME = 1 << 8, EFER_LMA = 1 << 10, TYPE_CODE = 11, TYPE_DATA = 3,
-	       TYPE_BUSY_TSS = 11 };
+	enum { TYPE_CODE = 11, TYPE_DATA = 3, TYPE_BUSY_TSS = 11 };
 	struct kvm_segment code = {
 		.limit = UINT32_MAX, .selector = 0x10, .type = TYPE_CODE, .present = 1,
-		.s = 1, .l = 1, .g = 1,
+		.s = 1, .l = long_mode, .db = !long_mode, .g = 1,
 	}, data = {
 		.limit = UINT32_MAX, .selector = 0x18, .type = TYPE_DATA, .present = 1,
 		.s = 1, .db = 1, .g = 1,
 	};
+
+	s->cs = code;
+	s->ds = s->es = s->fs = s->gs = s->ss = data;
+	s->tr = (struct kvm_segment) { .limit = 0x67, .type = TYPE_BUSY_TSS, .present = 1 };
+	s->gdt.base = GUEST_GDT;
+	s->gdt.limit = 31;
+	s->idt.base = 0;
+	s->idt.limit = 0;
+}
+
+/* boot.rst, "64-bit boot protocol", or PVH's start_info.h. */
+static int set_entry(int vcpu_fd, const struct boot_entry *entry, struct vdisk_error *err)
+{
+	enum { CR0_PE = 1, CR0_ET = 1 << 4, CR0_PG = 1u << 31, CR4_PAE = 1 << 5,
+	       EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
 	struct kvm_regs regs = {
-		.rip = entry->rip, .rsi = entry->rsi, .rsp = entry->rsp, .rflags = 2,
+		.rip = entry->rip, .rsi = entry->rsi, .rbx = entry->rbx, .rflags = 2,
 	};
 	struct kvm_sregs s;
 
 	if (ioctl(vcpu_fd, KVM_GET_SREGS, &s) < 0)
 		return vd_fail(err, errno, "KVM_GET_SREGS: %m");
-	s.cs = code;
-	s.ds = s.es = s.fs = s.gs = s.ss = data;
-	s.tr = (struct kvm_segment) { .limit = 0x67, .type = TYPE_BUSY_TSS, .present = 1 };
-	s.gdt.base = GUEST_GDT;
-	s.gdt.limit = 31;
-	s.idt.base = 0;
-	s.idt.limit = 0;
-	s.cr0 = CR0_PE | CR0_ET | CR0_PG;
-	s.cr3 = entry->cr3;
-	s.cr4 = CR4_PAE;
-	s.efer = EFER_LME | EFER_LMA;
+	set_segments(&s, !entry->pvh);
+	s.cr0 = CR0_PE | CR0_ET;
+	s.cr4 = 0;
+	if (!entry->pvh) {
+		regs.rsp = entry->rsp;
+		s.cr0 |= CR0_PG;
+		s.cr3 = entry->cr3;
+		s.cr4 = CR4_PAE;
+		s.efer = EFER_LME | EFER_LMA;
+	}
 	if (ioctl(vcpu_fd, KVM_SET_SREGS, &s) < 0)
 		return vd_fail(err, errno, "KVM_SET_SREGS: %m");
 	if (ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)

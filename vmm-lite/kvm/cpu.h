@@ -6,7 +6,7 @@
 #include <linux/kvm.h>
 
 #include "vdisk.h"
-#include "vmm-lite/kvm/bzimage.h"
+#include "vmm-lite/kvm/load.h"
 
 /* What KVM can offer; free() it. */
 int cpu_supported(struct kvm_cpuid2 **out, int kvm_fd, struct vdisk_error *err);

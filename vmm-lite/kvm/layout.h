@@ -3,6 +3,7 @@
  * layout.h - the guest's physical addresses
  *
  *	0x00000500  GDT for the 64-bit entry
+ *	0x00006000  hvm_start_info (PVH), its module list and memory map behind it
  *	0x00007000  boot_params ("zero page"), setup_data behind it
  *	0x00009000  page tables: 4 GiB, identity
  *	0x00020000  command line
@@ -15,6 +16,7 @@
 #define VMM_KVM_LAYOUT_H
 
 #define GUEST_GDT		0x500u
+#define GUEST_START_INFO	0x6000u
 #define GUEST_BOOT_PARAMS	0x7000u
 #define GUEST_SETUP_DATA	0x8000u
 #define GUEST_PAGE_TABLES	0x9000u	/* PML4, PDPT, 4 page directories */

@@ -8,7 +8,7 @@
 #ifndef VMM_KVM_MACHINE_H
 #define VMM_KVM_MACHINE_H
 
-#include "vmm-lite/kvm/bzimage.h"
+#include "vmm-lite/kvm/load.h"
 #include "vmm-lite/kvm/memory.h"
 #include "vmm-lite/kvm/serial.h"
 #include "vmm-lite/virtio/device.h"

@@ -11,6 +11,8 @@
 #include "core/driver.h"
 #include "vmm-lite/kvm/layout.h"
 
+#define HUGE_2MB	(21u << 26)	/* MFD_HUGE_2MB, which this libc does not have */
+
 static int map_region(struct ram *ram, uint64_t gpa, uint64_t size, uint64_t off,
 		      struct vdisk_error *err)
 {
@@ -29,20 +31,33 @@ static int map_region(struct ram *ram, uint64_t gpa, uint64_t size, uint64_t off
 	return 0;
 }
 
-int ram_new(struct ram *out, uint64_t size, struct vdisk_error *err)
+/* Huge pages are taken from the pool now, or a page fault later would be SIGBUS. */
+static int set_size(const struct ram *ram, struct vdisk_error *err)
 {
-	struct ram ram = { .size = size };
+	if (ftruncate(ram->fd, (off_t)ram->size) < 0)
+		return vd_fail(err, errno, "cannot set aside %" PRIu64 " MiB: %m", ram->size >> 20);
+	if (ram->huge && fallocate(ram->fd, 0, 0, (off_t)ram->size) < 0)
+		return vd_fail(err, ENOMEM, "no %" PRIu64 " free huge pages of 2 MiB here "
+			       "(vm.nr_hugepages)", ram->size >> 21);
+	return 0;
+}
+
+int ram_new(struct ram *out, uint64_t size, bool huge, struct vdisk_error *err)
+{
+	struct ram ram = { .size = size, .huge = huge };
 	uint64_t low = MIN(size, (uint64_t)GUEST_GAP);
 	int r;
 
 	if (size < RAM_MIN || size > RAM_MAX || size % (1 << 20))
 		return vd_fail(err, EINVAL, "guest memory must be %llu MiB to %llu GiB, in whole MiB",
 			       RAM_MIN >> 20, RAM_MAX >> 30);
-	ram.fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (huge && size % (2 << 20))
+		return vd_fail(err, EINVAL, "guest memory in huge pages is in whole 2 MiB");
+	ram.fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING |
+			      (huge ? MFD_HUGETLB | HUGE_2MB : 0));
 	if (ram.fd < 0)
 		return vd_fail(err, errno, "memfd_create: %m");
-	r = ftruncate(ram.fd, (off_t)size) < 0 ?
-	    vd_fail(err, errno, "cannot set aside %" PRIu64 " MiB: %m", size >> 20) : 0;
+	r = set_size(&ram, err);
 	/* nobody can cut it short under us */
 	if (!r && fcntl(ram.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		r = vd_fail(err, errno, "cannot seal guest memory: %m");
@@ -63,7 +78,7 @@ int ram_clear(struct ram *ram, struct vdisk_error *err)
 	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
 		      (off_t)ram->size) < 0)
 		return vd_fail(err, errno, "cannot clear guest memory: %m");
-	return 0;
+	return ram->huge ? set_size(ram, err) : 0;
 }
 
 void ram_free(struct ram *ram)

@@ -12,11 +12,15 @@
 struct ram {
 	struct guest_memory map;
 	uint64_t size;
+	bool huge;
 	int fd;			/* owned */
 };
 
-/* @size is a multiple of 1 MiB. */
-int ram_new(struct ram *out, uint64_t size, struct vdisk_error *err);
+/*
+ * @size is a multiple of 1 MiB; @huge: of 2 MiB, and from the host's pool of
+ * huge pages (-ENOMEM if there are too few).
+ */
+int ram_new(struct ram *out, uint64_t size, bool huge, struct vdisk_error *err);
 /* All zero again, as after power-on. */
 int ram_clear(struct ram *ram, struct vdisk_error *err);
 void ram_free(struct ram *ram);

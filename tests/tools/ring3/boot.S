@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * boot.S - a guest without an operating system: from the 64-bit entry of the
- * Linux boot protocol to ring 3
+ * Linux boot protocol, or from the 32-bit one of PVH, to ring 3
  *
- * All that runs in ring 0 are these forty instructions.  main() runs in ring 3
+ * All that runs in ring 0 are these sixty instructions.  main() runs in ring 3
  * with every I/O port open (IOPL 3), so that it works, at full speed, even on
  * a software KVM that cannot run kernels.
  */
@@ -13,7 +13,8 @@
 	.org 0x200
 _start:
 	cli
-	mov	%esi, boot_params
+	mov	0x228(%rsi), %eax		/* boot_params: cmd_line_ptr */
+	mov	%eax, cmdline_at
 	lgdt	gdtr
 	mov	$pml4, %eax
 	mov	%rax, %cr3
@@ -22,7 +23,29 @@ _start:
 	mov	$flat, %eax
 	push	%rax
 	lretq
+	.code32
+	.globl pvh_start
+pvh_start:
+	cli
+	mov	24(%ebx), %eax			/* hvm_start_info: cmdline_paddr */
+	mov	%eax, cmdline_at
+	lgdt	gdtr
+	mov	%cr4, %eax
+	or	$0x620, %eax			/* PAE, and SSE for who wants it */
+	mov	%eax, %cr4
+	mov	$pml4, %eax
+	mov	%eax, %cr3
+	mov	$0xc0000080, %ecx
+	rdmsr
+	or	$0x100, %eax			/* long mode */
+	wrmsr
+	mov	%cr0, %eax
+	or	$0x80000001, %eax
+	mov	%eax, %cr0
+	ljmp	$0x10, $flat
+	.code64
 flat:
+	mov	$stack_top, %esp
 	mov	$0x18, %eax
 	mov	%eax, %ds
 	mov	%eax, %es
@@ -30,6 +53,11 @@ flat:
 	xor	%eax, %eax
 	mov	%eax, %fs
 	mov	%eax, %gs
+	mov	$0x4b564d01, %ecx		/* KVM's clock, for the TSC's frequency */
+	mov	$pvclock, %eax
+	or	$1, %eax
+	xor	%edx, %edx
+	wrmsr
 	mov	$tss, %eax		/* its address goes into the descriptor */
 	mov	%ax, gdt + 0x3a
 	shr	$16, %eax
@@ -67,10 +95,14 @@ tss:
 	.word	0, 0x68
 	.fill	8192, 1, 0
 	.byte	0xff
-	.globl	boot_params
+	.globl	cmdline_at
 	.balign	8
-boot_params:
+cmdline_at:
 	.quad	0
+	.globl	pvclock
+	.balign	64
+pvclock:
+	.fill	64, 1, 0
 	.balign	4096
 pml4:
 	.quad	pdpt + 7
@@ -93,4 +125,8 @@ directories:				/* 4 GiB one to one, for ring 3 too */
 	.balign	4096
 	.skip	16384
 stack_top:
+	.section .note.Xen, "a", @note
+	.long	4, 4, 18			/* XEN_ELFNOTE_PHYS32_ENTRY */
+	.asciz	"Xen"
+	.long	pvh_start
 	.section .note.GNU-stack, "", @progbits

@@ -8,113 +8,12 @@
  * serial port what it did, and powers off; a mistake is a reset instead.  With
  * "spin" on its command line it does nothing, for ever; with "triple" it faults.
  */
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
-
-extern u64 boot_params;
-void main(void);
+#include "guest.h"
 
 #define QUEUE	64u
 #define DEPTH	16u		/* requests in flight, three descriptors each */
 #define BUFFERS	0x4000000ul	/* 64 MiB */
 #define CHUNK	0x10000u	/* room for each */
-
-static inline void outb(u16 port, u8 v)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static inline void outl(u16 port, u32 v)
-{
-	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static inline u32 inl(u16 port)
-{
-	u32 v;
-
-	__asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port));
-	return v;
-}
-
-#define reg8(a)		(*(volatile u8 *)(a))
-#define reg16(a)	(*(volatile u16 *)(a))
-#define reg32(a)	(*(volatile u32 *)(a))
-#define fence()		__asm__ volatile("lock addl $0, -4(%%rsp)" ::: "memory", "cc")
-
-/* ---- the serial port, and the end ---- */
-
-static void say(const char *s)
-{
-	while (*s)
-		outb(0x3f8, (u8)*s++);
-}
-
-static void say_number(u64 v)
-{
-	char digits[21], *p = digits + 20;
-
-	*p = 0;
-	do {
-		*--p = (char)('0' + v % 10);
-		v /= 10;
-	} while (v);
-	say(p);
-}
-
-static void power(u8 v)
-{
-	for (;;)
-		outb(0x600, v);
-}
-
-static void fail(const char *why, u64 n)
-{
-	say("FAILED: ");
-	say(why);
-	say(" ");
-	say_number(n);
-	say("\n");
-	power(1);
-}
-
-/* ---- PCI, virtio ---- */
-
-static u64 common, notify, device_config;
-
-static u32 pci_read(u32 slot, u32 off)
-{
-	outl(0xcf8, 0x80000000u | slot << 11 | (off & 0xfc));
-	return inl(0xcfc);
-}
-
-static void find_disk(void)
-{
-	u32 slot = 1, cap;
-
-	while (pci_read(slot, 0) != 0x10421af4)
-		if (++slot == 32)
-			fail("no virtio disk, slot", slot);
-	outl(0xcf8, 0x80000000u | slot << 11 | 4);
-	outl(0xcfc, 6);			/* decode memory, master */
-	for (cap = pci_read(slot, 0x34) & 0xff; cap; cap = pci_read(slot, cap) >> 8 & 0xff) {
-		u32 head = pci_read(slot, cap);
-		u64 at = (pci_read(slot, 0x10) & ~15ul) + pci_read(slot, cap + 8);
-
-		if ((head & 0xff) != 9)
-			continue;
-		if (head >> 24 == 1)
-			common = at;
-		else if (head >> 24 == 2)
-			notify = at;
-		else if (head >> 24 == 4)
-			device_config = at;
-	}
-	if (!common || !notify || !device_config)
-		fail("capabilities, slot", slot);
-}
 
 static struct {
 	u64 addr;
@@ -277,7 +176,7 @@ void main(void)
 {
 	u64 sectors, n;
 
-	const char *cmdline = (const char *)(u64)reg32(boot_params + 0x228);
+	const char *cmdline = command_line();
 
 	say("ring 3\n");
 	while (cmdline[0] == 's')	/* spin: until somebody stops us */
