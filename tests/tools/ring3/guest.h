@@ -75,6 +75,7 @@ static void fail(const char *why, u64 n)
 /* ---- PCI, virtio ---- */
 
 static u64 common, notify, device_config;
+static u32 notify_step;
 
 static u32 pci_read(u32 slot, u32 off)
 {
@@ -108,12 +109,14 @@ static void find_disk(void)
 		if ((head & 0xff) != 9 || head >> 24 < 1 || head >> 24 > 4)
 			continue;
 		at = bar_of(slot, cap) + pci_read(slot, cap + 8);
-		if (head >> 24 == 1)
+		if (head >> 24 == 1) {
 			common = at;
-		else if (head >> 24 == 2)
+		} else if (head >> 24 == 2) {
 			notify = at;
-		else if (head >> 24 == 4)
+			notify_step = pci_read(slot, cap + 16);
+		} else if (head >> 24 == 4) {
 			device_config = at;
+		}
 	}
 	if (!common || !notify || !device_config)
 		fail("capabilities, slot", slot);
