@@ -72,12 +72,26 @@ enum vdisk_refs {
 	VDISK_REFS_ANY,		/* any path, ".." too */
 };
 
+/* A file that is open already, under the name by which it would be opened. */
+struct vdisk_open_file {
+	const char *path;
+	int fd;
+};
+
 struct vdisk_open_opts {
 	size_t size;		/* sizeof(struct vdisk_open_opts) */
 	uint32_t flags;		/* enum vdisk_open_flags */
 	enum vdisk_refs refs;
 	const char *format;	/* NULL: probe */
 	uint32_t block_size;	/* logical block, 512 or 4096; 0: what the source says */
+	/*
+	 * For a process that may not open files: if there are any, no path is
+	 * opened or looked at; a name that is not among them fails with -EACCES.
+	 * The descriptors stay the caller's (duplicates are used), were opened with
+	 * the same flags, and carry their locks with them.
+	 */
+	const struct vdisk_open_file *files;
+	unsigned n_files;
 };
 
 /*
@@ -96,6 +110,14 @@ VDISK_API int vdisk_open(struct vdisk **out, const char *locator,
  */
 VDISK_API int vdisk_open_on(struct vdisk **out, struct vdisk *below,
 			    const struct vdisk_open_opts *opts, struct vdisk_error *err);
+
+/*
+ * The files that a disk is made of, its backing chain included, as
+ * vdisk_open_opts.files wants them; both members are the disk's.  Returns how
+ * many there are; at most @max are filled in.
+ */
+VDISK_API unsigned vdisk_list_files(const struct vdisk *disk, struct vdisk_open_file *out,
+				    unsigned max);
 
 /* A disk that is bytes [offset, offset + length) of @below (own reference). */
 VDISK_API int vdisk_open_window(struct vdisk **out, struct vdisk *below,

@@ -13,6 +13,7 @@ VMM_SRCS := \
  vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/cpu.c \
  vmm-lite/kvm/elf.c \
+ vmm-lite/kvm/events.c \
  vmm-lite/kvm/irq.c \
  vmm-lite/kvm/load.c \
  vmm-lite/kvm/machine.c \

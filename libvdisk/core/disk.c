@@ -448,7 +448,8 @@ int vd_open_ref(struct vd_open_ctx *ctx, struct vdisk **out, const char *name, c
 	if (ctx->depth + 1 >= VD_MAX_DEPTH)
 		return vd_fail(err, ELOOP, "%s: more than %u images refer to one another", d->name,
 			       VD_MAX_DEPTH);
-	r = ref_allowed(d->refs, d->name, name, path, err);
+	/* whoever passed the files has judged their names */
+	r = o.n_files ? 0 : ref_allowed(d->refs, d->name, name, path, err);
 	if (r < 0)
 		return r;
 	o.format = format;
@@ -457,6 +458,24 @@ int vd_open_ref(struct vd_open_ctx *ctx, struct vdisk **out, const char *name, c
 	if (!writable)
 		o.flags &= ~(uint32_t)VDISK_OPEN_WRITE;
 	return open_path(out, path, NULL, &o, ctx->depth + 1, err);
+}
+
+unsigned vdisk_list_files(const struct vdisk *d, struct vdisk_open_file *out, unsigned max)
+{
+	const struct vdisk *const below[] = { d->file, d->data, d->backing };
+	unsigned n = 0;
+
+	if (vdisk_fd(d) >= 0) {
+		if (max)
+			*out = (struct vdisk_open_file) { .path = d->name, .fd = d->fd };
+		return 1;
+	}
+	for (unsigned i = 0; i < ARRAY_SIZE(below); i++) {
+		if (!below[i] || (i && below[i] == below[0]))
+			continue;
+		n += vdisk_list_files(below[i], n < max ? out + n : NULL, n < max ? max - n : 0);
+	}
+	return n;
 }
 
 /* ---- options ---- */

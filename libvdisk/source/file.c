@@ -203,6 +203,32 @@ int vdisk_open_fd(struct vdisk **out, int fd, const char *name,
 	return 0;
 }
 
+/* Not a path but one of the descriptors that came with the options. */
+static int open_given(struct vdisk **out, const char *path, const struct vdisk_open_opts *opts,
+		      struct vdisk_error *err)
+{
+	AUTO_CLOSE int fd = -1;
+	int r = -1;
+
+	for (unsigned i = 0; fd < 0 && i < opts->n_files; i++) {
+		if (strcmp(opts->files[i].path, path))
+			continue;
+		r = fcntl(opts->files[i].fd, F_GETFL);
+		fd = fcntl(opts->files[i].fd, F_DUPFD_CLOEXEC, 0);
+		if (fd < 0 || r < 0)
+			return vd_fail(err, errno, "%s: descriptor %d: %s", path,
+				       opts->files[i].fd, strerror(errno));
+	}
+	if (fd < 0)
+		return vd_fail(err, EACCES, "%s: not among the files that were passed", path);
+	if (opts->flags & VDISK_OPEN_WRITE && (r & O_ACCMODE) != O_RDWR)
+		return vd_fail(err, EACCES, "%s: was not passed for writing", path);
+	r = vdisk_open_fd(out, fd, path, opts, err);
+	if (r == 0)
+		(void)STEAL_FD(fd);
+	return r;
+}
+
 int vd_file_open(struct vdisk **out, const char *path, const struct vdisk_open_opts *opts,
 		 struct vdisk_error *err)
 {
@@ -212,6 +238,8 @@ int vd_file_open(struct vdisk **out, const char *path, const struct vdisk_open_o
 	struct stat st;
 	int r;
 
+	if (opts->n_files)
+		return open_given(out, path, opts, err);
 	if (stat(path, &st) < 0)
 		return vd_fail(err, errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))

@@ -6,7 +6,8 @@
  * SCI; and it says that there is no VGA, no CMOS clock and no keyboard
  * controller, so that a kernel probes for none of them.  What is left:
  *
- *	RSDP -> XSDT -> FADT -> DSDT	COM1, PCI bus 0, the panic port, \_S5
+ *	RSDP -> XSDT -> FADT -> DSDT	COM1, PCI bus 0 with its slots, the panic port,
+ *					the event device and its power button, \_S5
  *	             -> MADT		local APICs, one IO-APIC
  *
  * Stock kernels (CONFIG_X86_MPPARSE=n) find their processors and the IO-APIC
@@ -21,7 +22,9 @@
 #include <string.h>
 
 #include "core/compiler.h"
+#include "vmm-lite/kvm/events.h"
 #include "vmm-lite/kvm/layout.h"
+#include "vmm-lite/kvm/pci.h"
 
 #define HEADER_BYTES	36
 #define FADT_BYTES	276
@@ -126,8 +129,14 @@ static void table_end(struct out *o, size_t start)
 enum {
 	AML_NAME = 0x08, AML_BYTE = 0x0a, AML_WORD = 0x0b, AML_DWORD = 0x0c,
 	AML_STRING = 0x0d, AML_SCOPE = 0x10, AML_BUFFER = 0x11, AML_PACKAGE = 0x12,
-	AML_EXT = 0x5b, AML_EXT_DEVICE = 0x82,
+	AML_METHOD = 0x14, AML_DUAL_NAME = 0x2e, AML_MULTI_NAME = 0x2f,
+	AML_EXT = 0x5b, AML_EXT_REGION = 0x80, AML_EXT_FIELD = 0x81, AML_EXT_DEVICE = 0x82,
+	AML_ROOT = 0x5c, AML_LOCAL0 = 0x60, AML_LOCAL1 = 0x61, AML_STORE = 0x70, AML_AND = 0x7b,
+	AML_NOTIFY = 0x86, AML_IF = 0xa0,
 };
+
+/* of Notify() (5.6.6) */
+enum { NOTIFY_DEVICE_CHECK = 1, NOTIFY_EJECT = 3, NOTIFY_BUTTON = 0x80 };
 
 static size_t block_begin(struct out *o)
 {
@@ -176,6 +185,48 @@ static void aml_eisa_id(struct out *o, const char *id)
 	}
 	put8(o, AML_DWORD);
 	put32(o, __builtin_bswap32(v));
+}
+
+static void aml_dword(struct out *o, uint32_t v)
+{
+	put8(o, AML_DWORD);
+	put32(o, v);
+}
+
+static size_t method_begin(struct out *o, const char *name, unsigned args)
+{
+	size_t at;
+
+	put8(o, AML_METHOD);
+	at = block_begin(o);
+	put(o, name, 4);
+	put8(o, 8 | args);	/* serialized */
+	return at;
+}
+
+/* Local = REGISTER, which is in \_SB */
+static void aml_load(struct out *o, unsigned local, const char *name)
+{
+	put8(o, AML_STORE);
+	put8(o, AML_ROOT);
+	put8(o, AML_DUAL_NAME);
+	put(o, "_SB_", 4);
+	put(o, name, 4);
+	put8(o, local);
+}
+
+/* If (Local & bits) { ... block_end() } */
+static size_t if_bits(struct out *o, unsigned local, uint32_t bits)
+{
+	size_t at;
+
+	put8(o, AML_IF);
+	at = block_begin(o);
+	put8(o, AML_AND);
+	put8(o, local);
+	aml_dword(o, bits);
+	put8(o, 0);		/* the result goes nowhere else */
+	return at;
 }
 
 static size_t device_begin(struct out *o, const char *name)
@@ -233,6 +284,16 @@ static void crs_irq(struct out *o, unsigned irq)
 	put16(o, 1u << irq);
 }
 
+/* Extended interrupt (6.4.3.6): edge, active high, exclusive. */
+static void crs_interrupt(struct out *o, uint32_t gsi)
+{
+	put8(o, 0x89);
+	put16(o, 6);
+	put8(o, 3);
+	put8(o, 1);
+	put32(o, gsi);
+}
+
 /* Word address space (6.4.3.5.3): type 1 I/O, 2 bus numbers. */
 static void crs_word_range(struct out *o, unsigned type, unsigned flags, unsigned min,
 			   unsigned max)
@@ -263,6 +324,39 @@ static void crs_memory_range(struct out *o, uint32_t base, uint32_t len)
 	put32(o, len);
 }
 
+static void slot_name(char *name, unsigned slot)
+{
+	static const char digit[] = "0123456789ABCDEF";
+
+	memcpy(name, "SL", 2);
+	name[2] = digit[slot >> 4];
+	name[3] = digit[slot & 15];
+	name[4] = 0;
+}
+
+/* A slot whose device may come and go: the guest's own driver for that finds it so. */
+static void dsdt_slot(struct out *o, unsigned slot)
+{
+	char name[5];
+	size_t dev, method;
+
+	slot_name(name, slot);
+	dev = device_begin(o, name);
+	aml_name(o, "_ADR");
+	aml_dword(o, slot << 16);
+	aml_name(o, "_SUN");
+	put8(o, AML_BYTE);
+	put8(o, slot);
+	method = method_begin(o, "_EJ0", 1);
+	put8(o, AML_STORE);
+	aml_dword(o, UINT32_C(1) << slot);
+	put8(o, AML_ROOT);
+	put8(o, AML_DUAL_NAME);
+	put(o, "_SB_EJCT", 8);
+	block_end(o, method);
+	block_end(o, dev);
+}
+
 static void dsdt_pci(struct out *o)
 {
 	size_t dev = device_begin(o, "PCI0");
@@ -278,6 +372,93 @@ static void dsdt_pci(struct out *o)
 	crs_word_range(o, 1, 3, 0x1000, 0xffff);
 	crs_memory_range(o, GUEST_PCI_WINDOW, GUEST_PCI_WINDOW_SIZE);
 	crs_end(o, c);
+	for (unsigned slot = 1; slot < PCI_SLOTS; slot++)
+		dsdt_slot(o, slot);
+	block_end(o, dev);
+}
+
+/* \_SB.PEVT's registers (events.h). */
+static void dsdt_registers(struct out *o)
+{
+	static const char *const name[] = { "EVTS", "PLUG", "BACK", "EJCT" };
+	size_t field;
+
+	put8(o, AML_EXT);
+	put8(o, AML_EXT_REGION);
+	put(o, "EREG", 4);
+	put8(o, 1);		/* system I/O */
+	put8(o, AML_WORD);
+	put16(o, PORT_EVENTS);
+	put8(o, AML_BYTE);
+	put8(o, 16);
+	put8(o, AML_EXT);
+	put8(o, AML_EXT_FIELD);
+	field = block_begin(o);
+	put(o, "EREG", 4);
+	put8(o, 3);		/* in double words, no lock */
+	for (unsigned i = 0; i < ARRAY_SIZE(name); i++) {
+		put(o, name[i], 4);
+		put8(o, 32);	/* bits */
+	}
+	block_end(o, field);
+}
+
+/* Tell each slot whose bit is set in REGISTER. */
+static void notify_slots(struct out *o, const char *reg, unsigned what)
+{
+	aml_load(o, AML_LOCAL1, reg);
+	for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+		size_t cond = if_bits(o, AML_LOCAL1, UINT32_C(1) << slot);
+		char name[5];
+
+		put8(o, AML_NOTIFY);
+		put8(o, AML_ROOT);
+		put8(o, AML_MULTI_NAME);
+		put8(o, 3);
+		put(o, "_SB_PCI0", 8);
+		slot_name(name, slot);
+		put(o, name, 4);
+		put8(o, AML_BYTE);
+		put8(o, what);
+		block_end(o, cond);
+	}
+}
+
+/* The generic event device (5.6.9), and the power button that it speaks for. */
+static void dsdt_events(struct out *o)
+{
+	size_t dev, method, cond;
+	struct crs c;
+
+	dsdt_registers(o);
+	dev = device_begin(o, "PWRB");
+	aml_name(o, "_HID");
+	aml_eisa_id(o, "PNP0C0C");
+	block_end(o, dev);
+
+	dev = device_begin(o, "GED_");
+	aml_name(o, "_HID");
+	aml_string(o, "ACPI0013");
+	aml_name(o, "_UID");
+	put8(o, 0);
+	c = crs_begin(o);
+	crs_interrupt(o, GSI_EVENTS);
+	crs_end(o, c);
+	method = method_begin(o, "_EVT", 1);
+	aml_load(o, AML_LOCAL0, "EVTS");
+	cond = if_bits(o, AML_LOCAL0, EVENT_POWER_BUTTON);
+	put8(o, AML_NOTIFY);
+	put8(o, AML_ROOT);
+	put8(o, AML_DUAL_NAME);
+	put(o, "_SB_PWRB", 8);
+	put8(o, AML_BYTE);
+	put8(o, NOTIFY_BUTTON);
+	block_end(o, cond);
+	cond = if_bits(o, AML_LOCAL0, EVENT_PCI);
+	notify_slots(o, "PLUG", NOTIFY_DEVICE_CHECK);
+	notify_slots(o, "BACK", NOTIFY_EJECT);
+	block_end(o, cond);
+	block_end(o, method);
 	block_end(o, dev);
 }
 
@@ -331,6 +512,7 @@ static size_t build_dsdt(struct out *o)
 	put8(o, AML_SCOPE);
 	scope = block_begin(o);
 	put(o, "_SB_", 4);
+	dsdt_events(o);
 	dsdt_pci(o);
 	dsdt_serial(o);
 	dsdt_panic(o);

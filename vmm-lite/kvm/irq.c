@@ -65,28 +65,55 @@ int irq_init(struct irq *irq, int vm_fd, struct vdisk_error *err)
 void irq_destroy(struct irq *irq)
 {
 	for (unsigned i = 0; i < irq->n_msi; i++)
-		close(irq->msi[i].fd);
+		if (irq->msi[i].used)
+			close(irq->msi[i].fd);
 	pthread_mutex_destroy(&irq->lock);
 }
 
 int irq_msi_new(struct irq *irq)
 {
-	int fd;
+	unsigned i = 0;
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	if (irq->n_msi == MSI_MAX)
-		return -ENOSPC;
-	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	irq->msi[irq->n_msi] = (struct irq_msi) { .fd = fd };
-	return (int)irq->n_msi++;
+	pthread_mutex_lock(&irq->lock);
+	while (i < irq->n_msi && irq->msi[i].used)
+		i++;
+	if (i < MSI_MAX) {
+		irq->msi[i] = (struct irq_msi) { .fd = fd, .used = true };
+		irq->n_msi = MAX(irq->n_msi, i + 1);
+	}
+	pthread_mutex_unlock(&irq->lock);
+	if (i < MSI_MAX)
+		return (int)i;
+	close(fd);
+	return -ENOSPC;
 }
 
-static int watch_eventfd(struct irq *irq, unsigned msi)
+static int watch_eventfd(struct irq *irq, unsigned msi, bool on)
 {
-	struct kvm_irqfd f = { .fd = (uint32_t)irq->msi[msi].fd, .gsi = GSI_MSI_FIRST + msi };
+	struct kvm_irqfd f = {
+		.fd = (uint32_t)irq->msi[msi].fd, .gsi = GSI_MSI_FIRST + msi,
+		.flags = on ? 0 : KVM_IRQFD_FLAG_DEASSIGN,
+	};
 
 	return ioctl(irq->vm_fd, KVM_IRQFD, &f) < 0 ? -errno : 0;
+}
+
+void irq_msi_free(struct irq *irq, unsigned msi)
+{
+	struct irq_msi *m = &irq->msi[msi];
+
+	pthread_mutex_lock(&irq->lock);
+	if (m->routed) {
+		m->routed = false;
+		(void)watch_eventfd(irq, msi, false);
+		(void)set_routes(irq);
+	}
+	close(m->fd);
+	*m = (struct irq_msi) { .fd = -1 };
+	pthread_mutex_unlock(&irq->lock);
 }
 
 int irq_msi_route(struct irq *irq, unsigned msi, uint64_t address, uint32_t data)
@@ -103,7 +130,7 @@ int irq_msi_route(struct irq *irq, unsigned msi, uint64_t address, uint32_t data
 		m->routed = true;
 		r = set_routes(irq);
 		if (!r && first)
-			r = watch_eventfd(irq, msi);
+			r = watch_eventfd(irq, msi, true);
 	}
 	pthread_mutex_unlock(&irq->lock);
 	return r;

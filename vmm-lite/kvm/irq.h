@@ -14,7 +14,7 @@ struct irq_msi {
 	int fd;			/* owned: a write to this eventfd is an interrupt */
 	uint64_t address;
 	uint32_t data;
-	bool routed;
+	bool routed, used;
 };
 
 struct irq {
@@ -29,6 +29,8 @@ void irq_destroy(struct irq *irq);
 
 /* A new message interrupt, leading nowhere yet; its number, or -errno. */
 int irq_msi_new(struct irq *irq);
+/* It is not needed any more; nobody fires it. */
+void irq_msi_free(struct irq *irq, unsigned msi);
 /* Lead it to @address/@data (PCI 3.0, 6.8); 0 or -errno. */
 int irq_msi_route(struct irq *irq, unsigned msi, uint64_t address, uint32_t data);
 void irq_msi_fire(struct irq *irq, unsigned msi);

@@ -41,11 +41,13 @@
 #define PORT_PVPANIC		0x505u
 #define PORT_POWER		0x600u	/* reset register and sleep control */
 #define PORT_SLEEP_STATUS	0x601u
+#define PORT_EVENTS		0x620u	/* see events.h; 16 bytes */
 #define PORT_I8042		0x64u
 #define PORT_PCI_ADDRESS	0xcf8u
 #define PORT_PCI_DATA		0xcfcu
 
 #define GSI_SERIAL		4u
+#define GSI_EVENTS		5u
 #define GSI_MSI_FIRST		24u	/* behind the IO-APIC's pins */
 
 #define POWER_RESET		0x01u	/* written to PORT_POWER */

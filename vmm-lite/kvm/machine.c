@@ -30,6 +30,7 @@
 
 #include "core/driver.h"
 #include "vmm-lite/kvm/cpu.h"
+#include "vmm-lite/kvm/events.h"
 #include "vmm-lite/kvm/irq.h"
 #include "vmm-lite/kvm/layout.h"
 #include "vmm-lite/kvm/pci.h"
@@ -58,6 +59,9 @@ struct machine {
 	struct irq irq;
 	bool irq_ready;
 	struct pci_bus pci;
+	struct events events;
+	pthread_mutex_t slot_lock;	/* guards slot[] */
+	struct virtio_device *slot[PCI_SLOTS];	/* borrowed */
 	size_t run_size;
 	unsigned n_vcpus;
 	struct vcpu vcpu[VCPUS_MAX];
@@ -146,6 +150,8 @@ static void port_read(struct machine *m, unsigned port, uint8_t *buf, unsigned l
 		*buf = serial_read(m->config.serial, port - PORT_SERIAL);
 	else if (port - PORT_PCI_ADDRESS < 8)
 		pci_port_read(&m->pci, port - PORT_PCI_ADDRESS, buf, len);
+	else if (port - PORT_EVENTS < 16)
+		events_read(&m->events, port - PORT_EVENTS, buf, len);
 	else if (port == PORT_PVPANIC)
 		*buf = 3;		/* events: panicked, crash kernel loaded */
 	else if (port == PORT_I8042 || port == PORT_SLEEP_STATUS)
@@ -160,6 +166,8 @@ static void port_write(struct machine *m, unsigned port, const uint8_t *buf, uns
 		pci_port_write(&m->pci, port - PORT_PCI_ADDRESS, buf, len);
 	else if (port == PORT_POWER)
 		power_write(m, *buf);
+	else if (port - PORT_EVENTS < 16)
+		events_write(&m->events, port - PORT_EVENTS, buf, len);
 	else if (port == PORT_PVPANIC && *buf & 1)
 		end_guest(m, VMM_PANIC);
 	else if (port == PORT_I8042 && *buf == 0xfe)
@@ -365,14 +373,91 @@ static int make_vcpus(struct machine *m, const struct boot_entry *entry, struct 
 	return r;
 }
 
+/* ---- devices that come and go ---- */
+
+static int plug(struct machine *m, struct virtio_device *dev, struct vdisk_error *err)
+{
+	int slot = virtio_pci_plug(&m->pci, dev, &m->irq, &m->config.ram->map, m->vm_fd, err);
+
+	if (slot < 0)
+		return slot;
+	pthread_mutex_lock(&m->slot_lock);
+	m->slot[slot] = dev;
+	pthread_mutex_unlock(&m->slot_lock);
+	return slot;
+}
+
 static int plug_devices(struct machine *m, struct vdisk_error *err)
 {
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < m->config.n_devices; i++)
-		r = virtio_pci_plug(&m->pci, m->config.devices[i], &m->irq, &m->config.ram->map,
-				    m->vm_fd, err);
-	return r;
+	for (unsigned i = 0; r >= 0 && i < m->config.n_devices; i++)
+		r = plug(m, m->config.devices[i], err);
+	return MIN(r, 0);
+}
+
+static int find_slot(struct machine *m, const struct virtio_device *dev)
+{
+	int found = -ENOENT;
+
+	pthread_mutex_lock(&m->slot_lock);
+	for (int i = 1; i < PCI_SLOTS; i++)
+		if (m->slot[i] == dev)
+			found = i;
+	pthread_mutex_unlock(&m->slot_lock);
+	return found;
+}
+
+int machine_plug(struct machine *m, struct virtio_device *dev, struct vdisk_error *err)
+{
+	int slot = plug(m, dev, err);
+
+	if (slot < 0)
+		return slot;
+	events_plugged(&m->events, (unsigned)slot);
+	return 0;
+}
+
+int machine_unplug(struct machine *m, const struct virtio_device *dev, struct vdisk_error *err)
+{
+	int slot = find_slot(m, dev);
+
+	if (slot < 0)
+		return vd_fail(err, ENOENT, "the device is not plugged in");
+	events_want_back(&m->events, (unsigned)slot);
+	return 0;
+}
+
+void machine_config_changed(struct machine *m, const struct virtio_device *dev)
+{
+	int slot = find_slot(m, dev);
+
+	if (slot > 0)
+		virtio_pci_config_changed(&m->pci, (unsigned)slot);
+}
+
+void machine_power_button(struct machine *m)
+{
+	events_power_button(&m->events);
+}
+
+/* The guest gives a slot back, asked or not: it is its machine. */
+static void slot_ejected(void *arg, unsigned slot)
+{
+	struct machine *m = arg;
+	struct virtio_device *dev;
+
+	if (!slot || slot >= PCI_SLOTS)
+		return;
+	pthread_mutex_lock(&m->slot_lock);
+	dev = m->slot[slot];
+	m->slot[slot] = NULL;
+	pthread_mutex_unlock(&m->slot_lock);
+	if (!dev)
+		return;
+	pci_unplug(&m->pci, slot);
+	if (m->config.unplugged)
+		m->config.unplugged(m->config.unplugged_arg, dev);
 }
 
 int machine_new(struct machine **out, int kvm_fd, const struct machine_config *config,
@@ -390,6 +475,8 @@ int machine_new(struct machine **out, int kvm_fd, const struct machine_config *c
 	m->end = VMM_RUNNING;
 	m->config = *config;
 	pci_bus_init(&m->pci);
+	pthread_mutex_init(&m->slot_lock, NULL);
+	events_init(&m->events, &m->irq, slot_ejected, m);
 	m->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = m->end_fd < 0 ? vd_fail(err, errno, "eventfd: %m") : 0;
 	if (!r)
@@ -447,6 +534,8 @@ void machine_free(struct machine *m)
 	machine_stop(m);
 	serial_detach(m->config.serial);
 	pci_bus_destroy(&m->pci);	/* which stops the devices */
+	events_destroy(&m->events);
+	pthread_mutex_destroy(&m->slot_lock);
 	for (unsigned i = 0; i < m->n_vcpus; i++) {
 		munmap(m->vcpu[i].run, m->run_size);
 		close(m->vcpu[i].fd);

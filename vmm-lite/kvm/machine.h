@@ -34,6 +34,12 @@ struct machine_config {
 	struct boot_source boot;
 	void (*wake)(void *arg);		/* see struct serial_host */
 	void *wake_arg;
+	/*
+	 * The guest has given back what was unplugged; by a vCPU's thread, or by
+	 * machine_free(), when the device is stopped and not touched any more.
+	 */
+	void (*unplugged)(void *arg, struct virtio_device *dev);
+	void *unplugged_arg;
 	/* Called by each vCPU's thread before it enters the guest. */
 	void (*confine)(void);
 };
@@ -57,6 +63,14 @@ int machine_start(struct machine *m, struct vdisk_error *err);
 /* Readable once the guest has ended; borrowed. */
 int machine_end_fd(const struct machine *m);
 enum vmm_end machine_end(const struct machine *m);
+/* One more device, while it runs; the guest is told. */
+int machine_plug(struct machine *m, struct virtio_device *dev, struct vdisk_error *err);
+/* Ask the guest to give @dev back; config->unplugged tells when it has.  -ENOENT. */
+int machine_unplug(struct machine *m, const struct virtio_device *dev, struct vdisk_error *err);
+/* @dev's configuration has changed: tell its driver. */
+void machine_config_changed(struct machine *m, const struct virtio_device *dev);
+/* What a person would do; the guest may do as it likes. */
+void machine_power_button(struct machine *m);
 /* Stop the processors. */
 void machine_stop(struct machine *m);
 /* The same, and the devices finish what is in flight. */

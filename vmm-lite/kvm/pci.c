@@ -6,8 +6,8 @@
  * (write ones, read back) needs no code.  BARs are placed before the guest
  * starts, as firmware would; a guest that moves one is followed.
  *
- * Devices come and go only with the machine, so a device found under the lock
- * may be used without it.
+ * A device found under the lock may be used without it, as long as ->in_use is
+ * held for reading: a device is unplugged with it held for writing.
  */
 #include "vmm-lite/kvm/pci.h"
 
@@ -76,22 +76,70 @@ static void update_bar(struct pci_device *dev)
 	dev->ops->bar_moved(dev);
 }
 
+/* Does some device's BAR, decoded or not, touch [at, at + size)? */
+static bool taken(const struct pci_bus *bus, uint64_t at, uint64_t size, uint64_t *end)
+{
+	for (unsigned i = 1; i < PCI_SLOTS; i++) {
+		const struct pci_device *d = bus->slot[i];
+		uint64_t start = d ? load_le32(d->config + PCI_BASE_ADDRESS_0) & ~UINT32_C(15) : 0;
+
+		if (d && d->bar_size && at < start + d->bar_size && start < at + size) {
+			*end = start + d->bar_size;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A place in the window for a BAR; 0: there is none. */
+static uint32_t place_bar(const struct pci_bus *bus, uint32_t size)
+{
+	uint64_t at = GUEST_PCI_WINDOW, end;
+
+	while (taken(bus, at, size, &end))
+		at = vd_align_up(end, size);
+	return vd_in_range(at - GUEST_PCI_WINDOW, size, GUEST_PCI_WINDOW_SIZE) ? (uint32_t)at : 0;
+}
+
 int pci_plug(struct pci_bus *bus, struct pci_device *dev)
 {
-	uint32_t at = (uint32_t)vd_align_up(bus->next_bar, MAX(dev->bar_size, 1u));
 	unsigned slot = 0;
+	int r = -ENOSPC;
 
+	pthread_mutex_lock(&bus->lock);
 	while (slot < PCI_SLOTS && bus->slot[slot])
 		slot++;
-	if (slot == PCI_SLOTS ||
-	    !vd_in_range(at - GUEST_PCI_WINDOW, dev->bar_size, GUEST_PCI_WINDOW_SIZE))
-		return -ENOSPC;
-	bus->slot[slot] = dev;
-	if (dev->bar_size) {
-		store_le32(dev->config + PCI_BASE_ADDRESS_0, at);
-		bus->next_bar = at + dev->bar_size;
+	if (slot < PCI_SLOTS) {
+		uint32_t at = dev->bar_size ? place_bar(bus, dev->bar_size) : 0;
+
+		if (at)
+			store_le32(dev->config + PCI_BASE_ADDRESS_0, at);
+		if (at || !dev->bar_size) {
+			bus->slot[slot] = dev;
+			r = (int)slot;
+		}
 	}
-	return 0;
+	pthread_mutex_unlock(&bus->lock);
+	return r;
+}
+
+void pci_unplug(struct pci_bus *bus, unsigned slot)
+{
+	struct pci_device *dev;
+
+	pthread_rwlock_wrlock(&bus->in_use);
+	pthread_mutex_lock(&bus->lock);
+	dev = slot && slot < PCI_SLOTS ? bus->slot[slot] : NULL;
+	if (dev && dev->bar_gpa) {
+		dev->bar_gpa = 0;
+		dev->ops->bar_moved(dev);
+	}
+	if (dev)
+		bus->slot[slot] = NULL;
+	pthread_mutex_unlock(&bus->lock);
+	pthread_rwlock_unlock(&bus->in_use);
+	if (dev)
+		dev->ops->free(dev);
 }
 
 void pci_bus_init(struct pci_bus *bus)
@@ -103,9 +151,9 @@ void pci_bus_init(struct pci_bus *bus)
 
 	memset(bus, 0, sizeof(*bus));
 	pthread_mutex_init(&bus->lock, NULL);
+	pthread_rwlock_init(&bus->in_use, NULL);
 	pci_device_init(&bus->bridge, NULL, &bridge);
 	bus->slot[0] = &bus->bridge;
-	bus->next_bar = GUEST_PCI_WINDOW;
 }
 
 void pci_bus_destroy(struct pci_bus *bus)
@@ -114,6 +162,7 @@ void pci_bus_destroy(struct pci_bus *bus)
 		if (bus->slot[i])
 			bus->slot[i]->ops->free(bus->slot[i]);
 	pthread_mutex_destroy(&bus->lock);
+	pthread_rwlock_destroy(&bus->in_use);
 }
 
 /* The device that CF8 selects, and the register; NULL if there is none. */
@@ -201,20 +250,26 @@ static struct pci_device *find_bar(struct pci_bus *bus, uint64_t gpa, unsigned l
 
 bool pci_memory_read(struct pci_bus *bus, uint64_t gpa, void *buf, unsigned len)
 {
+	struct pci_device *dev;
 	uint32_t off;
-	struct pci_device *dev = find_bar(bus, gpa, len, &off);
 
+	pthread_rwlock_rdlock(&bus->in_use);
+	dev = find_bar(bus, gpa, len, &off);
 	if (dev)
 		dev->ops->bar_read(dev, off, buf, len);
+	pthread_rwlock_unlock(&bus->in_use);
 	return dev;
 }
 
 bool pci_memory_write(struct pci_bus *bus, uint64_t gpa, const void *buf, unsigned len)
 {
+	struct pci_device *dev;
 	uint32_t off;
-	struct pci_device *dev = find_bar(bus, gpa, len, &off);
 
+	pthread_rwlock_rdlock(&bus->in_use);
+	dev = find_bar(bus, gpa, len, &off);
 	if (dev)
 		dev->ops->bar_write(dev, off, buf, len);
+	pthread_rwlock_unlock(&bus->in_use);
 	return dev;
 }

@@ -40,11 +40,12 @@ struct pci_device {
 };
 
 struct pci_bus {
-	pthread_mutex_t lock;		/* guards address, configuration, bar_gpa */
+	/* taken first; read: a device is being used, write: one is taken away */
+	pthread_rwlock_t in_use;
+	pthread_mutex_t lock;		/* guards address, slots, configuration, bar_gpa */
 	uint32_t address;		/* as written to CF8 */
 	struct pci_device *slot[PCI_SLOTS]; /* owned, but for the bridge */
 	struct pci_device bridge;
-	uint32_t next_bar;		/* first free address in the window */
 };
 
 struct pci_id {
@@ -62,8 +63,10 @@ void pci_device_init(struct pci_device *dev, const struct pci_ops *ops, const st
 void pci_add_bar(struct pci_device *dev, uint32_t size);
 /* Returns where the capability is; @len counts its two header bytes. */
 unsigned pci_add_capability(struct pci_device *dev, uint8_t id, unsigned len);
-/* The next slot, and a place for its BAR.  -ENOSPC; takes @dev on success. */
+/* Into a free slot (its number), with a place for its BAR.  -ENOSPC; takes @dev on success. */
 int pci_plug(struct pci_bus *bus, struct pci_device *dev);
+/* Free what is in @slot, if anything is.  Not from within a device's own operation. */
+void pci_unplug(struct pci_bus *bus, unsigned slot);
 
 /* Ports CF8..CFF; @port counts from CF8. */
 void pci_port_read(struct pci_bus *bus, unsigned port, void *buf, unsigned len);

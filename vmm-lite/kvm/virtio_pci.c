@@ -77,6 +77,7 @@ struct virtio_pci {
 	pthread_mutex_t msix_lock;
 	bool msix_on, msix_masked;
 	uint16_t config_vector;
+	unsigned n_msi;			/* vectors that have a message interrupt */
 	struct vector vector[VECTORS_MAX];
 };
 
@@ -128,6 +129,22 @@ static void device_broken(void *arg)
 	pthread_mutex_lock(&v->msix_lock);
 	fire(v, v->config_vector);
 	pthread_mutex_unlock(&v->msix_lock);
+}
+
+void virtio_pci_config_changed(struct pci_bus *bus, unsigned slot)
+{
+	struct virtio_pci *v;
+
+	pthread_rwlock_rdlock(&bus->in_use);
+	v = bus->slot[slot] ? of(bus->slot[slot]) : NULL;
+	if (v) {
+		atomic_fetch_add(&v->generation, 1);
+		atomic_fetch_or(&v->isr, ISR_CONFIG);
+		pthread_mutex_lock(&v->msix_lock);
+		fire(v, v->config_vector);
+		pthread_mutex_unlock(&v->msix_lock);
+	}
+	pthread_rwlock_unlock(&bus->in_use);
 }
 
 /* A vector may have become deliverable: route it, and deliver what waits.  Under msix_lock. */
@@ -592,6 +609,8 @@ static void virtio_pci_free(struct pci_device *pci)
 	for (unsigned i = 0; i < v->dev->n_queues; i++)
 		if (v->queue[i].setup.kick_fd >= 0)
 			close(v->queue[i].setup.kick_fd);
+	for (unsigned i = 0; i < v->n_msi; i++)
+		irq_msi_free(v->irq, v->vector[i].msi);
 	pthread_mutex_destroy(&v->dev_lock);
 	pthread_mutex_destroy(&v->msix_lock);
 	free(v);
@@ -621,6 +640,7 @@ static int make_descriptors(struct virtio_pci *v, struct vdisk_error *err)
 		if (msi < 0)
 			return vd_fail(err, -msi, "message interrupt: %s", strerror(-msi));
 		v->vector[i].msi = (unsigned)msi;
+		v->n_msi++;
 		v->vector[i].entry[PCI_MSIX_ENTRY_VECTOR_CTRL] = PCI_MSIX_ENTRY_CTRL_MASKBIT;
 	}
 	return 0;

@@ -9,9 +9,12 @@
 
 /*
  * Plug @dev (borrowed; not started) into @bus.  Interrupts go out through
- * @irq, doorbells come in through @vm_fd's ioeventfds.
+ * @irq, doorbells come in through @vm_fd's ioeventfds.  Returns its slot.
  */
 int virtio_pci_plug(struct pci_bus *bus, struct virtio_device *dev, struct irq *irq,
 		    const struct guest_memory *mem, int vm_fd, struct vdisk_error *err);
+
+/* The configuration of the device in @slot is another now: tell its driver. */
+void virtio_pci_config_changed(struct pci_bus *bus, unsigned slot);
 
 #endif
