@@ -58,10 +58,16 @@ contender() {
 median() { sort -n | sed -n "$(((ROUNDS + 1) / 2))p"; }
 
 case_end() {
-    local round i file ours_wall ours_cpu w c
+    local round k i n=${#names[@]} file ours_wall ours_cpu w c
     file=$(mktemp "$tmp/case.XXXXXX")
+    # Who comes first after a pause pays for the memory that a virtual machine
+    # gave back to its host meanwhile: one run that does not count, and each
+    # round begins with another.
+    eval "${BEFORE:-:}"
+    eval "timed ${commands[n - 1]}"
     for ((round = 0; round < ROUNDS; round++)); do
-        for i in "${!names[@]}"; do
+        for ((k = 0; k < n; k++)); do
+            i=$(((round + k) % n))
             eval "${BEFORE:-:}"
             eval "timed ${commands[i]}"
             echo "$i $wall $cpu $peak" >> "$file"
