@@ -141,7 +141,7 @@ headers:
 # libFuzzer: tests/fuzz/NAME.c, always clang with sanitizers, in a tree of its own
 FUZZ_CC ?= clang-14
 fuzzers:
-	$(Q)$(MAKE) O=$(FUZZ_O) CC=$(FUZZ_CC) SAN=address,undefined \
+	$(Q)$(MAKE) O=$(FUZZ_O) CC='$(FUZZ_CC)' SAN=address,undefined \
 	 CFLAGS='-O1 -g -fsanitize=fuzzer-no-link -DVD_FUZZING' fuzz-build
 fuzz-build: $(foreach f,$(FUZZERS),$(O)/$(f))
 define fuzz_rule
