@@ -5,7 +5,8 @@
 
 #include "cli/guest.h"
 
-int boot_menu_choose(struct vdisk_boot *out, const char *locator, const struct boot_choice *c)
+int boot_menu_choose(struct vdisk_boot *out, const char *locator, const char *format,
+		     const struct boot_choice *c)
 {
 	struct vdisk_boot_opts opts = {
 		.size = sizeof(opts), .entry = c->entry, .append = c->append,
@@ -14,7 +15,7 @@ int boot_menu_choose(struct vdisk_boot *out, const char *locator, const struct b
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_error err = { 0 };
 
-	if (cli_open(&disk, locator, 0) != CLI_OK)
+	if (cli_open_format(&disk, locator, format, 0) != CLI_OK)
 		return CLI_FAILED;
 	if (vdisk_boot_find(out, disk, &opts, &err) < 0)
 		return cli_fail(&err);

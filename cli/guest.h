@@ -13,7 +13,7 @@
 enum { GUEST_DISKS_MAX = 24 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
-enum { GUEST_REBOOT = 16, GUEST_PANIC = 17 };
+enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19 };
 
 struct guest_disk {
 	const char *locator;
@@ -64,10 +64,37 @@ struct boot_choice {
 };
 
 /* Kernel, initrd and command line of the guest's own.  Prints what it chose. */
-int boot_menu_choose(struct vdisk_boot *out, const char *locator, const struct boot_choice *c);
+int boot_menu_choose(struct vdisk_boot *out, const char *locator, const char *format,
+		     const struct boot_choice *c);
 /* Print the entries. */
 int boot_menu_print(const char *locator);
 /* @text with our console at its end, to be freed. */
 int boot_cmdline(char **out, const char *text, bool keep_console);
+
+/* ---- guest_args.c: options that say what a guest is ---- */
+
+/* What follows when a guest ends in one way. */
+struct guest_end {
+	bool reset;		/* it is booted again */
+	int code;		/* else our exit status; -1: the one of this ending */
+};
+/* "reset", "exit", "exit:N"; -1 if it is none of them. */
+int guest_end_parse(struct guest_end *out, const char *text);
+
+struct guest_args {
+	struct guest guest;	/* disk[0] is the caller's to fill in */
+	struct boot_choice choice;
+	const char *cache;	/* of all disks; NULL: writeback */
+	struct guest_end on_shutdown, on_reset, on_crash;
+};
+#define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
+			  .on_shutdown.code = -1, .on_crash.code = -1, \
+			  .on_reset = { .reset = true, .code = -1 } }
+extern const struct argp guest_argp;	/* its input is a struct guest_args */
+
+/* One life of the guest: choose what it boots, and run it.  Its exit status. */
+int guest_boot(const struct engine *engine, const struct guest_args *a);
+/* Is it booted again after it ended with @status?  If not, *exit_status is ours. */
+bool guest_goes_on(const struct guest_args *a, int status, int *exit_status);
 
 #endif

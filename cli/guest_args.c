@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* guest_args.c - the options that say what a guest is, and one run of it */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/guest.h"
+
+enum {
+	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
+	OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
+	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH,
+};
+
+static const struct argp_option options[] = {
+	{ "memory", 'm', "SIZE", 0, "The guest's memory, with K, M, G or in MiB (default 512)", 0 },
+	{ "cpus", 'c', "N", 0, "Its processors (default 1)", 0 },
+	{ "disk", OPT_DISK, "DISK", 0, "One more disk (/dev/vdb, ...)", 0 },
+	{ "cache", OPT_CACHE, "writeback|none|unsafe", 0,
+	  "Through the host's page cache (default), past it, or with flushes that do nothing", 0 },
+	{ NULL, 0, NULL, 0, "What is booted:", 1 },
+	{ "entry", OPT_ENTRY, "N|TITLE|ID", 0, "An entry of the guest's boot menu", 1 },
+	{ "recovery", OPT_RECOVERY, NULL, 0,
+	  "Its entry for repairs, or the default with a shell for one user", 1 },
+	{ "append", OPT_APPEND, "TEXT", 0, "Add to the kernel's command line", 1 },
+	{ "kernel", OPT_KERNEL, "FILE", 0, "A kernel of this host's instead of the guest's", 1 },
+	{ "initrd", OPT_INITRD, "FILE", 0, "An initial RAM disk of this host's", 1 },
+	{ "console", OPT_CONSOLE, "serial|keep", 0,
+	  "Add console=ttyS0 to the command line (default), or leave it as it is", 1 },
+	{ NULL, 0, NULL, 0, "How it ends:", 2 },
+	{ "on-shutdown", OPT_ON_SHUTDOWN, "reset|exit[:N]", 0,
+	  "When the guest powers off: boot it again, or end (default; status 0)", 2 },
+	{ "on-reset", OPT_ON_RESET, "reset|exit[:N]", 0,
+	  "When it resets: boot it again (default), or end (status 16)", 2 },
+	{ "on-crash", OPT_ON_CRASH, "reset|exit[:N]", 0,
+	  "When its kernel panics or it faults thrice: the same (default exit; status 17, 18)", 2 },
+	{ "reboot", OPT_REBOOT, "again|exit", OPTION_HIDDEN, NULL, 2 },
+	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
+	{ "force", OPT_FORCE, NULL, 0, "Try although KVM here cannot run guests", 2 },
+	{ "stats", OPT_STATS, NULL, 0, "Count the guest's exits", 2 },
+	{ 0 },
+};
+
+/* One of two words; the first is the default. */
+static bool second_of(struct argp_state *state, const char *option, const char *arg,
+		      const char *first, const char *second)
+{
+	if (strcmp(arg, first) && strcmp(arg, second))
+		argp_error(state, "%s is %s or %s, not '%s'", option, first, second, arg);
+	return !strcmp(arg, second);
+}
+
+int guest_end_parse(struct guest_end *out, const char *text)
+{
+	unsigned long n;
+	char *end;
+
+	*out = (struct guest_end) { .reset = !strcmp(text, "reset"), .code = -1 };
+	if (out->reset || !strcmp(text, "exit"))
+		return 0;
+	if (strncmp(text, "exit:", 5) != 0 || text[5] < '0' || text[5] > '9')
+		return -1;
+	n = strtoul(text + 5, &end, 10);
+	out->code = (int)n;
+	return *end || n > 255 ? -1 : 0;
+}
+
+static void parse_end(struct argp_state *state, const char *option, struct guest_end *out,
+		      const char *arg)
+{
+	if (guest_end_parse(out, arg) < 0)
+		argp_error(state, "%s is reset, exit or exit:N, not '%s'", option, arg);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct guest_args *a = state->input;
+
+	switch (key) {
+	case 'm':		a->guest.memory = arg; break;
+	case 'c':		a->guest.cpus = arg; break;
+	case OPT_CACHE:		a->cache = arg; break;
+	case OPT_ENTRY:		a->choice.entry = arg; break;
+	case OPT_RECOVERY:	a->choice.recovery = true; break;
+	case OPT_APPEND:	a->choice.append = arg; break;
+	case OPT_KERNEL:	a->guest.kernel = arg; break;
+	case OPT_INITRD:	a->guest.initrd = arg; break;
+	case OPT_TIME_LIMIT:	a->guest.time_limit = arg; break;
+	case OPT_FORCE:		a->guest.force = true; break;
+	case OPT_STATS:		a->guest.stats = true; break;
+	case OPT_ON_SHUTDOWN:	parse_end(state, "--on-shutdown", &a->on_shutdown, arg); break;
+	case OPT_ON_RESET:	parse_end(state, "--on-reset", &a->on_reset, arg); break;
+	case OPT_ON_CRASH:	parse_end(state, "--on-crash", &a->on_crash, arg); break;
+	case OPT_REBOOT:
+		a->on_reset.reset = !second_of(state, "--reboot", arg, "again", "exit");
+		break;
+	case OPT_CONSOLE:
+		a->choice.keep_console = second_of(state, "--console", arg, "serial", "keep");
+		break;
+	case OPT_DISK:
+		if (a->guest.n_disks == GUEST_DISKS_MAX)
+			argp_error(state, "more than %d disks", GUEST_DISKS_MAX);
+		else
+			a->guest.disk[a->guest.n_disks++].locator = arg;
+		break;
+	case ARGP_KEY_SUCCESS:
+		if (a->guest.kernel && (a->choice.entry || a->choice.recovery))
+			argp_error(state, "--entry and --recovery choose a kernel of the guest's, "
+				   "--kernel is one of this host's");
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+const struct argp guest_argp = { .options = options, .parser = parse, .children = cli_disk };
+
+int guest_boot(const struct engine *engine, const struct guest_args *a)
+{
+	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
+	const char *append = a->choice.append ? a->choice.append : "";
+	AUTO_FREE char *cmdline = NULL;
+	struct guest guest = a->guest;
+	int status = CLI_OK;
+
+	if (!guest.kernel)
+		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
+					  &a->choice);
+	if (status == CLI_OK)
+		status = boot_cmdline(&cmdline, guest.kernel ? append : boot.cmdline,
+				      a->choice.keep_console);
+	if (status == CLI_OK) {
+		guest.cmdline = cmdline;
+		guest.kernel_fd = boot.kernel_fd;
+		guest.initrd_fd = boot.initrd_fd;
+		status = engine->run(&guest);
+	}
+	vdisk_boot_clear(&boot);
+	return status;
+}
+
+bool guest_goes_on(const struct guest_args *a, int status, int *exit_status)
+{
+	const struct guest_end *end = status == 0 ? &a->on_shutdown :
+		status == GUEST_REBOOT ? &a->on_reset :
+		status == GUEST_PANIC || status == GUEST_TRIPLE_FAULT ? &a->on_crash : NULL;
+
+	*exit_status = end && end->code >= 0 ? end->code : status;
+	return end && end->reset;
+}
