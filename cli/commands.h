@@ -49,6 +49,10 @@ int cmd_stat(int argc, char **argv);
 int cmd_tar(int argc, char **argv);
 int cmd_untar(int argc, char **argv);
 
+/* this host */
+int cmd_mount(int argc, char **argv);
+int cmd_umount(int argc, char **argv);
+
 /* serving and running */
 int cmd_boot(int argc, char **argv);
 int cmd_export(int argc, char **argv);

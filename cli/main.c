@@ -47,6 +47,8 @@ static const struct cli_command commands[] = {
 	{ "inspect", cmd_inspect, "which system is on a disk, and what it boots" },
 
 	{ NULL, NULL, "This host" },
+	{ "mount", cmd_mount, "the files of a disk as a directory" },
+	{ "umount", cmd_umount, "end that, and wait until all is saved" },
 
 	{ NULL, NULL, "Serving and running" },
 	{ "boot", cmd_boot, "boot a guest from its disk" },

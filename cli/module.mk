@@ -33,5 +33,7 @@ vdisk_SRCS += \
  cli/ls.c \
  cli/names.c \
  cli/tar.c \
- cli/df.c
+ cli/df.c \
+ cli/mount.c \
+ cli/running.c
 vdisk_PKGS := jansson smartcols

@@ -62,5 +62,6 @@ LIB_SRCS += \
  libvdisk/fs/swap.c \
  libvdisk/fs/volume.c \
  libvdisk/kernel/fuse.c \
+ libvdisk/kernel/mount.c \
  libvdisk/fs/tar.c \
  libvdisk/guest/root.c

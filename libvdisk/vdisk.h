@@ -667,6 +667,12 @@ struct vdisk_file;
 
 enum vdisk_fs_flags {
 	VDISK_FS_WRITE = 1 << 0,
+	/*
+	 * Write through the file system's journal, where it has one: whatever stops
+	 * us, it is as it was at some moment between the last sync and now.  For
+	 * long uses; without it, what is interrupted has to be checked (vdisk fsck).
+	 */
+	VDISK_FS_JOURNAL = 1 << 1,
 };
 
 struct vdisk_stat {
@@ -815,6 +821,45 @@ VDISK_API int vdisk_fuse_run(struct vdisk_fuse *fuse, struct vdisk_error *err);
 VDISK_API void vdisk_fuse_stop(struct vdisk_fuse *fuse);
 /* Unmount and free.  Not while vdisk_fuse_run() runs. */
 VDISK_API void vdisk_fuse_free(struct vdisk_fuse *fuse);
+
+/* ---- a file system as a directory of this host, by FUSE ---- */
+
+struct vdisk_mount;
+
+enum vdisk_mount_flags {
+	/* other users may go there too; the kernel checks permissions then */
+	VDISK_MOUNT_ALLOW_OTHER = 1 << 0,
+	/* the kernel checks permissions; else whoever mounts may do everything */
+	VDISK_MOUNT_PERMISSIONS = 1 << 1,
+};
+
+struct vdisk_mount_opts {
+	size_t size;		/* sizeof(struct vdisk_mount_opts) */
+	uint32_t flags;		/* enum vdisk_mount_flags */
+	unsigned threads;	/* at most so many at work; 0: what suits the machine */
+	const char *source;	/* what /proc/mounts shall say; NULL: the disk's name */
+};
+
+/*
+ * Show @fs at the directory @dir.  @fs belongs to the mount until vdisk_mount_free(),
+ * and is closed by the caller after that.  Set-user-ID bits and devices in it have
+ * no effect on this host.
+ */
+VDISK_API int vdisk_mount_new(struct vdisk_mount **out, struct vdisk_fs *fs, const char *dir,
+			      const struct vdisk_mount_opts *opts, struct vdisk_error *err);
+/*
+ * Serve until it is unmounted.  Everything is on the disk then, and durable; an
+ * error says that some of it is not.
+ */
+VDISK_API int vdisk_mount_run(struct vdisk_mount *mount, struct vdisk_error *err);
+/*
+ * Unmount, from another thread than the one in vdisk_mount_run(), which then ends.
+ * -EBUSY while files there are open; with @force they are cut off, after what
+ * programs have written so far has been saved.
+ */
+VDISK_API int vdisk_mount_stop(struct vdisk_mount *mount, bool force, struct vdisk_error *err);
+/* Not while vdisk_mount_run() runs. */
+VDISK_API void vdisk_mount_free(struct vdisk_mount *mount);
 
 /*
  * The volume that holds the root of the guest on @disk: the first whose file

@@ -391,6 +391,14 @@ int vd_ext_begin(struct vdisk_fs *fs, struct vdisk_error *err)
 	return 0;
 }
 
+static void ext_fail(struct vdisk_fs *fs, int r)
+{
+	struct ext_fs *e = ext_of(fs);
+
+	if (!e->failed)
+		e->failed = r;
+}
+
 /* Everything, then the mark: rule 3. */
 static int ext_sync(struct vdisk_fs *fs, struct vdisk_error *err)
 {
@@ -523,4 +531,7 @@ const struct vd_fs_ops vd_ext_ops = {
 	.set_uuid = vd_ext_set_uuid,
 	.hold = vd_ext_hold,
 	.release = vd_ext_release,
+	.map = vd_ext_map_runs,
+	.fail = ext_fail,
+	.punch = vd_ext_punch_range,
 };

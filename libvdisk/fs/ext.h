@@ -15,6 +15,8 @@ extern struct struct_io_manager vd_ext_io;
 /* File data: past libext2fs, but coherent with what it has in the cache. */
 int vd_ext_io_read(io_channel io, void *buf, size_t len, uint64_t off) MUST_CHECK;
 int vd_ext_io_write(io_channel io, const void *buf, size_t len, uint64_t off) MUST_CHECK;
+/* May someone else read, or (@write: whole blocks) write these bytes of the disk? */
+bool vd_ext_io_share(io_channel io, uint64_t off, uint64_t len, bool write);
 
 /* ---- ext.c: the file system ---- */
 
@@ -106,6 +108,10 @@ int vd_ext_punch(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
 		 struct vdisk_error *err);
 int vd_ext_readlink(struct vdisk_fs *fs, uint64_t ino, char *buf, size_t size,
 		    struct vdisk_error *err);
+int vd_ext_map_runs(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len, bool write,
+		    struct vd_fs_run *runs, unsigned max, struct vdisk_error *err);
+int vd_ext_punch_range(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
+		       struct vdisk_error *err);
 
 /* ---- ext_node.c: nodes ---- */
 

@@ -580,7 +580,7 @@ ssize_t vd_ext_write(struct vdisk_fs *fs, uint64_t ino, const void *buf, size_t 
  * for one that ends behind it, and refuses.  So that block is freed here first.
  */
 static errcode_t free_last_block(ext2_filsys fs, ext2_ino_t ino, struct ext2_inode *inode,
-				 uint64_t start)
+				 uint64_t start, uint64_t end)
 {
 	blk64_t last = ext2fs_blocks_count(fs->super) - 1, lblk, other = 0;
 	struct ext2fs_extent ext;
@@ -598,7 +598,7 @@ static errcode_t free_last_block(ext2_filsys fs, ext2_ino_t ino, struct ext2_ino
 			 ext.e_pblk + ext.e_len - 1 != last))
 		code = ext2fs_extent_get(h, EXT2_EXTENT_NEXT, &ext);
 	lblk = code ? 0 : ext.e_lblk + ext.e_len - 1;
-	if (!code && lblk >= start) {
+	if (!code && lblk >= start && lblk <= end) {
 		code = ext2fs_extent_set_bmap(h, lblk, 0, 0);
 		if (!code)	/* with clusters: does the rest of this one stay? */
 			code = ext2fs_map_cluster_block(fs, ino, inode, lblk, &other);
@@ -611,14 +611,168 @@ static errcode_t free_last_block(ext2_filsys fs, ext2_ino_t ino, struct ext2_ino
 	return code == EXT2_ET_EXTENT_NO_NEXT || code == EXT2_ET_NO_CURRENT_NODE ? 0 : code;
 }
 
+/* Blocks @start to @end, which is the last one. */
+static int punch(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, uint64_t start,
+		 uint64_t end, struct vdisk_error *err)
+{
+	errcode_t code = free_last_block(e->fs, (ext2_ino_t)ino, small(inode), start, end);
+
+	if (!code)
+		code = ext2fs_punch(e->fs, (ext2_ino_t)ino, small(inode), NULL, start, end);
+	return vd_ext_fail(err, code, "cannot free its blocks");
+}
+
 int vd_ext_punch(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, uint64_t start,
 		 struct vdisk_error *err)
 {
-	errcode_t code = free_last_block(e->fs, (ext2_ino_t)ino, small(inode), start);
+	return punch(e, ino, inode, start, ~0ull, err);
+}
 
-	if (!code)
-		code = ext2fs_punch(e->fs, (ext2_ino_t)ino, small(inode), NULL, start, ~0ull);
-	return vd_ext_fail(err, code, "cannot free its blocks");
+/* Zero the bytes [from, to) of one block, if it is there. */
+static int zero_piece(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
+		      uint64_t from, uint64_t to, struct vdisk_error *err)
+{
+	uint32_t bs = e->fs->blocksize;
+	struct ext_run run = { 0 };
+	int r;
+
+	if (from >= to)
+		return 0;
+	r = vd_ext_map(e, ino, inode, from / bs, 1, &run, err);
+	if (r < 0 || !run.block || run.unwritten)
+		return r;
+	return zero_bytes(e, run.block * bs + from % bs, to - from, err);
+}
+
+int vd_ext_punch_range(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
+		       struct vdisk_error *err)
+{
+	struct ext_fs *e = ext_of(fs);
+	uint32_t bs = e->fs->blocksize;
+	struct ext2_inode_large inode = { 0 };
+	uint64_t end, first, last;
+	int r = load_for_change(fs, ino, &inode, err);
+
+	if (r < 0)
+		return r;
+	if (is_inline(&inode))
+		return vd_fail(err, EOPNOTSUPP, "the file is inside its inode");
+	if (off >= size_of(&inode))
+		return 0;
+	end = MIN(len, UINT64_MAX - off) + off;
+	/* behind the end of the file there is nothing but zeroes: rule 1 */
+	if (end >= size_of(&inode))
+		end = vd_align_up(size_of(&inode), bs);
+	first = vd_align_up(off, bs) / bs;
+	last = end / bs;
+	if (first > last) {
+		r = zero_piece(e, ino, &inode, off, end, err);
+	} else {
+		r = zero_piece(e, ino, &inode, off, first * bs, err);
+		if (r == 0)
+			r = zero_piece(e, ino, &inode, last * bs, end, err);
+		if (r == 0 && first < last)
+			r = punch(e, ino, &inode, first, last - 1, err);
+	}
+	if (r < 0)
+		return r;
+	vd_ext_touch(e, &inode, true);
+	return vd_ext_write_inode(e, ino, &inode, err);
+}
+
+/* ---- runs, for whoever moves the bytes itself ---- */
+
+static int read_runs(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode, uint64_t off,
+		     uint64_t end, struct vd_fs_run *runs, unsigned max, struct vdisk_error *err)
+{
+	uint32_t bs = e->fs->blocksize;
+	unsigned n = 0;
+
+	while (off < end && n < max) {
+		struct ext_run run = { 0 };
+		uint64_t in = off % bs;
+		int r = vd_ext_map(e, ino, inode, off / bs, (end - off + in + bs - 1) / bs, &run,
+				   err);
+
+		if (r < 0)
+			return r;
+		runs[n].len = MIN(run.count * bs - in, end - off);
+		runs[n].at = run.block && !run.unwritten ? run.block * bs + in : VD_FS_RUN_ZERO;
+		if (runs[n].at != VD_FS_RUN_ZERO &&
+		    !vd_ext_io_share(e->fs->io, runs[n].at, runs[n].len, false))
+			return -EAGAIN;
+		off += runs[n++].len;
+	}
+	return (int)n;
+}
+
+/* As write_run(), but the bytes come later. */
+static int map_write(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,
+		     uint64_t off, uint64_t len, struct vd_fs_run *out, struct vdisk_error *err)
+{
+	uint32_t bs = e->fs->blocksize;
+	struct ext_run run = { 0 };
+	uint64_t fresh_end = 0;
+	int r = vd_ext_map(e, ino, inode, off / bs, len / bs, &run, err);
+
+	if (r == 0 && !run.block)
+		r = allocate(e, ino, inode, &run, &fresh_end, err);
+	run.count = MIN(run.count, len / bs);
+	if (r == 0 && run.unwritten)
+		r = make_written(e, ino, inode, &run, err);
+	if (r < 0)
+		return r;
+	*out = (struct vd_fs_run) { .at = run.block * bs, .len = run.count * bs };
+	return 0;
+}
+
+/* Room enough that allocating these blocks, and those of the extent tree, cannot fail. */
+static bool has_room(struct ext_fs *e, uint64_t blocks)
+{
+	return ext2fs_free_blocks_count(e->fs->super) >
+	       2 * blocks + 64 + 2 * (uint64_t)EXT2FS_CLUSTER_RATIO(e->fs);
+}
+
+int vd_ext_map_runs(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len, bool write,
+		    struct vd_fs_run *runs, unsigned max, struct vdisk_error *err)
+{
+	struct ext_fs *e = ext_of(fs);
+	struct ext2_inode_large inode = { 0 };
+	uint32_t bs = e->fs->blocksize;
+	uint64_t end;
+	unsigned n = 0;
+	int r = write ? load_for_change(fs, ino, &inode, err) :
+			vd_ext_read_inode(e, ino, &inode, err);
+
+	if (r < 0)
+		return r;
+	if (is_inline(&inode) || (inode.i_flags & EXT4_ENCRYPT_FL))
+		return -EAGAIN;
+	if (!write) {
+		len = MIN(len, UINT64_MAX - off);
+		end = MIN(size_of(&inode), off + len);
+		return read_runs(e, ino, &inode, off, end, runs, max, err);
+	}
+	if (off % bs || len % bs || !vd_in_range(off, len, max_size(e, &inode)) ||
+	    !has_room(e, len / bs) || !(inode.i_flags & EXT4_EXTENTS_FL))
+		return -EAGAIN;
+	if (off > size_of(&inode))
+		r = zero_tail(e, ino, &inode, size_of(&inode), err);
+	for (end = off + len; r == 0 && off < end && n < max; off += runs[n++].len) {
+		r = map_write(e, ino, &inode, off, end - off, &runs[n], err);
+		if (r == 0 && !vd_ext_io_share(e->fs->io, runs[n].at, runs[n].len, true))
+			r = vd_fail(err, EIO, "an earlier write failed");
+		if (r < 0)
+			break;
+	}
+	if (r == 0 && off > size_of(&inode))
+		r = set_size(e, &inode, off, err);
+	vd_ext_touch(e, &inode, true);
+	if (r == 0)
+		r = vd_ext_write_inode(e, ino, &inode, err);
+	if (r < 0 && n)		/* blocks that nobody will fill */
+		e->failed = r;
+	return r < 0 ? r : (int)n;
 }
 
 static int truncate_inline(struct ext_fs *e, uint64_t ino, struct ext2_inode_large *inode,

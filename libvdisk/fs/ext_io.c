@@ -348,6 +348,26 @@ int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
+bool vd_ext_io_share(io_channel ch, uint64_t off, uint64_t len, bool write)
+{
+	struct ext_io *io = io_of(ch);
+	uint32_t bs = block_size(ch);
+
+	if (io->failed || !vd_in_range(off, len, vdisk_size(io->disk)))
+		return false;
+	if (write) {
+		forget(ch, off / bs, len / bs);
+		return true;
+	}
+	for (uint64_t nr = off / bs; io->n_dirty && nr <= (off + len - 1) / bs; nr++) {
+		struct block *b = find(io, nr);
+
+		if (b && b->dirty)
+			return false;
+	}
+	return true;
+}
+
 /* ---- the manager, as libext2fs wants it ---- */
 
 /* @count blocks, or -@count bytes; false if it does not fit the types. */

@@ -315,6 +315,7 @@ int vdisk_fs_open(struct vdisk_fs **out, struct vdisk *disk, unsigned flags,
 	fs->ops = ops;
 	fs->disk = vdisk_ref(disk);
 	fs->writable = flags & VDISK_FS_WRITE;
+	fs->journal = flags & VDISK_FS_JOURNAL;
 	r = ops->open(fs, err);
 	if (r < 0) {
 		vd_fail_prefix(err, r, "%s", vdisk_name(disk));
@@ -795,8 +796,8 @@ static int replace(struct vdisk_fs *fs, uint32_t mode, const struct vd_place *to
 	return vd_fs_remove_at(fs, to, false, err);
 }
 
-static int rename_node(struct vdisk_fs *fs, const struct vd_place *from,
-		       const struct vd_place *to, struct vdisk_error *err)
+int vd_fs_rename_at(struct vdisk_fs *fs, const struct vd_place *from, const struct vd_place *to,
+		    struct vdisk_error *err)
 {
 	uint32_t mode = 0;
 	int r;
@@ -837,7 +838,7 @@ int vdisk_fs_rename(struct vdisk_fs *fs, const char *from, const char *to,
 	r = vd_fs_walk(fs, fs->root, to, false, &b, err);
 	if (r < 0)
 		return vd_fail_prefix(err, r, "%s", to);
-	r = rename_node(fs, &a, &b, err);
+	r = vd_fs_rename_at(fs, &a, &b, err);
 	return r < 0 ? vd_fail_prefix(err, r, "%s to %s", from, to) : 0;
 }
 

@@ -30,6 +30,8 @@ enum vd_attr {
 	VD_ATTR_CTIME = 1 << 6,	/* else ctime is now */
 };
 
+struct vd_fs_run;
+
 /* ->list: non-zero stops, and is returned. */
 typedef int vd_fs_each(void *arg, const char *name, uint64_t ino);
 
@@ -105,6 +107,32 @@ struct vd_fs_ops {
 	/* A node is in use from here on: its last name may go, it may not. */
 	int (*hold)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);
 	int (*release)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);
+
+	/*
+	 * For callers that move the bytes themselves, outside the lock that guards
+	 * the file system: up to @max runs of fs->disk for [off, off + len), until
+	 * the end of the file.  Returns how many.  With @write, @off and @len are
+	 * whole blocks (->block_size of usage), the file is as long now as the runs
+	 * reach, and the caller owes their bytes before the next sync.
+	 * -EAGAIN, without a message: use ->read, ->write for this.  NULL: always.
+	 */
+	int (*map)(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len, bool write,
+		   struct vd_fs_run *runs, unsigned max, struct vdisk_error *err);
+	/* Bytes owed to ->map did not arrive: write no more, it is not consistent. */
+	void (*fail)(struct vdisk_fs *fs, int r);
+	/* Make [off, off + len) read as zeroes and give the space back; the size stays. */
+	int (*punch)(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
+		     struct vdisk_error *err);
+	/* As ->sync, for a file system that stays in use: its mark may stay too.
+	 * NULL: ->sync. */
+	int (*commit)(struct vdisk_fs *fs, struct vdisk_error *err);
+};
+
+#define VD_FS_RUN_ZERO UINT64_MAX
+
+struct vd_fs_run {
+	uint64_t at;		/* on fs->disk; VD_FS_RUN_ZERO: reads as zeroes */
+	uint64_t len;		/* bytes */
 };
 
 struct vdisk_fs {
@@ -112,6 +140,7 @@ struct vdisk_fs {
 	void *priv;		/* the driver's */
 	struct vdisk *disk;	/* owned reference; the driver may put an overlay over it */
 	bool writable;
+	bool journal;		/* changes shall go through the journal, if there is one */
 	uint64_t root;
 	char type[16];
 
@@ -143,6 +172,10 @@ int vd_fs_may_write(struct vdisk_fs *fs, struct vdisk_error *err);
 void vd_fs_forget(struct vdisk_fs *fs);
 /* Remove @place, with all that is below it if it is a directory and @recursive. */
 int vd_fs_remove_at(struct vdisk_fs *fs, const struct vd_place *place, bool recursive,
+		    struct vdisk_error *err);
+
+/* As rename(2), from and to places that vd_fs_walk() or a caller with nodes found. */
+int vd_fs_rename_at(struct vdisk_fs *fs, const struct vd_place *from, const struct vd_place *to,
 		    struct vdisk_error *err);
 
 extern const struct vd_fs_ops vd_ext_ops;
