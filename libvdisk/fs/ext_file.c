@@ -655,8 +655,9 @@ int vd_ext_punch_range(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64_t
 
 	if (r < 0)
 		return r;
-	if (is_inline(&inode))
-		return vd_fail(err, EOPNOTSUPP, "the file is inside its inode");
+	/* in a file with a block map, ext2fs_punch() frees blocks behind the range, too */
+	if (is_inline(&inode) || !(inode.i_flags & EXT4_EXTENTS_FL))
+		return vd_fail(err, EOPNOTSUPP, "holes can be made in files with extents only");
 	if (off >= size_of(&inode))
 		return 0;
 	end = MIN(len, UINT64_MAX - off) + off;

@@ -332,6 +332,7 @@ static void op_init(void *arg, struct fuse_conn_info *conn)
 {
 	const unsigned unwanted = FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ |
 		FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+		FUSE_CAP_ATOMIC_O_TRUNC |	/* there is no open to do it */
 		FUSE_CAP_HANDLE_KILLPRIV;	/* clearing set-user-ID bits is the kernel's */
 	const unsigned wanted = FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_PARALLEL_DIROPS |
 		FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_READ |
@@ -963,7 +964,6 @@ static void op_read(fuse_req_t req, fuse_ino_t node, size_t len, off_t off,
 	ssize_t n = 1;
 	uint64_t ino;
 
-	(void)fi;
 	len = MIN(len, (size_t)MAX_IO);
 	if (!buf) {
 		fuse_reply_err(req, ENOMEM);
@@ -979,6 +979,11 @@ static void op_read(fuse_req_t req, fuse_ino_t node, size_t len, off_t off,
 			      (uint64_t)off + done);
 		if (n > 0)
 			done += (size_t)n;
+	}
+	/* the end of the file is where the kernel's cache has it, maybe farther than ours */
+	if (n == 0 && done < len && !(fi && (fi->flags & O_DIRECT))) {
+		memset(buf + done, 0, len - done);
+		done = len;
 	}
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
