@@ -27,6 +27,7 @@ LIBEXECDIR ?= $(PREFIX)/libexec/vdisk
 INCDIR  ?= $(PREFIX)/include
 MANDIR  ?= $(PREFIX)/share/man
 COMPDIR ?= $(PREFIX)/share/bash-completion/completions
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 
 .DEFAULT_GOAL := all
 
@@ -195,6 +196,8 @@ install: all $(O)/libvdisk.pc
 	$(if $(filter vdiskd,$(PROGS)),install -m755 $(O)/vdiskd $(DESTDIR)$(SBINDIR))
 	$(foreach p,$(filter-out vdisk vdiskd,$(PROGS)),install -m755 $(O)/$(p) $(DESTDIR)$(LIBEXECDIR);)
 	$(foreach m,$(MANPAGES),install -Dm644 $(m) $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's,@SBINDIR@,$(SBINDIR),' packaging/vdiskd.service > $(DESTDIR)$(UNITDIR)/vdiskd.service
 	$(if $(wildcard docs/vdisk.bash),install -m644 docs/vdisk.bash $(DESTDIR)$(COMPDIR)/vdisk)
 
 deb: all

@@ -14,13 +14,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 
 #include "target/iscsi/server.h"
 #include "target/log.h"
 #include "target/modes.h"
 #include "target/sandbox.h"
+#include "target/service.h"
 
 #define MAX_PORTALS	16u
 #define BUFFER_LIMIT	(1ull << 30)	/* of data in flight, reserved, not used up front */
@@ -139,39 +139,17 @@ static void signalled(struct reactor_source *source, uint32_t events UNUSED)
 		iscsi_server_stop(&e->server);
 }
 
-/* Before any thread is started, so that all of them have the signals blocked. */
-static int catch_signals(struct export *e)
-{
-	sigset_t set;
-
-	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	e->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	e->signals.ready = signalled;
-	return e->signals.fd < 0 ? -errno : 0;
-}
-
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 static int open_all(struct export *e, struct vdisk_error *err)
 {
 	AUTO_FREE char *name = e->name ? strdup(e->name) : default_name(e->disks[0]);
-	int r = catch_signals(e);
+	int r;
 
-	if (r < 0)
-		return fail(err, -r, "signalfd: %s", strerror(-r));
-	raise_file_limit();
+	e->signals = (struct reactor_source) {
+		.fd = service_signals((const int[]){ SIGINT, SIGTERM, 0 }), .ready = signalled,
+	};
+	if (e->signals.fd < 0)
+		return fail(err, -e->signals.fd, "signalfd: %s", strerror(-e->signals.fd));
+	service_raise_limits();
 	if (!name)
 		return fail(err, ENOMEM, "out of memory");
 	if (!iscsi_name_valid(name))
@@ -196,7 +174,7 @@ static int open_all(struct export *e, struct vdisk_error *err)
 		if (!e->listening[i])
 			return -EINVAL;
 	}
-	return sandbox_enter(err);
+	return sandbox_enter(&(struct sandbox_opts) { 0 }, err);
 }
 
 /* ---- running ---- */

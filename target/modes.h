@@ -5,5 +5,7 @@
 
 /* Exit status: 0 done, 1 failed, 2 wrong usage. */
 int vdiskd_export(int argc, char **argv);
+/* No mode: as the configuration file says. */
+int vdiskd_daemon(int argc, char **argv);
 
 #endif

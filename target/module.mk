@@ -30,6 +30,10 @@ PROGS += vdiskd
 vdiskd_SRCS := \
  target/main.c \
  target/export.c \
+ target/daemon.c \
+ target/served.c \
+ target/service.c \
+ target/config.c \
  target/sandbox.c \
  target/log.c \
  $(target_reactor_SRCS) \
@@ -39,6 +43,13 @@ vdiskd_PKGS := libseccomp libcrypto
 
 tests/unit/iscsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS) \
  $(target_iscsi_SRCS)
+tests/fuzz/login_SRCS := $(tests/unit/iscsi_SRCS)
+tests/fuzz/login_LIBS := -lcrypto
+tests/unit/vdiskd_config_SRCS := target/log.c target/config.c target/iscsi/access.c \
+ target/iscsi/chap.c target/iscsi/text.c
+tests/unit/vdiskd_config_PKGS := libcrypto
+tests/fuzz/vdiskd_config_SRCS := $(tests/unit/vdiskd_config_SRCS)
+tests/fuzz/vdiskd_config_LIBS := -lcrypto
 tests/unit/iscsi_access_SRCS := $(tests/unit/iscsi_SRCS)
 tests/unit/iscsi_access_PKGS := libcrypto
 tests/unit/scsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS)

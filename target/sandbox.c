@@ -4,7 +4,9 @@
  *
  * By the time this runs, disks, sockets and the disk queue are open.  Nothing
  * that follows opens a file, makes a socket or starts a program: the calls that
- * would are not on the list, and fail with EPERM.
+ * would are not on the list, and fail with EPERM.  Only a server that can be told
+ * to read its configuration again may open files - as the user that it has
+ * become - and listen; starting a program it may not either.
  *
  * Descriptors stay as they were opened, so serving a root-owned disk as
  * "nobody" is no contradiction.
@@ -33,7 +35,7 @@
 #define SANITIZED 0
 #endif
 
-static const struct {
+static const struct calls {
 	const char *why;
 	int calls[24];		/* -1 ends it */
 } allowed[] = {
@@ -72,37 +74,66 @@ static const struct {
 	    SCMP_SYS(sigaltstack), SCMP_SYS(tgkill), SCMP_SYS(exit_group), -1 } },
 };
 
+static const struct calls for_reload[] = {
+	{ "open the configuration, secrets, disks and what these name",
+	  { SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(access),
+	    SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+	    SCMP_SYS(getcwd), SCMP_SYS(getdents64), SCMP_SYS(statfs), SCMP_SYS(geteuid),
+	    SCMP_SYS(getuid), SCMP_SYS(memfd_create), -1 } },
+	{ "listen on further portals; connect() is for the resolver's choice of addresses",
+	  { SCMP_SYS(socket), SCMP_SYS(bind), SCMP_SYS(listen), SCMP_SYS(connect), -1 } },
+};
+
 static int become_nobody(struct vdisk_error *err)
 {
 	const struct passwd *nobody = getpwnam("nobody");
 	uid_t uid = nobody ? nobody->pw_uid : 65534;
 	gid_t gid = nobody ? nobody->pw_gid : 65534;
 
-	if (geteuid() != 0)
-		return 0;
 	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
 		return fail(err, errno, "cannot become user \"nobody\": %s", strerror(errno));
 	return 0;
 }
 
-static int add_rules(scmp_filter_ctx filter)
+/* With the groups that the user is in: one of them may be that of the disks. */
+static int become_user(const char *name, struct vdisk_error *err)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(allowed); i++)
-		for (const int *call = allowed[i].calls; *call != -1; call++) {
+	const struct passwd *pw = getpwnam(name);
+
+	if (!pw)
+		return fail(err, ENOENT, "there is no user \"%s\"", name);
+	if (geteuid() == pw->pw_uid)
+		return 0;
+	if (geteuid() != 0)
+		return fail(err, EPERM, "only root can become user \"%s\"", name);
+	if (initgroups(name, pw->pw_gid) < 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) < 0 ||
+	    setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) < 0)
+		return fail(err, errno, "cannot become user \"%s\": %s", name, strerror(errno));
+	return 0;
+}
+
+static int add_rules(scmp_filter_ctx filter, const struct calls *groups, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		for (const int *call = groups[i].calls; *call != -1; call++) {
 			int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, *call, 0);
 
 			if (r < 0)
 				return r;
 		}
-	/* all threads: those of the queue exist already */
-	return seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+	return 0;
 }
 
-static int filter_calls(struct vdisk_error *err)
+static int filter_calls(bool reload, struct vdisk_error *err)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-	int r = filter ? add_rules(filter) : -ENOMEM;
+	int r = filter ? add_rules(filter, allowed, ARRAY_SIZE(allowed)) : -ENOMEM;
 
+	if (r == 0 && reload)
+		r = add_rules(filter, for_reload, ARRAY_SIZE(for_reload));
+	/* all threads: those of the queue exist already */
+	if (r == 0)
+		r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (r == 0)
 		r = seccomp_load(filter);
 	seccomp_release(filter);
@@ -111,16 +142,19 @@ static int filter_calls(struct vdisk_error *err)
 	return 0;
 }
 
-int sandbox_enter(struct vdisk_error *err)
+int sandbox_enter(const struct sandbox_opts *opts, struct vdisk_error *err)
 {
-	int r;
+	int r = 0;
 
 	if (SANITIZED)
 		return 0;
-	r = become_nobody(err);
+	if (opts->user)
+		r = become_user(opts->user, err);
+	else if (geteuid() == 0)
+		r = become_nobody(err);
 	if (r < 0)
 		return r;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return fail(err, errno, "no_new_privs: %s", strerror(errno));
-	return filter_calls(err);
+	return filter_calls(opts->reload, err);
 }

@@ -5,11 +5,16 @@
 
 #include "vdisk.h"
 
+struct sandbox_opts {
+	const char *user;	/* to become, if we are root; NULL: "nobody", in no group */
+	bool reload;		/* keep what opening files and portals takes */
+};
+
 /*
- * Become "nobody" if we are root, and leave only the system calls that are
+ * Become another user if we are root, and leave only the system calls that are
  * listed, each with its reason, in sandbox.c.  For the whole process: to be
  * called before other threads exist, or by the one that started them.
  */
-int sandbox_enter(struct vdisk_error *err);
+int sandbox_enter(const struct sandbox_opts *opts, struct vdisk_error *err);
 
 #endif

@@ -125,6 +125,7 @@ struct scsi_unit {
 	uint8_t block_shift;
 	uint64_t blocks;
 	bool read_only;
+	bool leaving;			/* on its way out: not there for new commands */
 	struct vdisk_limits limits;
 	uint64_t id;			/* of designators and serial number */
 	/* mode pages: what an initiator may change */
@@ -187,6 +188,14 @@ int scsi_target_free(struct scsi_target *target, struct vdisk_error *err);
 /* Makes @disk the unit @lun; takes its own reference. */
 int scsi_target_add(struct scsi_target *target, uint16_t lun, struct vdisk *disk,
 		    bool read_only, struct vdisk_error *err);
+
+/*
+ * Take a unit away, in two steps: first it is there for no new command any more
+ * and initiators are told; then, when a SCSI_LUN_RESET of it is done, it is
+ * removed, and the reference to its disk is the caller's.
+ */
+void scsi_unit_leave(struct scsi_unit *unit);
+struct vdisk *scsi_unit_remove(struct scsi_unit *unit);
 
 void scsi_nexus_init(struct scsi_nexus *nexus, struct scsi_target *target,
 		     const struct scsi_nexus_ops *ops);

@@ -117,7 +117,8 @@ struct scsi_unit *scsi_unit_find(const struct scsi_nexus *nexus, const uint8_t l
 	}
 	if (n >= SCSI_MAX_LUNS || !scsi_view_has(nexus->view.visible, n))
 		return NULL;
-	return nexus->target->units[n];
+	return nexus->target->units[n] && !nexus->target->units[n]->leaving ?
+	       nexus->target->units[n] : NULL;
 }
 
 /* ---- nexuses and unit attentions ---- */
@@ -415,6 +416,28 @@ void scsi_finish(struct scsi_task *t)
 	pool_put(t->pool, t->buf, t->buf_size);
 	pool_put(t->pool, t->scratch, t->buf_size);
 	t->buf = t->scratch = NULL;
+}
+
+/* ---- a unit goes ---- */
+
+void scsi_unit_leave(struct scsi_unit *u)
+{
+	struct scsi_target *t = u->target;
+
+	u->leaving = true;
+	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++)
+		if (t->units[lun] && !t->units[lun]->leaving)
+			scsi_attention_all(t->units[lun], NULL, SCSI_ASC_LUNS_CHANGED);
+}
+
+struct vdisk *scsi_unit_remove(struct scsi_unit *u)
+{
+	struct vdisk *disk = u->disk;
+
+	assert(u->leaving && TAILQ_EMPTY(&u->tasks));
+	u->target->units[u->lun] = NULL;
+	free(u);
+	return disk;
 }
 
 /* ---- task management ---- */

@@ -223,7 +223,9 @@ enum scsi_step scsi_report_luns(struct scsi_task *t)
 		return scsi_bad_cdb(t, 6, 7);
 	/* 1: well-known units only, of which there are none */
 	for (unsigned lun = 0; select != 1 && lun < SCSI_MAX_LUNS; lun++) {
-		if (!t->nexus->target->units[lun] || !scsi_view_has(t->nexus->view.visible, lun))
+		const struct scsi_unit *u = t->nexus->target->units[lun];
+
+		if (!u || u->leaving || !scsi_view_has(t->nexus->view.visible, lun))
 			continue;
 		p[n + 1] = (uint8_t)lun;
 		n += 8;

@@ -278,6 +278,23 @@ static void test_view(void **state)
 	assert_int_equal(run(w, 0, CDB(0x0a, 0, 0, 0, 1, 0), block, 512, 0), 0);
 }
 
+/* A unit goes while initiators are here. */
+static void test_leave(void **state)
+{
+	struct world *w = *state;
+
+	scsi_unit_leave(w->target->units[5]);
+	run(w, 0, CDB(0x00, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 6, 0x3f0e);
+	run(w, 5, CDB(0x00, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 5, 0x2500);
+	assert_int_equal(run(w, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0), IN(256)), 0);
+	assert_int_equal(load_be32(w->in), 8);
+	vdisk_close(scsi_unit_remove(w->target->units[5]), NULL);
+	assert_null(w->target->units[5]);
+	assert_int_equal(scsi_target_add(w->target, 5, w->disk, true, NULL), 0);
+}
+
 static void test_bad_commands(void **state)
 {
 	struct world *w = *state;
@@ -698,6 +715,7 @@ int main(void)
 		WITH_WORLD(test_capacity),
 		WITH_WORLD(test_luns),
 		WITH_WORLD(test_view),
+		WITH_WORLD(test_leave),
 		WITH_WORLD(test_bad_commands),
 		WITH_WORLD(test_read_write),
 		WITH_WORLD(test_range),
