@@ -56,5 +56,6 @@ int cmd_umount(int argc, char **argv);
 /* serving and running */
 int cmd_boot(int argc, char **argv);
 int cmd_export(int argc, char **argv);
+int cmd_try(int argc, char **argv);
 
 #endif

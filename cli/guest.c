@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "cli/guest.h"
 
@@ -18,7 +19,7 @@ static void pass_on(int signal_number)
 		kill(running, signal_number);
 }
 
-/* The guest is told to stop; SIGINT is the guest's, or the engine's. */
+/* On a terminal the interrupt key is the guest's, or the engine's. */
 static void pass_signals_on(void)
 {
 	struct sigaction forward = { .sa_handler = pass_on };
@@ -26,7 +27,10 @@ static void pass_signals_on(void)
 	sigemptyset(&forward.sa_mask);
 	sigaction(SIGTERM, &forward, NULL);
 	sigaction(SIGHUP, &forward, NULL);
-	signal(SIGINT, SIG_IGN);
+	if (isatty(STDIN_FILENO))
+		signal(SIGINT, SIG_IGN);
+	else
+		sigaction(SIGINT, &forward, NULL);
 }
 
 static int execute(const char *const *argv, const int *keep_open, unsigned n, pid_t parent)
