@@ -33,6 +33,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "core/driver.h"
 
@@ -43,6 +44,8 @@
 #define RANGE_SECTORS	(1u << 22)
 #define BURST		64u
 #define CONFIG_BYTES	60u
+
+#define NS		UINT64_C(1000000000)
 
 #define FEATURE(bit)	(UINT64_C(1) << (bit))
 
@@ -68,7 +71,7 @@ struct queue {
 	unsigned index;
 	pthread_t thread;
 	bool has_thread;
-	int stop_fd;		/* owned: eventfd that wakes the thread to see ->stop */
+	int stop_fd;		/* owned: eventfd that wakes the thread, to see ->stop or limits */
 	_Atomic bool stop;	/* take nothing new, finish, go idle */
 
 	/* under blk->lock */
@@ -81,6 +84,7 @@ struct queue {
 	int kick_fd;
 	bool broken;
 	bool io_ready;		/* the descriptor of ->io was readable */
+	uint64_t wait_until;	/* the limits allow the next request then; 0: now */
 	unsigned in_flight;
 	struct vdisk_queue *io;
 	struct request *req;	/* owned: one for each head */
@@ -88,6 +92,19 @@ struct queue {
 	struct request *again;
 	struct vdisk_request *batch[BURST];
 	unsigned n_batch;
+	struct blk_stats stats;	/* written by the thread, read by anyone */
+};
+
+/*
+ * The limits, as virtual time (GCRA): a request of a disk that may do N a second
+ * moves its clock by 1/N s; whoever finds a clock more than the burst ahead of
+ * the real one waits.  Long-run rates are exact whatever the sizes.
+ */
+struct limiter {
+	_Atomic bool active;
+	pthread_mutex_t lock;
+	struct blk_limits limits;
+	uint64_t bytes_at, ops_at;	/* the clocks, ns */
 };
 
 struct blk {
@@ -97,7 +114,11 @@ struct blk {
 	bool read_only;
 	char id[BLK_ID_BYTES];
 	struct virtio_host host;
-	bool flush_agreed, wce_agreed;
+	bool flush_agreed, wce_agreed, event_idx;
+	bool always_through;	/* blk_options.write_through */
+	const struct guest_memory *mem;	/* borrowed while started */
+	unsigned poll_us;
+	struct limiter limiter;
 	_Atomic bool writeback;	/* config field */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -108,6 +129,98 @@ struct blk {
 static struct blk *of(struct virtio_device *dev)
 {
 	return container_of(dev, struct blk, dev);
+}
+
+/* ---- limits ---- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
+}
+
+/* 0: a request may be taken now; else when to ask again. */
+static uint64_t limiter_wait(struct limiter *l)
+{
+	uint64_t now = now_ns(), at, burst;
+
+	pthread_mutex_lock(&l->lock);
+	at = MAX(l->bytes_at, l->ops_at);
+	burst = l->limits.burst_ms * (NS / 1000);
+	pthread_mutex_unlock(&l->lock);
+	return at > now + burst ? at - burst : 0;
+}
+
+static uint64_t cost_ns(uint64_t n, uint64_t per_second)
+{
+	return per_second ? (uint64_t)((unsigned __int128)n * NS / per_second) : 0;
+}
+
+static void limiter_charge(struct limiter *l, uint64_t bytes)
+{
+	uint64_t now = now_ns();
+
+	pthread_mutex_lock(&l->lock);
+	l->bytes_at = MAX(l->bytes_at, now) + cost_ns(bytes, l->limits.bytes);
+	l->ops_at = MAX(l->ops_at, now) + cost_ns(1, l->limits.ops);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static void limiter_set(struct limiter *l, const struct blk_limits *limits)
+{
+	pthread_mutex_lock(&l->lock);
+	l->limits = *limits;
+	if (!l->limits.burst_ms)
+		l->limits.burst_ms = 100;
+	l->bytes_at = l->ops_at = 0;
+	l->active = limits->bytes || limits->ops;
+	pthread_mutex_unlock(&l->lock);
+}
+
+static int parse_limit(struct blk_limits *l, const char *key, const char *value)
+{
+	uint64_t n;
+
+	if (vdisk_parse_size(value, &n) < 0)
+		return -EINVAL;
+	if (!strcmp(key, "bytes"))
+		l->bytes = n;
+	else if (!strcmp(key, "ops"))
+		l->ops = n;
+	else if (!strcmp(key, "burst") && n <= 60000)
+		l->burst_ms = n;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+int blk_parse_limits(const char *text, struct blk_limits *out)
+{
+	AUTO_FREE char *copy = strdup(text);
+	struct blk_limits l = { 0 };
+	char *save = NULL;
+
+	if (!copy)
+		return -ENOMEM;
+	if (!strcmp(text, "none")) {
+		*out = l;
+		return 0;
+	}
+	for (char *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		char *value = strchr(p, '=');
+
+		if (!value)
+			return -EINVAL;
+		*value++ = '\0';
+		if (parse_limit(&l, p, value) < 0)
+			return -EINVAL;
+	}
+	if (!l.bytes && !l.ops)
+		return -EINVAL;
+	*out = l;
+	return 0;
 }
 
 /* ---- one request ---- */
@@ -160,6 +273,8 @@ static void complete(struct queue *q, struct request *req, uint8_t status)
 {
 	free(req->range);
 	req->range = NULL;
+	if (unlikely(status != VIRTIO_BLK_S_OK))
+		q->stats.errors++;
 	*req->status = status;
 	virtq_put(&q->vq, req->head, status == VIRTIO_BLK_S_OK ? req->written : 1);
 }
@@ -182,6 +297,8 @@ static void submit(struct queue *q, struct request *req)
 
 static bool write_through(const struct blk *blk)
 {
+	if (blk->always_through)
+		return true;
 	return blk->wce_agreed ? !blk->writeback : !blk->flush_agreed;
 }
 
@@ -209,6 +326,13 @@ static uint8_t start_data(struct queue *q, struct request *req, bool write, uint
 	req->r.length = len;
 	if (!write)
 		req->written = (uint32_t)MIN(len + 1, (uint64_t)UINT32_MAX);
+	if (write) {
+		q->stats.writes++;
+		q->stats.written_bytes += len;
+	} else {
+		q->stats.reads++;
+		q->stats.read_bytes += len;
+	}
 	submit(q, req);
 	return VIRTIO_BLK_S_OK;
 }
@@ -264,6 +388,7 @@ static uint8_t start_ranges(struct queue *q, struct request *req, bool discard, 
 	if (status != VIRTIO_BLK_S_OK)
 		return status;
 	req->r.op = discard ? VDISK_OP_DISCARD : VDISK_OP_ZERO;
+	q->stats.discards++;
 	start_range(q, req);
 	return VIRTIO_BLK_S_OK;
 }
@@ -313,6 +438,7 @@ static uint8_t start_request(struct queue *q, struct request *req, struct virtq_
 		return start_data(q, req, true, sector, out, n_out, out_len);
 	case VIRTIO_BLK_T_FLUSH:
 		req->r.op = VDISK_OP_FLUSH;
+		q->stats.flushes++;
 		submit(q, req);
 		return VIRTIO_BLK_S_OK;
 	case VIRTIO_BLK_T_GET_ID:
@@ -341,12 +467,23 @@ static bool take_one(struct queue *q)
 	struct virtq_chain c;
 	struct request *req;
 	uint8_t status;
-	int r = q->broken ? 0 : virtq_pop(&q->vq, &c, spare);
+	struct limiter *limiter = &q->blk->limiter;
+	bool limited = limiter->active;
+	int r = 0;
 
+	if (unlikely(limited)) {
+		q->wait_until = limiter_wait(limiter);
+		if (q->wait_until)
+			return false;
+	}
+	if (!q->broken)
+		r = virtq_pop(&q->vq, &c, spare);
 	if (r < 0)
 		break_queue(q);
 	if (r <= 0)
 		return false;
+	if (unlikely(limited))
+		limiter_charge(limiter, c.out_len + c.in_len);
 	req = &q->req[c.head];
 	iov = q->iov + (size_t)BLK_QUEUE_SIZE * c.head;
 	memcpy(iov, spare, (size_t)(c.n_out + c.n_in) * sizeof(*iov));
@@ -408,8 +545,10 @@ static bool turn(struct queue *q)
 		taken++;
 	flush_batch(q);
 	reaped = reap(q);
-	if (virtq_publish(&q->vq))
+	if (virtq_publish(&q->vq)) {
+		q->stats.interrupts++;
 		q->blk->host.interrupt(q->blk->host.arg, q->index);
+	}
 	return taken || reaped > 0;
 }
 
@@ -421,6 +560,33 @@ static void drain_eventfd(int fd)
 		return;		/* EAGAIN: it was not us that was woken */
 }
 
+/* How long to sleep: until the limits allow the next request, or for ever. */
+static int sleep_ms(const struct queue *q)
+{
+	uint64_t now;
+
+	if (!q->wait_until || q->stop)
+		return q->kick_fd < 0 ? 1 : -1;	/* no doorbell: look by ourselves */
+	now = now_ns();
+	return q->wait_until <= now ? 0 : (int)MIN((q->wait_until - now) / 1000000 + 1, 1000ull);
+}
+
+/* The driver may be quick: look at the ring for a while before sleeping. */
+static bool poll_briefly(struct queue *q)
+{
+	uint64_t until;
+
+	if (!q->blk->poll_us || q->wait_until)
+		return false;
+	until = now_ns() + q->blk->poll_us * UINT64_C(1000);
+	while (!q->stop && now_ns() < until) {
+		if (turn(q))
+			return true;
+		__builtin_ia32_pause();
+	}
+	return false;
+}
+
 /* Until it shall stop, and nothing is in flight. */
 static void serve(struct queue *q)
 {
@@ -430,20 +596,24 @@ static void serve(struct queue *q)
 		{ .fd = vdisk_queue_fd(q->io), .events = POLLIN },
 	};
 
+	q->wait_until = 0;
 	for (;;) {
 		virtq_quiet(&q->vq);
-		while (turn(q))
+		while (turn(q) || poll_briefly(q))
 			;
 		if (q->stop && !q->in_flight)
 			break;
-		if (!q->stop && !q->broken && virtq_listen(&q->vq))
+		if (!q->stop && !q->broken && !q->wait_until && virtq_listen(&q->vq))
 			continue;
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+		q->stats.sleeps++;
+		if (poll(fds, ARRAY_SIZE(fds), sleep_ms(q)) < 0)
 			continue;	/* EINTR */
 		if (fds[0].revents)
 			drain_eventfd(q->stop_fd);
-		if (fds[1].revents)
+		if (fds[1].revents & POLLIN)
 			drain_eventfd(q->kick_fd);
+		else if (fds[1].revents)
+			fds[1].fd = -1;	/* its other end is gone: nobody rings any more */
 		q->io_ready = fds[2].revents;
 	}
 	drain_eventfd(q->stop_fd);
@@ -485,57 +655,94 @@ static void wait_idle(struct blk *blk, struct queue *q)
 
 /* ---- the device ---- */
 
+/* Let the thread serve what queue_prepare() has set up. */
+static void queue_run(struct queue *q)
+{
+	pthread_mutex_lock(&q->blk->lock);
+	q->busy = true;
+	q->command = BLK_RUN;
+	pthread_cond_broadcast(&q->blk->changed);
+	pthread_mutex_unlock(&q->blk->lock);
+}
+
+static int queue_prepare(struct queue *q, const struct virtq_setup *setup)
+{
+	q->vq.size = 0;
+	q->kick_fd = setup->kick_fd;
+	q->stop = q->broken = false;
+	drain_eventfd(q->stop_fd);
+	if (!setup->size)
+		return 0;
+	if (setup->size > BLK_QUEUE_SIZE)
+		return -EINVAL;
+	return virtq_init(&q->vq, q->blk->mem, setup, q->blk->event_idx);
+}
+
 static int blk_start(struct virtio_device *dev, const struct virtio_start *s)
 {
 	struct blk *blk = of(dev);
-	bool event_idx = s->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
 
+	blk->mem = s->mem;
+	blk->host = s->host;
+	blk->event_idx = s->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
+	blk->flush_agreed = s->features & FEATURE(VIRTIO_BLK_F_FLUSH);
+	blk->wce_agreed = s->features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
 	for (unsigned i = 0; i < blk->n_queues; i++) {
-		struct queue *q = &blk->queue[i];
-		int r;
+		int r = queue_prepare(&blk->queue[i], &s->queue[i]);
 
-		q->vq.size = 0;
-		q->kick_fd = s->queue[i].kick_fd;
-		q->stop = q->broken = false;
-		drain_eventfd(q->stop_fd);
-		if (!s->queue[i].size)
-			continue;
-		if (s->queue[i].size > BLK_QUEUE_SIZE)
-			return -EINVAL;
-		r = virtq_init(&q->vq, s->mem, &s->queue[i], event_idx);
 		if (r < 0)
 			return r;
 	}
-	blk->host = s->host;
-	blk->flush_agreed = s->features & FEATURE(VIRTIO_BLK_F_FLUSH);
-	blk->wce_agreed = s->features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
-	pthread_mutex_lock(&blk->lock);
-	for (unsigned i = 0; i < blk->n_queues; i++) {
-		struct queue *q = &blk->queue[i];
-
-		if (!q->vq.size)
-			continue;
-		q->busy = true;
-		q->command = BLK_RUN;
-	}
-	pthread_cond_broadcast(&blk->changed);
-	pthread_mutex_unlock(&blk->lock);
+	for (unsigned i = 0; i < blk->n_queues; i++)
+		if (blk->queue[i].vq.size)
+			queue_run(&blk->queue[i]);
 	return 0;
+}
+
+static void wake(struct queue *q)
+{
+	uint64_t one = 1;
+
+	if (write(q->stop_fd, &one, sizeof(one)) != sizeof(one))
+		abort();	/* an eventfd near zero takes it */
+}
+
+static void tell_stop(struct queue *q)
+{
+	q->stop = true;
+	wake(q);
 }
 
 static void blk_stop(struct virtio_device *dev)
 {
 	struct blk *blk = of(dev);
-	uint64_t one = 1;
 
-	for (unsigned i = 0; i < blk->n_queues; i++) {
-		blk->queue[i].stop = true;
-		if (write(blk->queue[i].stop_fd, &one, sizeof(one)) != sizeof(one))
-			abort();	/* an eventfd near zero takes it */
-	}
+	for (unsigned i = 0; i < blk->n_queues; i++)
+		tell_stop(&blk->queue[i]);
 	for (unsigned i = 0; i < blk->n_queues; i++)
 		wait_idle(blk, &blk->queue[i]);
-	atomic_store(&blk->writeback, true);
+	atomic_store(&blk->writeback, !blk->always_through);
+}
+
+static int blk_queue_start(struct virtio_device *dev, unsigned queue,
+			   const struct virtq_setup *setup)
+{
+	struct queue *q = &of(dev)->queue[queue];
+	int r = queue_prepare(q, setup);
+
+	if (!r && q->vq.size)
+		queue_run(q);
+	return r;
+}
+
+static uint16_t blk_queue_stop(struct virtio_device *dev, unsigned queue)
+{
+	struct blk *blk = of(dev);
+	struct queue *q = &blk->queue[queue];
+
+	tell_stop(q);
+	wait_idle(blk, q);
+	return q->vq.last_avail;
 }
 
 static uint8_t log2_blocks(uint64_t bytes, uint32_t block)
@@ -609,15 +816,48 @@ static void blk_free(struct virtio_device *dev)
 
 	for (unsigned i = 0; i < blk->n_queues; i++)
 		queue_destroy(&blk->queue[i]);
+	pthread_mutex_destroy(&blk->limiter.lock);
 	pthread_mutex_destroy(&blk->lock);
 	pthread_cond_destroy(&blk->changed);
 	vdisk_close(blk->disk, NULL);
 	free(blk);
 }
 
+void blk_set_limits(struct virtio_device *dev, const struct blk_limits *limits)
+{
+	struct blk *blk = of(dev);
+
+	limiter_set(&blk->limiter, limits);
+	for (unsigned i = 0; i < blk->n_queues; i++)
+		wake(&blk->queue[i]);	/* it may sleep under the old ones */
+}
+
+void blk_get_stats(struct virtio_device *dev, struct blk_stats *out)
+{
+	const struct blk *blk = of(dev);
+
+	*out = (struct blk_stats) { 0 };
+	for (unsigned i = 0; i < blk->n_queues; i++) {
+		const struct blk_stats *s = &blk->queue[i].stats;
+
+		/* plain words of another thread: each is right, or was a moment ago */
+		out->reads += s->reads;
+		out->writes += s->writes;
+		out->flushes += s->flushes;
+		out->discards += s->discards;
+		out->errors += s->errors;
+		out->read_bytes += s->read_bytes;
+		out->written_bytes += s->written_bytes;
+		out->interrupts += s->interrupts;
+		out->sleeps += s->sleeps;
+	}
+}
+
 static const struct virtio_device_ops blk_ops = {
 	.start		= blk_start,
 	.stop		= blk_stop,
+	.queue_start	= blk_queue_start,
+	.queue_stop	= blk_queue_stop,
 	.config_read	= blk_config_read,
 	.config_write	= blk_config_write,
 	.free		= blk_free,
@@ -652,9 +892,11 @@ static uint64_t offered(const struct blk *blk, unsigned queues)
 {
 	uint64_t f = FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |
 		     FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_BLK_F_SEG_MAX) |
-		     FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
-		     FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
+		     FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY);
 
+	/* without FLUSH a driver knows that the disk writes through (5.2.5.2) */
+	if (!blk->always_through)
+		f |= FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
 	if (queues > 1)
 		f |= FEATURE(VIRTIO_BLK_F_MQ);
 	if (blk->read_only)
@@ -680,9 +922,13 @@ int blk_new(struct virtio_device **out, const struct blk_options *opts, struct v
 	if (!blk)
 		return vd_fail(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&blk->lock, NULL);
+	pthread_mutex_init(&blk->limiter.lock, NULL);
 	pthread_cond_init(&blk->changed, NULL);
 	blk->disk = vdisk_ref(opts->disk);
-	blk->writeback = true;
+	blk->always_through = opts->write_through;
+	blk->writeback = !opts->write_through;
+	blk->poll_us = opts->poll_us;
+	limiter_set(&blk->limiter, &opts->limits);
 	blk->read_only = opts->read_only || !vdisk_writable(blk->disk);
 	vdisk_get_limits(blk->disk, &blk->limits);
 	memcpy(blk->id, serial, strlen(serial));

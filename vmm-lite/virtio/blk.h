@@ -10,14 +10,39 @@
 #define BLK_QUEUE_SIZE	256u
 #define BLK_ID_BYTES	20u
 
+/* How much the guest may do in a second; 0: as much as it can. */
+struct blk_limits {
+	uint64_t bytes, ops;
+	uint64_t burst_ms;	/* this much of it at once; 0: 100 */
+};
+
+/*
+ * "bytes=10M,ops=500,burst=200": any of them, sizes with K, M, G; burst in
+ * milliseconds.  "none": no limits.  -EINVAL.
+ */
+int blk_parse_limits(const char *text, struct blk_limits *out);
+
 struct blk_options {
 	struct vdisk *disk;	/* the device takes its own reference */
 	bool read_only;		/* also if the disk is not writable */
 	unsigned queues;	/* 1..BLK_QUEUES_MAX */
 	const char *serial;	/* at most BLK_ID_BYTES characters, or NULL */
+	bool write_through;	/* a write is durable before it completes */
+	struct blk_limits limits;
+	unsigned poll_us;	/* look at an idle queue this long before sleeping */
 };
 
 /* Starts a thread for each queue, idle until ->start(). */
 int blk_new(struct virtio_device **out, const struct blk_options *opts, struct vdisk_error *err);
+
+/* At any time, from any thread. */
+void blk_set_limits(struct virtio_device *dev, const struct blk_limits *limits);
+
+struct blk_stats {
+	uint64_t reads, writes, flushes, discards, errors;	/* requests */
+	uint64_t read_bytes, written_bytes;
+	uint64_t interrupts, sleeps;
+};
+void blk_get_stats(struct virtio_device *dev, struct blk_stats *out);
 
 #endif

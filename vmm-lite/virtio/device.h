@@ -36,6 +36,15 @@ struct virtio_device_ops {
 	int (*start)(struct virtio_device *dev, const struct virtio_start *s);
 	/* Finish what is in flight; afterwards no queue and no callback is touched. */
 	void (*stop)(struct virtio_device *dev);
+	/*
+	 * For transports whose queues come and go one by one (vhost-user): the
+	 * device was started with this queue's size 0, and so is again after
+	 * ->queue_stop, which says where in the available ring to go on.  While no
+	 * queue runs, ->start may be called again.  NULL: not possible.
+	 */
+	int (*queue_start)(struct virtio_device *dev, unsigned queue,
+			   const struct virtq_setup *setup);
+	uint16_t (*queue_stop)(struct virtio_device *dev, unsigned queue);
 	/* Device configuration; past its end reads are zero and writes are nothing. */
 	void (*config_read)(struct virtio_device *dev, uint32_t off, void *buf, uint32_t len);
 	/* May come before ->start().  NULL: all read-only. */

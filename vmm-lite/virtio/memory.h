@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define GUEST_REGIONS_MAX	8
+#define GUEST_REGIONS_MAX	32
 
 struct guest_region {
 	uint64_t gpa;

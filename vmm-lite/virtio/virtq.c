@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <linux/virtio_ring.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/compiler.h"
@@ -45,6 +46,108 @@ static void *avail_event(const struct virtq *q)
 	return q->used + 4 + USED_BYTES * q->size;
 }
 
+/* ---- the record of what is in flight ---- */
+
+/* Offsets in it, in host byte order: version, entries, the last batch, used index. */
+enum { RECORD_VERSION = 8, RECORD_SIZE = 10, RECORD_BATCH = 12, RECORD_USED = 14 };
+/* ... and in an entry */
+enum { ENTRY_INFLIGHT = 0, ENTRY_NEXT = 6, ENTRY_COUNT = 8 };
+
+static uint16_t *record_u16(const struct virtq *q, unsigned off)
+{
+	return (uint16_t *)(void *)(q->record + off);
+}
+
+static uint8_t *record_entry(const struct virtq *q, unsigned head)
+{
+	return q->record + VIRTQ_RECORD_HEADER + VIRTQ_RECORD_ENTRY * head;
+}
+
+/* What is written must be in memory in this order: a kill may come between any two. */
+static void record_barrier(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static void record_take(struct virtq *q, uint16_t head)
+{
+	uint8_t *e = record_entry(q, head);
+
+	*(uint64_t *)(void *)(e + ENTRY_COUNT) = q->taken++;
+	record_barrier();
+	e[ENTRY_INFLIGHT] = 1;
+}
+
+static void record_put(struct virtq *q, uint16_t head)
+{
+	*(uint16_t *)(void *)(record_entry(q, head) + ENTRY_NEXT) = *record_u16(q, RECORD_BATCH);
+	record_barrier();
+	*record_u16(q, RECORD_BATCH) = head;
+}
+
+/* The used ring says @used; the entries that it covers are no longer in flight. */
+static void record_settle(struct virtq *q, uint16_t used)
+{
+	uint16_t n = (uint16_t)(used - *record_u16(q, RECORD_USED));
+	uint16_t head = *record_u16(q, RECORD_BATCH);
+
+	for (; n && head < q->size; n--) {
+		uint8_t *e = record_entry(q, head);
+
+		e[ENTRY_INFLIGHT] = 0;
+		head = *(uint16_t *)(void *)(e + ENTRY_NEXT);
+	}
+	record_barrier();
+	*record_u16(q, RECORD_USED) = used;
+}
+
+struct taken {
+	uint64_t count;
+	uint16_t head;
+};
+
+static int by_count(const void *a, const void *b)
+{
+	const struct taken *x = a, *y = b;
+
+	return (x->count > y->count) - (x->count < y->count);
+}
+
+/* Find what another process left in flight, in the order in which it was taken. */
+static int record_resume(struct virtq *q)
+{
+	AUTO_FREE struct taken *list = calloc(q->size, sizeof(*list));
+
+	if (!list)
+		return -ENOMEM;
+	if (*record_u16(q, RECORD_VERSION) != 1) {	/* a new one: all zero */
+		memset(q->record, 0, virtq_record_bytes(q->size));
+		*record_u16(q, RECORD_SIZE) = q->size;
+		*record_u16(q, RECORD_USED) = q->used_idx;
+		record_barrier();
+		*record_u16(q, RECORD_VERSION) = 1;
+	}
+	/* killed between the used index and the record: settle that first */
+	record_settle(q, q->used_idx);
+	for (uint16_t i = 0; i < q->size; i++) {
+		const uint8_t *e = record_entry(q, i);
+
+		if (e[ENTRY_INFLIGHT])
+			list[q->n_again++] = (struct taken) {
+				.count = *(const uint64_t *)(const void *)(e + ENTRY_COUNT),
+				.head = i,
+			};
+	}
+	qsort(list, q->n_again, sizeof(*list), by_count);
+	for (unsigned i = 0; i < q->n_again; i++)
+		q->again[i] = list[i].head;
+	q->taken = q->n_again ? list[q->n_again - 1].count + 1 : 0;
+	/* those had been taken from the available ring, and nothing after them */
+	if (q->n_again)
+		q->last_avail = (uint16_t)(q->used_idx + q->n_again);
+	return 0;
+}
+
 int virtq_init(struct virtq *q, const struct guest_memory *mem, const struct virtq_setup *setup,
 	       bool event_idx)
 {
@@ -62,7 +165,12 @@ int virtq_init(struct virtq *q, const struct guest_memory *mem, const struct vir
 	};
 	if (!q->desc || !q->avail || !q->used)
 		return -EINVAL;
-	return 0;
+	if (setup->resume) {
+		q->last_avail = setup->next_avail;
+		q->used_idx = q->used_seen = ring_load(q->used + 2);
+	}
+	q->record = setup->record;
+	return q->record ? record_resume(q) : 0;
 }
 
 struct desc {
@@ -141,25 +249,39 @@ static int walk(const struct virtq *q, const uint8_t *table, uint32_t n, uint32_
 	}
 }
 
-int virtq_pop(struct virtq *q, struct virtq_chain *chain, struct iovec *iov)
+static int take(struct virtq *q, uint16_t head, struct virtq_chain *chain, struct iovec *iov)
 {
-	uint16_t idx = ring_load(q->avail + 2), head;
 	unsigned steps = 0;
 	int r;
 
-	if (idx == q->last_avail)
-		return 0;
-	if ((uint16_t)(idx - q->last_avail) > q->size)
-		return -EPROTO;
-	head = ring_load(avail_ring(q, q->last_avail & (q->size - 1)));
 	if (head >= q->size || q->busy[head / 64] >> head % 64 & 1)
 		return -EPROTO;
-
 	*chain = (struct virtq_chain) { .head = head };
 	r = walk(q, q->desc, q->size, head, chain, iov, &steps, false);
 	if (r < 0)
 		return r;
 	q->busy[head / 64] |= UINT64_C(1) << head % 64;
+	return 1;
+}
+
+int virtq_pop(struct virtq *q, struct virtq_chain *chain, struct iovec *iov)
+{
+	uint16_t idx, head;
+	int r;
+
+	if (unlikely(q->next_again < q->n_again))
+		return take(q, q->again[q->next_again++], chain, iov);
+	idx = ring_load(q->avail + 2);
+	if (idx == q->last_avail)
+		return 0;
+	if ((uint16_t)(idx - q->last_avail) > q->size)
+		return -EPROTO;
+	head = ring_load(avail_ring(q, q->last_avail & (q->size - 1)));
+	r = take(q, head, chain, iov);
+	if (r < 0)
+		return r;
+	if (q->record)
+		record_take(q, head);
 	q->last_avail++;
 	return 1;
 }
@@ -172,6 +294,8 @@ void virtq_put(struct virtq *q, uint16_t head, uint32_t len)
 	store_le32(e, head);
 	store_le32(e + 4, len);
 	q->used_idx++;
+	if (q->record)
+		record_put(q, head);
 }
 
 bool virtq_publish(struct virtq *q)
@@ -182,6 +306,8 @@ bool virtq_publish(struct virtq *q)
 		return false;
 	ring_store(q->used + 2, now);
 	q->used_seen = now;
+	if (q->record)
+		record_settle(q, now);
 	/* the index must be out before the driver's wish is read (2.7.7.2) */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!q->event_idx)

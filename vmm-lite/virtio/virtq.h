@@ -20,10 +20,23 @@
 
 #define VIRTQ_SIZE_MAX	1024
 
+/*
+ * A queue's record of what is in flight, in memory that outlives this process:
+ * the layout is vhost-user's (split rings).  Another process that finds it can
+ * do again what this one has taken and not given back.
+ */
+#define VIRTQ_RECORD_HEADER	16u
+#define VIRTQ_RECORD_ENTRY	16u
+
 struct virtq_setup {		/* as the driver wrote it: unchecked */
 	uint16_t size;		/* 0: the queue is not used */
 	uint64_t desc, avail, used;
 	int kick_fd;		/* readable when the driver has rung; borrowed */
+	/* Go on where another device stopped: at this entry of the available
+	 * ring, and where the used ring says.  Else both begin at 0. */
+	bool resume;
+	uint16_t next_avail;
+	uint8_t *record;	/* of size entries, 8-aligned, borrowed; or NULL */
 };
 
 struct virtq {
@@ -36,6 +49,10 @@ struct virtq {
 	const uint8_t *desc;	/* in guest memory */
 	uint8_t *avail, *used;
 	uint64_t busy[VIRTQ_SIZE_MAX / 64]; /* a bit for each head in flight */
+	uint8_t *record;	/* shared memory, or NULL */
+	uint64_t taken;		/* requests so far, in the record's count */
+	uint16_t again[VIRTQ_SIZE_MAX]; /* heads that the record asks to do again */
+	uint16_t n_again, next_again;
 };
 
 /*
@@ -49,6 +66,12 @@ struct virtq_chain {
 	bool bad_memory;
 	uint64_t out_len, in_len;
 };
+
+/* Bytes of the record of a queue with @size entries. */
+static inline uint32_t virtq_record_bytes(uint32_t size)
+{
+	return VIRTQ_RECORD_HEADER + VIRTQ_RECORD_ENTRY * size;
+}
 
 /* -EINVAL: size, alignment or address is not possible. */
 int virtq_init(struct virtq *q, const struct guest_memory *mem, const struct virtq_setup *setup,
