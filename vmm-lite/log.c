@@ -2,6 +2,7 @@
 /* log.c - one line to standard error; each is one write() */
 #include "vmm-lite/log.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,12 +16,12 @@ static _Atomic unsigned guest_lines;
 PRINTF_FMT(1, 0)
 static void log_line(const char *fmt, va_list ap)
 {
-	static const char name[] = "vmm-lite: ";
 	char line[600];
-	size_t n = sizeof(name) - 1;
+	size_t n;
 	int r;
 
-	memcpy(line, name, n);
+	snprintf(line, sizeof(line), "%.32s: ", program_invocation_short_name);
+	n = strlen(line);
 	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): it is the caller's */
 	r = vsnprintf(line + n, sizeof(line) - n - 2, fmt, ap);
 	if (r < 0)

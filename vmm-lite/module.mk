@@ -32,3 +32,13 @@ tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/a
 tests/fuzz/virtio_SRCS := $(VIRTIO_SRCS)
 tests/fuzz/bzimage_SRCS := vmm-lite/log.c vmm-lite/kvm/acpi.c vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c vmm-lite/kvm/memory.c
+
+# One disk for one vhost-user front end.
+VHOST_SRCS := \
+ vmm-lite/log.c \
+ vmm-lite/vhost/msg.c \
+ vmm-lite/vhost/session.c
+PROGS += vdisk-vhost
+vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
+ vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
+vdisk-vhost_PKGS := libseccomp

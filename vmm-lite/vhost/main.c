@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * main.c - vdisk-vhost: one disk for one vhost-user front end
+ *
+ * Open the disk with its locks and the sockets, give up everything else, serve.
+ * `vdisk export --vhost-user`, the engines of `vdisk boot` and --isolate-disks
+ * start it.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+#include "vmm-lite/vhost/sandbox.h"
+#include "vmm-lite/vhost/server.h"
+#include "vmm-lite/virtio/blk.h"
+
+struct options {
+	const char *locator, *socket, *control, *format, *serial, *refs;
+	int fd;			/* instead of ->socket; -1 */
+	unsigned queues, poll_us;
+	uint32_t block_size;
+	struct blk_limits limits;
+	bool read_only, snapshot, share, direct, unsafe, through, once, no_sandbox, quiet, verbose;
+};
+
+enum {
+	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
+	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
+};
+
+static const struct argp_option option_table[] = {
+	{ "socket", OPT_SOCKET, "PATH", 0, "Wait for front ends at this socket", 0 },
+	{ "fd", OPT_FD, "N", 0, "... at this open one, or serve this connection", 0 },
+	{ "control", OPT_CONTROL, "PATH", 0,
+	  "A socket that takes a line: stats, limit SPEC, resize BYTES", 0 },
+	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
+	{ NULL, 0, NULL, 0, "The disk:", 1 },
+	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
+	{ "refs", OPT_REFS, "none|dir|any", 0, "Which other files an image may name", 1 },
+	{ "force-share", OPT_SHARE, NULL, 0, "Take no locks (with --read-only)", 1 },
+	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
+	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
+	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
+	  "Through the host's page cache (default); each write durable before it completes; past "
+	  "the cache; with flushes that do nothing", 1 },
+	{ "block-size", OPT_BLOCK, "512|4096", 0, "The disk's logical blocks", 1 },
+	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
+	{ "queues", OPT_QUEUES, "N", 0, "Queues, each with its thread (default: processors)", 1 },
+	{ "limit", OPT_LIMIT, "SPEC", 0, "bytes=SIZE,ops=N,burst=MS: at most this a second", 1 },
+	{ "poll", OPT_POLL, "US", 0, "Look at an idle queue this long before sleeping", 1 },
+	{ NULL, 0, NULL, 0, "Messages:", 2 },
+	{ "quiet", 'q', NULL, 0, "Do not say what to type on the other side", 2 },
+	{ "verbose", 'v', NULL, 0, "Say who comes and goes", 2 },
+	{ "no-sandbox", OPT_NO_SANDBOX, NULL, 0, "Keep all system calls", 2 },
+	{ 0 },
+};
+
+static unsigned number(struct argp_state *state, const char *what, const char *text, unsigned min,
+		       unsigned max)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (end == text || *end || n < min || n > max)
+		argp_error(state, "%s: '%s' is not a number from %u to %u", what, text, min, max);
+	return (unsigned)n;
+}
+
+static void parse_cache(struct options *o, const char *arg, struct argp_state *state)
+{
+	o->direct = !strcmp(arg, "none");
+	o->unsafe = !strcmp(arg, "unsafe");
+	o->through = !strcmp(arg, "writethrough");
+	if (!o->direct && !o->unsafe && !o->through && strcmp(arg, "writeback"))
+		argp_error(state, "--cache is writeback, writethrough, none or unsafe, not '%s'", arg);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct options *o = state->input;
+
+	switch (key) {
+	case OPT_SOCKET:	o->socket = arg; break;
+	case OPT_CONTROL:	o->control = arg; break;
+	case OPT_FD:		o->fd = (int)number(state, "--fd", arg, 0, 1u << 20); break;
+	case OPT_ONCE:		o->once = true; break;
+	case 'f':		o->format = arg; break;
+	case OPT_REFS:		o->refs = arg; break;
+	case OPT_SHARE:		o->share = true; break;
+	case 'r':		o->read_only = true; break;
+	case OPT_SNAPSHOT:	o->snapshot = true; break;
+	case OPT_CACHE:		parse_cache(o, arg, state); break;
+	case OPT_SERIAL:	o->serial = arg; break;
+	case OPT_NO_SANDBOX:	o->no_sandbox = true; break;
+	case 'q':		o->quiet = true; break;
+	case 'v':		o->verbose = true; break;
+	case OPT_BLOCK:
+		o->block_size = number(state, "--block-size", arg, 512, 4096);
+		if (o->block_size != 512 && o->block_size != 4096)
+			argp_error(state, "--block-size is 512 or 4096, not '%s'", arg);
+		break;
+	case OPT_QUEUES:
+		o->queues = number(state, "--queues", arg, 1, BLK_QUEUES_MAX);
+		break;
+	case OPT_POLL:
+		o->poll_us = number(state, "--poll", arg, 0, 100000);
+		break;
+	case OPT_LIMIT:
+		if (blk_parse_limits(arg, &o->limits) < 0)
+			argp_error(state, "--limit is like bytes=10M,ops=500,burst=100, not '%s'", arg);
+		break;
+	case ARGP_KEY_ARG:
+		if (o->locator)
+			argp_error(state, "one disk only: '%s' is too much", arg);
+		o->locator = arg;
+		break;
+	case ARGP_KEY_END:
+		if (!o->locator || !o->socket == (o->fd < 0))
+			argp_error(state, "a disk, and either --socket or --fd are needed");
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static const struct argp argp = {
+	.options = option_table, .parser = parse, .args_doc = "DISK",
+	.doc = "Serve a disk to a vhost-user front end: QEMU, User-Mode Linux and others.",
+};
+
+static enum vdisk_refs refs_of(const char *name)
+{
+	if (!name)
+		return VDISK_REFS_DEFAULT;
+	return !strcmp(name, "none") ? VDISK_REFS_NONE : !strcmp(name, "any") ? VDISK_REFS_ANY :
+	       VDISK_REFS_DIR;
+}
+
+static int open_disk(struct vdisk **out, const struct options *o, struct vdisk_error *err)
+{
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .format = o->format, .refs = refs_of(o->refs),
+		.block_size = o->block_size,
+		.flags = (o->read_only || o->snapshot ? 0u : VDISK_OPEN_WRITE) |
+			 (o->direct ? VDISK_OPEN_DIRECT : 0u) | (o->unsafe ? VDISK_OPEN_UNSAFE : 0u) |
+			 (o->share ? VDISK_OPEN_SHARE : 0u),
+	};
+	struct vdisk *disk = NULL, *overlay = NULL;
+	int r = vdisk_open(&disk, o->locator, &opts, err);
+
+	if (r < 0 || !o->snapshot) {
+		*out = disk;
+		return r;
+	}
+	r = vdisk_open_overlay(&overlay, disk, NULL, err);
+	vdisk_close(disk, NULL);
+	*out = overlay;
+	return r;
+}
+
+/* Is a remote disk somewhere below? */
+static bool is_remote(const struct vdisk *d)
+{
+	if (!d)
+		return false;
+	return !strcmp(vdisk_format(d), "iscsi") || is_remote(vdisk_below(d)) ||
+	       is_remote(vdisk_backing(d));
+}
+
+static int open_sockets(struct vhost_server *s, const struct options *o, struct vdisk_error *err)
+{
+	int r = 0, listening = 0;
+	socklen_t len = sizeof(listening);
+
+	if (o->socket) {
+		r = vhost_listen(&s->listen_fd, o->socket, err);
+	} else if (getsockopt(o->fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0) {
+		return vd_fail(err, errno, "--fd %d is not a socket: %m", o->fd);
+	} else {
+		fcntl(o->fd, F_SETFD, FD_CLOEXEC);
+		*(listening ? &s->listen_fd : &s->connection_fd) = o->fd;
+	}
+	if (!r && o->control)
+		r = vhost_listen(&s->control_fd, o->control, err);
+	return r;
+}
+
+/* Signals come by descriptor; blocked before any thread is started. */
+static int take_signals(struct vhost_server *s, struct vdisk_error *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return s->signal_fd < 0 ? vd_fail(err, errno, "signalfd: %m") : 0;
+}
+
+static int make_device(struct vhost_server *s, const struct options *o, struct vdisk_error *err)
+{
+	struct blk_options b = {
+		.disk = s->disk, .read_only = o->read_only, .serial = o->serial,
+		.queues = o->queues ? o->queues : MIN(vd_cpus(), BLK_QUEUES_MAX),
+		.write_through = o->through, .limits = o->limits, .poll_us = o->poll_us,
+	};
+
+	return blk_new(&s->dev, &b, err);
+}
+
+static void say_how(const struct options *o)
+{
+	if (o->quiet || !o->socket)
+		return;
+	printf("%s is served at %s; with QEMU:\n"
+	       "  -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem\n"
+	       "  -chardev socket,id=disk,path=%s,reconnect=1 -device vhost-user-blk-pci,chardev=disk\n"
+	       "with User-Mode Linux: virtio_uml.device=%s:2\n", o->locator, o->socket, o->socket,
+	       o->socket);
+	fflush(stdout);
+}
+
+static int run(struct vhost_server *s, const struct options *o, struct vdisk_error *err)
+{
+	const char *unlinks[3] = { NULL };
+	unsigned n = 0;
+	int r = take_signals(s, err);
+
+	if (o->socket)
+		unlinks[n++] = o->socket;
+	if (o->control)
+		unlinks[n++] = o->control;
+	if (!r)
+		r = open_disk(&s->disk, o, err);
+	if (!r)
+		r = open_sockets(s, o, err);
+	if (!r)
+		r = vhost_drop_privileges(err);
+	if (!r)
+		r = make_device(s, o, err);
+	if (!r && !o->no_sandbox)
+		r = vhost_filter(unlinks, is_remote(s->disk), err);
+	if (r < 0)
+		return r;
+	say_how(o);
+	r = vhost_serve(s);
+	for (unsigned i = 0; i < n; i++)
+		unlink(unlinks[i]);
+	return r < 0 ? vd_fail(err, -r, "%s: %s", o->socket ? o->socket : "connection",
+			       strerror(-r)) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = { .fd = -1 };
+	struct vhost_server server = {
+		.listen_fd = -1, .connection_fd = -1, .control_fd = -1, .signal_fd = -1,
+	};
+	struct vdisk_error err = { 0 };
+	int r, closed;
+
+	argp_err_exit_status = 2;
+	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
+		return 2;
+	log_set_verbose(o.verbose);
+	r = run(&server, &o, &err);
+	if (r < 0)
+		log_warnx("%s", err.msg);
+	if (server.dev)
+		server.dev->ops->free(server.dev);
+	closed = vdisk_close(server.disk, &err);
+	if (closed < 0)
+		log_warnx("%s", err.msg);
+	return r < 0 || closed < 0;
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* server.c - sockets and signals of the vhost-user server */
+#include "vmm-lite/vhost/server.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+#include "vmm-lite/vhost/session.h"
+#include "vmm-lite/virtio/blk.h"
+
+#define PATIENCE_S	10	/* for the rest of a message that has begun */
+#define LINE_MAX_BYTES	512
+
+static struct vhost_session *session;	/* the one; for on_sigbus() too */
+
+/* A front end has truncated its memory under us. */
+static void on_sigbus(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (session && vhost_session_patch_memory(session, info->si_addr))
+		return;
+	signal(number, SIG_DFL);	/* not that: the access is repeated, and ends us */
+}
+
+/* ---- messages ---- */
+
+/* All of @len bytes, and the descriptors that come with the first; 0: the peer has gone. */
+static int receive(int sock, void *buf, size_t len, int *fds, unsigned *n_fds)
+{
+	union {
+		char bytes[CMSG_SPACE(VHOST_FDS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = fds ? control.bytes : NULL,
+		.msg_controllen = fds ? sizeof(control.bytes) : 0,
+	};
+	ssize_t n;
+
+	do
+		n = recvmsg(sock, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); fds && c; c = CMSG_NXTHDR(&msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		*n_fds = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), *n_fds * sizeof(int));
+	}
+	if (n == 0)
+		return 0;
+	return (size_t)n == len ? 1 : -EPROTO;
+}
+
+static int send_answer(int sock, const struct vhost_answer *a)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { .bytes = { 0 } };
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)a->bytes, .iov_len = a->len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (!a->len)
+		return 0;
+	if (a->fd >= 0) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &a->fd, sizeof(int));
+	}
+	return sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)a->len ? 0 : -EPIPE;
+}
+
+static void close_fds(const int *fds, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+/* One message: read, done, answered.  1; 0 when the front end has gone; -errno. */
+static int one_message(int sock)
+{
+	uint8_t bytes[VHOST_HEADER_BYTES], payload[VHOST_PAYLOAD_MAX] = { 0 };
+	int fds[VHOST_FDS_MAX], r;
+	unsigned n_fds = 0;
+	struct vhost_header h;
+	static struct vhost_answer answer;
+
+	r = receive(sock, bytes, sizeof(bytes), fds, &n_fds);
+	if (r > 0 && vhost_decode_header(&h, bytes) < 0)
+		r = -EPROTO;
+	if (r > 0 && h.size)
+		r = receive(sock, payload, h.size, NULL, NULL);
+	if (r <= 0) {
+		close_fds(fds, n_fds);
+		return r;
+	}
+	r = vhost_session_message(session, &h, payload, fds, n_fds, &answer);
+	/* an unknown one is refused; all else means that we do not agree */
+	if (r < 0 && r != -EOPNOTSUPP)
+		return r;
+	r = send_answer(sock, &answer);
+	return r < 0 ? r : 1;
+}
+
+/* ---- the control socket ---- */
+
+static void say_stats(struct vhost_server *s, char *out, size_t room)
+{
+	struct blk_stats st;
+
+	blk_get_stats(s->dev, &st);
+	snprintf(out, room, "ok size=%" PRIu64 " connected=%d reads=%" PRIu64 " writes=%" PRIu64
+		 " flushes=%" PRIu64 " discards=%" PRIu64 " errors=%" PRIu64 " read-bytes=%" PRIu64
+		 " written-bytes=%" PRIu64 " interrupts=%" PRIu64 " sleeps=%" PRIu64,
+		 vdisk_size(s->disk), session != NULL, st.reads, st.writes, st.flushes, st.discards,
+		 st.errors, st.read_bytes, st.written_bytes, st.interrupts, st.sleeps);
+}
+
+static void resize(struct vhost_server *s, const char *text, char *out, size_t room)
+{
+	struct vdisk_error err = { 0 };
+	uint64_t size;
+
+	if (vdisk_parse_size(text, &size) < 0 || size % 512) {
+		snprintf(out, room, "error '%s' is not a size in whole sectors", text);
+		return;
+	}
+	if (vdisk_resize(s->disk, size, &err) < 0) {
+		snprintf(out, room, "error %s", err.msg);
+		return;
+	}
+	if (session)
+		vhost_session_config_changed(session);
+	snprintf(out, room, "ok");
+}
+
+static void obey(struct vhost_server *s, char *line, char *out, size_t room)
+{
+	char *arg = strchr(line, ' ');
+	struct blk_limits limits;
+
+	if (arg)
+		*arg++ = '\0';
+	if (!strcmp(line, "stats")) {
+		say_stats(s, out, room);
+	} else if (!strcmp(line, "resize") && arg) {
+		resize(s, arg, out, room);
+	} else if (!strcmp(line, "limit") && arg) {
+		if (blk_parse_limits(arg, &limits) < 0) {
+			snprintf(out, room, "error '%s' is no limit", arg);
+			return;
+		}
+		blk_set_limits(s->dev, &limits);
+		snprintf(out, room, "ok");
+	} else {
+		snprintf(out, room, "error unknown command: stats, limit SPEC, resize BYTES");
+	}
+}
+
+static void set_patience(int sock)
+{
+	struct timeval t = { .tv_sec = PATIENCE_S };
+
+	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
+	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+}
+
+/* A client says one line, in one piece, gets one, and is done. */
+static void serve_control(struct vhost_server *s)
+{
+	AUTO_CLOSE int sock = accept4(s->control_fd, NULL, NULL, SOCK_CLOEXEC);
+	char line[LINE_MAX_BYTES], out[LINE_MAX_BYTES + sizeof(((struct vdisk_error *)0)->msg)];
+	size_t len = 0;
+
+	if (sock < 0)
+		return;
+	set_patience(sock);
+	for (;;) {
+		ssize_t n = recv(sock, line + len, sizeof(line) - 1 - len, 0);
+
+		if (n <= 0)
+			return;
+		len += (size_t)n;
+		if (memchr(line, '\n', len))
+			break;
+		if (len == sizeof(line) - 1)
+			return;
+	}
+	line[len] = '\0';
+	*strchr(line, '\n') = '\0';
+	obey(s, line, out, sizeof(out) - 1);
+	strcat(out, "\n");
+	if (send(sock, out, strlen(out), MSG_NOSIGNAL) < 0)
+		log_info("control: the client has gone");
+}
+
+/* ---- the loop ---- */
+
+static int begin(struct vhost_server *s)
+{
+	int r = vhost_session_new(&session, s->dev);
+
+	if (!r)
+		set_patience(s->connection_fd);
+	return r;
+}
+
+static void end(struct vhost_server *s)
+{
+	struct vhost_session *old = session;
+
+	vhost_session_free(old);
+	session = NULL;
+	close(s->connection_fd);
+	s->connection_fd = -1;
+	/* its guest may be off for good */
+	vdisk_flush(s->disk);
+}
+
+static int accept_front_end(struct vhost_server *s)
+{
+	s->connection_fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (s->connection_fd < 0)
+		return errno == EINTR || errno == ECONNABORTED ? 0 : -errno;
+	log_info("a front end has connected");
+	return begin(s);
+}
+
+/* A turn for the connection; false when the server is done. */
+static bool serve_connection(struct vhost_server *s)
+{
+	int r = one_message(s->connection_fd);
+
+	if (r > 0)
+		return true;
+	if (r < 0)
+		log_warnx("the front end's connection is closed: %s", strerror(-r));
+	else
+		log_info("the front end has gone");
+	end(s);
+	return !s->once && s->listen_fd >= 0;
+}
+
+int vhost_serve(struct vhost_server *s)
+{
+	struct sigaction action = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
+	int r = 0;
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, NULL);
+	if (s->connection_fd >= 0)
+		r = begin(s);
+	while (!r) {
+		struct pollfd fds[] = {
+			{ .fd = s->signal_fd, .events = POLLIN },
+			{ .fd = s->control_fd, .events = POLLIN },
+			{ .fd = s->connection_fd >= 0 ? s->connection_fd : s->listen_fd,
+			  .events = POLLIN },
+		};
+
+		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
+			r = errno == EINTR ? 0 : -errno;
+			continue;
+		}
+		if (fds[0].revents)
+			break;
+		if (fds[1].revents)
+			serve_control(s);
+		if (!fds[2].revents)
+			continue;
+		if (s->connection_fd < 0)
+			r = accept_front_end(s);
+		else if (!serve_connection(s))
+			break;
+	}
+	if (session)
+		end(s);
+	return r;
+}
+
+/* ---- a socket in the file system ---- */
+
+/* Is anyone listening there? */
+static bool in_use(const struct sockaddr_un *addr)
+{
+	AUTO_CLOSE int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return sock < 0 || !connect(sock, (const void *)addr, sizeof(*addr)) ||
+	       errno != ECONNREFUSED;
+}
+
+int vhost_listen(int *out, const char *path, struct vdisk_error *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	AUTO_CLOSE int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct stat st;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return vd_fail(err, ENAMETOOLONG, "%s: too long for a socket's name", path);
+	memcpy(addr.sun_path, path, strlen(path));
+	if (sock < 0)
+		return vd_fail(err, errno, "socket: %m");
+	if (!lstat(path, &st)) {
+		if (!S_ISSOCK(st.st_mode))
+			return vd_fail(err, EEXIST, "%s: there is something else of this name", path);
+		if (in_use(&addr))
+			return vd_fail(err, EADDRINUSE, "%s: another server is using it", path);
+		unlink(path);
+	}
+	if (bind(sock, (const void *)&addr, sizeof(addr)) < 0 || listen(sock, 8) < 0)
+		return vd_fail(err, errno, "%s: %m", path);
+	*out = STEAL_FD(sock);
+	return 0;
+}
