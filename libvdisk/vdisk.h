@@ -226,6 +226,14 @@ VDISK_API int vdisk_map(struct vdisk *disk, uint64_t off, uint64_t len,
 VDISK_API int vdisk_map_own(struct vdisk *disk, uint64_t off, uint64_t len,
 			    struct vdisk_extent *out);
 
+/*
+ * Where the bytes at @off of @disk are on @base, which is a disk somewhere below
+ * it: one run, at most @len bytes.  What device mapper calls a linear target.
+ * -ENOTSUP: they are not stored there as they are.
+ */
+VDISK_API int vdisk_map_onto(struct vdisk *disk, const struct vdisk *base, uint64_t off,
+			     uint64_t len, uint64_t *base_off, uint64_t *run);
+
 /* ---- queues ---- */
 
 enum vdisk_op {
@@ -866,6 +874,8 @@ VDISK_API void vdisk_mount_free(struct vdisk_mount *mount);
  * system has /etc/os-release or /etc/fstab, or the only file system there is.
  */
 VDISK_API int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err);
+/* The same one's name, as in struct vdisk_volume. */
+VDISK_API int vdisk_root_name(char out[264], struct vdisk *disk, struct vdisk_error *err);
 
 /* ---- booting: what a disk says it boots ---- */
 

@@ -42,3 +42,12 @@ PROGS += vdisk-vhost
 vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
  vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
 vdisk-vhost_PKGS := libseccomp
+tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
+tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
+
+# User-Mode Linux: what is preloaded into it, and the guest's first process.
+ALONE += vdisk-uml.so vdisk-uml-init
+vdisk-uml.so_SRCS := vmm-lite/uml/shim.c
+vdisk-uml.so_ALONE := -shared -fPIC
+vdisk-uml-init_SRCS := vmm-lite/uml/init.c
+vdisk-uml-init_ALONE := -static -s

@@ -294,6 +294,11 @@ int vd_pwritev(struct vdisk *disk, const struct iovec *iov, int iovcnt, uint64_t
 	       uint64_t off) MUST_CHECK;
 /* Flush a disk and what is below it (a barrier between metadata writes). */
 int vd_flush(struct vdisk *disk) MUST_CHECK;
+/*
+ * Is there metadata in memory only, so that this process's end (not only the
+ * host's) would lose what was written since the last flush?  Never blocks.
+ */
+bool vd_unsaved(struct vdisk *disk);
 /* Punch a hole where possible; errors do not matter to the caller's promise. */
 void vd_discard_hint(struct vdisk *disk, uint64_t off, uint64_t len);
 int vd_zero_range(struct vdisk *disk, uint64_t off, uint64_t len) MUST_CHECK;

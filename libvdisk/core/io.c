@@ -1072,6 +1072,14 @@ int vd_flush(struct vdisk *d)
 	return r < 0 ? r : vd_flush(d->file);
 }
 
+bool vd_unsaved(struct vdisk *d)
+{
+	for (; d && !vd_is_source(d); d = d->file)
+		if (d->drv->flush && d->drv->flush(d, true) == -EAGAIN)
+			return true;
+	return false;
+}
+
 /* ---- requests ---- */
 
 int vd_io_validate(const struct vdisk_request *req)
@@ -1282,4 +1290,28 @@ int vdisk_map(struct vdisk *d, uint64_t off, uint64_t len, struct vdisk_extent *
 int vdisk_map_own(struct vdisk *d, uint64_t off, uint64_t len, struct vdisk_extent *out)
 {
 	return map_checked(d, off, len, true, out);
+}
+
+int vdisk_map_onto(struct vdisk *d, const struct vdisk *base, uint64_t off, uint64_t len,
+		   uint64_t *base_off, uint64_t *run)
+{
+	while (d != base) {
+		struct vd_extent e = { 0 };
+		unsigned gen;
+		int r;
+
+		if (!d || vd_is_source(d) || !len || !vd_in_range(off, len, d->size))
+			return -ENOTSUP;
+		gen = vd_enter(d);
+		r = d->drv->map(d, off, len, VD_MAP_REPORT, 0, &e);
+		vd_leave(d, gen);
+		if (r < 0 || e.kind != VD_DATA)
+			return r < 0 ? r : -ENOTSUP;
+		d = e.below;
+		off = e.off;
+		len = MIN(len, e.len);
+	}
+	*base_off = off;
+	*run = len;
+	return 0;
 }

@@ -27,6 +27,7 @@
 struct options {
 	const char *locator, *socket, *control, *format, *serial, *refs;
 	int fd;			/* instead of ->socket; -1 */
+	int ready_fd;		/* gets a byte when front ends are welcome; -1 */
 	unsigned queues, poll_us;
 	uint32_t block_size;
 	struct blk_limits limits;
@@ -36,6 +37,7 @@ struct options {
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
+	OPT_READY,
 };
 
 static const struct argp_option option_table[] = {
@@ -43,6 +45,7 @@ static const struct argp_option option_table[] = {
 	{ "fd", OPT_FD, "N", 0, "... at this open one, or serve this connection", 0 },
 	{ "control", OPT_CONTROL, "PATH", 0,
 	  "A socket that takes a line: stats, limit SPEC, resize BYTES", 0 },
+	{ "ready", OPT_READY, "N", 0, "Write a byte to this descriptor once the disk is open", 0 },
 	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
 	{ NULL, 0, NULL, 0, "The disk:", 1 },
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
@@ -93,6 +96,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_SOCKET:	o->socket = arg; break;
 	case OPT_CONTROL:	o->control = arg; break;
 	case OPT_FD:		o->fd = (int)number(state, "--fd", arg, 0, 1u << 20); break;
+	case OPT_READY:		o->ready_fd = (int)number(state, "--ready", arg, 0, 1u << 20); break;
 	case OPT_ONCE:		o->once = true; break;
 	case 'f':		o->format = arg; break;
 	case OPT_REFS:		o->refs = arg; break;
@@ -257,6 +261,11 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 	if (r < 0)
 		return r;
 	say_how(o);
+	if (o->ready_fd >= 0) {
+		if (write(o->ready_fd, "\n", 1) != 1)
+			return vd_fail(err, EPIPE, "nobody waits for us any more");
+		close(o->ready_fd);
+	}
 	r = vhost_serve(s);
 	for (unsigned i = 0; i < n; i++)
 		unlink(unlinks[i]);
@@ -266,7 +275,7 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 
 int main(int argc, char **argv)
 {
-	struct options o = { .fd = -1 };
+	struct options o = { .fd = -1, .ready_fd = -1 };
 	struct vhost_server server = {
 		.listen_fd = -1, .connection_fd = -1, .control_fd = -1, .signal_fd = -1,
 	};

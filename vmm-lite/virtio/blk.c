@@ -19,6 +19,11 @@
  *   (4) Stopping (reset) takes nothing new, and waits for what is in flight:
  *       afterwards guest memory is not touched.
  *
+ *   (5) Where the queue is recorded, so that another process could go on after
+ *       this one is killed, a write is answered only when nothing of it is in
+ *       this process's memory alone: writes that left metadata there wait for a
+ *       flush, one for all that wait.
+ *
  * A read-only disk refuses writes whether or not the driver accepted F_RO;
  * a flush of it succeeds.
  */
@@ -56,7 +61,8 @@ struct range {
 
 struct request {
 	struct vdisk_request r;
-	struct request *again;	/* list of those whose next range is to be submitted */
+	struct request *again;	/* list of those whose next range is to be submitted,
+				 * or that wait for a flush */
 	uint8_t *status;	/* in guest memory */
 	uint16_t head;
 	uint32_t written;	/* by the device, with the status byte */
@@ -90,6 +96,8 @@ struct queue {
 	struct request *req;	/* owned: one for each head */
 	struct iovec *iov;	/* owned: BLK_QUEUE_SIZE for each head */
 	struct request *again;
+	struct request *unsaved, *saving; /* (5): wait for the next flush, for this one */
+	struct request save;
 	struct vdisk_request *batch[BURST];
 	unsigned n_batch;
 	struct blk_stats stats;	/* written by the thread, read by anyone */
@@ -501,12 +509,58 @@ static bool take_one(struct queue *q)
 	return true;
 }
 
+/* ---- (5) ---- */
+
+static void start_saving(struct queue *q)
+{
+	q->saving = STEAL(q->unsaved);
+	q->save.r = (struct vdisk_request) {
+		.disk = q->blk->disk, .op = VDISK_OP_FLUSH, .user = &q->save,
+	};
+	submit(q, &q->save);
+}
+
+static void wait_for_saving(struct queue *q, struct request *req)
+{
+	req->again = q->unsaved;
+	q->unsaved = req;
+	if (!q->saving)
+		start_saving(q);
+}
+
+static void saved(struct queue *q)
+{
+	uint8_t status = status_of(q->save.r.result);
+
+	while (q->saving) {
+		struct request *req = q->saving;
+
+		q->saving = req->again;
+		complete(q, req, status);
+	}
+	if (q->unsaved)
+		start_saving(q);
+}
+
+static bool changes(const struct request *req)
+{
+	return req->r.op != VDISK_OP_READ && req->r.op != VDISK_OP_FLUSH;
+}
+
 static void finished(struct queue *q, struct request *req)
 {
 	q->in_flight--;
+	if (unlikely(req == &q->save)) {
+		saved(q);
+		return;
+	}
 	if (!req->r.result && req->range && req->next_range < req->n_ranges) {
 		req->again = q->again;
 		q->again = req;
+		return;
+	}
+	if (unlikely(q->vq.record && !req->r.result && changes(req) && vd_unsaved(q->blk->disk))) {
+		wait_for_saving(q, req);
 		return;
 	}
 	complete(q, req, status_of(req->r.result));
