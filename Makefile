@@ -60,6 +60,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2))
 
 LIB_SRCS   :=
 PROGS      :=
+ALONE      :=
 UNIT_TESTS :=
 TOOLS      :=
 FUZZERS    :=
@@ -72,7 +73,7 @@ OBJS := $(call obj,$(LIB_SRCS))
 LIB  := $(O)/libvdisk.a
 SO   := $(O)/libvdisk.so.$(SOVERSION)
 
-all: $(LIB) $(SO) $(addprefix $(O)/,$(PROGS)) $(addprefix $(O)/,$(TOOLS))
+all: $(LIB) $(SO) $(addprefix $(O)/,$(PROGS) $(ALONE) $(TOOLS))
 
 $(O)/obj/%.o: %.c $(O)/.flags
 	$(call say,CC,$<)
@@ -113,6 +114,15 @@ $(foreach p,$(PROGS) $(TOOLS),$(eval $(call prog_rule,$(p))))
 # a unit test is tests/unit/NAME.c (and NAME_SRCS, if it needs more)
 $(foreach t,$(UNIT_TESTS),$(eval $(t)_SRCS += $(t).c) $(eval $(t)_PKGS += cmocka) \
  $(eval $(call prog_rule,$(t))))
+
+# NAME without the library or sanitizers: NAME_SRCS, NAME_ALONE its flags
+define alone_rule
+$(O)/$(1): $($(1)_SRCS) $(O)/.flags
+	$$(call say,ALONE,$$@)
+	$$(Q)$$(CC) -std=gnu17 -D_GNU_SOURCE -O2 $$(WARN) $$(if $$(WERROR),-Werror) -I. \
+	 -fvisibility=hidden $$($(1)_ALONE) $$(filter %.c,$$^) -o $$@
+endef
+$(foreach p,$(ALONE),$(eval $(call alone_rule,$(p))))
 
 unit-tests: $(addprefix $(O)/,$(UNIT_TESTS) $(TOOLS))
 
@@ -194,7 +204,7 @@ install: all $(O)/libvdisk.pc
 	install -m644 libvdisk/vdisk.h $(DESTDIR)$(INCDIR)
 	install -m755 $(O)/vdisk $(DESTDIR)$(BINDIR)
 	$(if $(filter vdiskd,$(PROGS)),install -m755 $(O)/vdiskd $(DESTDIR)$(SBINDIR))
-	$(foreach p,$(filter-out vdisk vdiskd,$(PROGS)),install -m755 $(O)/$(p) $(DESTDIR)$(LIBEXECDIR);)
+	$(foreach p,$(filter-out vdisk vdiskd,$(PROGS)) $(ALONE),install -m755 $(O)/$(p) $(DESTDIR)$(LIBEXECDIR);)
 	$(foreach m,$(MANPAGES),install -Dm644 $(m) $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's,@SBINDIR@,$(SBINDIR),' packaging/vdiskd.service > $(DESTDIR)$(UNITDIR)/vdiskd.service

@@ -34,6 +34,7 @@ struct search {
 	struct vdisk *root;	/* owned */
 	struct vdisk *only;	/* owned: the first one with a file system */
 	unsigned n;
+	char root_name[264], only_name[264];
 	struct vdisk_error damage;	/* why the first damaged one was not looked into */
 };
 
@@ -45,22 +46,28 @@ static int look_at(void *arg, const struct vdisk_volume *volume)
 
 	if (looks_like_root(volume->disk, &has_fs, &why)) {
 		s->root = vdisk_ref(volume->disk);
+		memcpy(s->root_name, volume->name, sizeof(s->root_name));
 		return 1;
 	}
 	if (!has_fs && why.code != EMEDIUMTYPE && !s->damage.code)
 		s->damage = why;
-	if (has_fs && s->n++ == 0)
+	if (has_fs && s->n++ == 0) {
 		s->only = vdisk_ref(volume->disk);
+		memcpy(s->only_name, volume->name, sizeof(s->only_name));
+	}
 	return 0;
 }
 
-int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err)
+static int find_root(struct vdisk **out, char name[264], struct vdisk *disk,
+		     struct vdisk_error *err)
 {
 	struct search s = { .n = 0 };
 	int r = vdisk_each_volume(disk, look_at, &s, err);
 
-	if (r >= 0 && !s.root && s.n == 1)
+	if (r >= 0 && !s.root && s.n == 1) {
 		s.root = STEAL(s.only);
+		memcpy(s.root_name, s.only_name, sizeof(s.root_name));
+	}
 	vdisk_close(s.only, NULL);
 	if (r >= 0 && !s.root && !s.n && s.damage.code)
 		return vd_fail(err, s.damage.code, "%s", s.damage.msg);
@@ -71,6 +78,23 @@ int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *
 				     "no file system that is supported", vdisk_name(disk));
 	if (r < 0)
 		return r;
+	memcpy(name, s.root_name, sizeof(s.root_name));
 	*out = s.root;
 	return 0;
+}
+
+int vdisk_open_root(struct vdisk **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	char name[264];
+
+	return find_root(out, name, disk, err);
+}
+
+int vdisk_root_name(char out[264], struct vdisk *disk, struct vdisk_error *err)
+{
+	struct vdisk *root = NULL;
+	int r = find_root(&root, out, disk, err);
+
+	vdisk_close(root, NULL);
+	return r;
 }

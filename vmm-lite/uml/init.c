@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * init.c - the first process of a User-Mode Linux guest
+ *
+ * Static, alone in its initramfs but for kernel modules and the file /conf that
+ * the engine has written, which has looked at the disks already:
+ *
+ *	module FILE			load it; in this order
+ *	wait DEVICE			until it is there
+ *	volume NAME UUID		a logical volume,
+ *	target START LENGTH DEVICE OFFSET  ... of these pieces, in sectors
+ *	root DEVICE			the root file system
+ *	ro				read-only, for now
+ *	init FILE			what is started there
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/dm-ioctl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define WAIT_MS		10000u
+#define TABLE_BYTES	(1u << 20)
+
+static struct {
+	char root[512], init[512];
+	bool ro;
+	/* the volume that is being put together */
+	struct dm_ioctl *dm;
+	uint32_t fill;
+} boot = { .init = "/sbin/init" };
+
+static void stop(const char *what, const char *name)
+{
+	fprintf(stderr, "vdisk: %s %s: %s\n", what, name, strerror(errno));
+	sync();
+	reboot(RB_POWER_OFF);
+	_exit(1);
+}
+
+static void load_module(const char *file)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+		stop("kernel module", file);
+	close(fd);
+}
+
+static void wait_device(const char *device)
+{
+	for (unsigned i = 0; i < WAIT_MS / 10; i++) {
+		if (access(device, F_OK) == 0)
+			return;
+		usleep(10000);
+	}
+	errno = ENODEV;
+	stop("disk", device);
+}
+
+/* ---- logical volumes, by the device mapper's ioctls ---- */
+
+static int control(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		stop("device mapper", "/dev/mapper/control");
+	return fd;
+}
+
+static void head(struct dm_ioctl *dm, const char *name)
+{
+	dm->version[0] = DM_VERSION_MAJOR;
+	dm->data_size = TABLE_BYTES;
+	dm->data_start = sizeof(*dm);
+	snprintf(dm->name, sizeof(dm->name), "%s", name);
+}
+
+/* The volume that has been described: load its table, let it run, name its node. */
+static void finish_volume(void)
+{
+	struct dm_ioctl *dm = boot.dm;
+	char name[DM_NAME_LEN], node[DM_NAME_LEN + 16], path[DM_NAME_LEN + 32];
+
+	if (!dm)
+		return;
+	memcpy(name, dm->name, sizeof(name));
+	if (ioctl(control(), DM_TABLE_LOAD, dm) < 0)
+		stop("logical volume", name);
+	memset(dm, 0, sizeof(*dm));
+	head(dm, name);
+	if (ioctl(control(), DM_DEV_SUSPEND, dm) < 0)	/* with no flag: resume */
+		stop("logical volume", name);
+	snprintf(path, sizeof(path), "/dev/mapper/%s", name);
+	snprintf(node, sizeof(node), "../dm-%u", (unsigned)(dm->dev & 0xff) |
+		 (unsigned)(dm->dev >> 12 & 0xfff00));
+	if (symlink(node, path) < 0 && errno != EEXIST)
+		stop("logical volume", path);
+	free(dm);
+	boot.dm = NULL;
+}
+
+static void begin_volume(const char *name, const char *uuid)
+{
+	boot.dm = calloc(1, TABLE_BYTES);
+	if (!boot.dm)
+		stop("memory for", name);
+	head(boot.dm, name);
+	snprintf(boot.dm->uuid, sizeof(boot.dm->uuid), "%s", uuid);
+	if (ioctl(control(), DM_DEV_CREATE, boot.dm) < 0)
+		stop("logical volume", name);
+	memset(boot.dm, 0, sizeof(*boot.dm));
+	head(boot.dm, name);
+	boot.fill = sizeof(*boot.dm);
+}
+
+static void add_target(unsigned long long start, unsigned long long length, const char *device,
+		       unsigned long long offset)
+{
+	struct dm_target_spec spec = { .sector_start = start, .length = length };
+	char text[256];
+	int n = snprintf(text, sizeof(text), "%s %llu", device, offset) + 1;
+
+	n = (n + 7) & ~7;
+	spec.next = (uint32_t)sizeof(spec) + (uint32_t)n;
+	memcpy(spec.target_type, "linear", 7);
+	if (!boot.dm || boot.fill + spec.next > TABLE_BYTES) {
+		errno = E2BIG;
+		stop("logical volume on", device);
+	}
+	memcpy((char *)boot.dm + boot.fill, &spec, sizeof(spec));
+	memcpy((char *)boot.dm + boot.fill + sizeof(spec), text, strlen(text) + 1);
+	boot.fill += spec.next;
+	boot.dm->target_count++;
+}
+
+/* ---- the root ---- */
+
+/* Whatever it is: try what this kernel knows. */
+static bool mount_root(unsigned long flags)
+{
+	char line[128];
+	FILE *f = fopen("/proc/filesystems", "re");
+	bool done = false;
+
+	while (f && !done && fgets(line, sizeof(line), f)) {
+		char type[64];
+
+		if (strncmp(line, "nodev", 5) && sscanf(line, " %63s", type) == 1)
+			done = mount(boot.root, "/root", type, flags, NULL) == 0;
+	}
+	if (f)
+		fclose(f);
+	return done;
+}
+
+static void enter_root(void)
+{
+	static const char *const moved[] = { "/dev", "/proc", "/sys" };
+	char to[64];
+
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(to, sizeof(to), "/root%s", moved[i]);
+		if (mount(moved[i], to, NULL, MS_MOVE, NULL) < 0)
+			umount2(moved[i], MNT_DETACH);	/* no such directory there */
+	}
+	if (chdir("/root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+	    chdir("/") < 0)
+		stop("root", boot.root);
+}
+
+static void obey(char *line)
+{
+	unsigned long long start, length, offset;
+	char a[512], name[DM_NAME_LEN], uuid[DM_NAME_LEN];
+
+	if (sscanf(line, "target %llu %llu %511s %llu", &start, &length, a, &offset) == 4) {
+		add_target(start, length, a, offset);
+		return;
+	}
+	finish_volume();
+	if (sscanf(line, "module %511s", a) == 1)
+		load_module(a);
+	else if (sscanf(line, "wait %511s", a) == 1)
+		wait_device(a);
+	else if (sscanf(line, "volume %127s %127s", name, uuid) == 2)
+		begin_volume(name, uuid);
+	else if (sscanf(line, "root %511s", a) == 1)
+		memcpy(boot.root, a, sizeof(a));
+	else if (sscanf(line, "init %511s", a) == 1)
+		memcpy(boot.init, a, sizeof(a));
+	else if (!strncmp(line, "ro", 2))
+		boot.ro = true;
+}
+
+int main(void)
+{
+	static const char *const others[] = { "/sbin/init", "/lib/systemd/systemd", "/bin/init",
+					      "/bin/sh" };
+	char line[1024];
+	FILE *conf;
+
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mkdir("/dev/mapper", 0755);
+	conf = fopen("/conf", "re");
+	if (!conf)
+		stop("configuration", "/conf");
+	while (fgets(line, sizeof(line), conf))
+		obey(line);
+	finish_volume();
+	fclose(conf);
+	wait_device(boot.root);
+	if (!mount_root(boot.ro ? MS_RDONLY : 0))
+		stop("cannot mount the root", boot.root);
+	enter_root();
+	execl(boot.init, boot.init, (char *)NULL);
+	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		execl(others[i], others[i], (char *)NULL);
+	stop("no init in the root: not even", "/bin/sh");
+	return 1;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * shim.c - preloaded into User-Mode Linux
+ *
+ * On processors with a large XSAVE area (AMX) the host refuses to set a
+ * process's state from UML's shorter buffer, and UML dies.  Its buffer is put
+ * into one of the host's size here, without the components that it does not know.
+ *
+ * And when the guest resets, UML would execute itself again.  It ends with a
+ * status of its own instead, so that the disk can be looked at anew.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define RESET_STATUS	16		/* of vdisk boot */
+#define AREA_MAX	65536u
+#define FEATURES_AT	512u		/* XSTATE_BV, in the header behind the legacy area */
+#define UML_FEATURES	UINT64_C(0x2ff)	/* up to AVX-512 and PKRU */
+
+#define API __attribute__((visibility("default")))
+
+static long set_state(pid_t pid, const struct iovec *given)
+{
+	static uint8_t area[AREA_MAX] __attribute__((aligned(64)));
+	struct iovec iov = { .iov_base = area, .iov_len = sizeof(area) };
+	uint64_t features;
+
+	/* how large the host's is */
+	if (syscall(SYS_ptrace, PTRACE_GETREGSET, pid, NT_X86_XSTATE, &iov) < 0)
+		return -1;
+	if (iov.iov_len <= given->iov_len)
+		return syscall(SYS_ptrace, PTRACE_SETREGSET, pid, NT_X86_XSTATE, given);
+	memset(area, 0, iov.iov_len);
+	memcpy(area, given->iov_base, given->iov_len);
+	memcpy(&features, area + FEATURES_AT, sizeof(features));
+	features &= UML_FEATURES;
+	memcpy(area + FEATURES_AT, &features, sizeof(features));
+	return syscall(SYS_ptrace, PTRACE_SETREGSET, pid, NT_X86_XSTATE, &iov);
+}
+
+API long ptrace(enum __ptrace_request request, ...)
+{
+	va_list ap;
+	long value = 0, r;
+	void *addr, *data;
+	pid_t pid;
+	int peek = request == PTRACE_PEEKTEXT || request == PTRACE_PEEKDATA ||
+		   request == PTRACE_PEEKUSER;
+
+	va_start(ap, request);
+	pid = va_arg(ap, pid_t);
+	addr = va_arg(ap, void *);
+	data = va_arg(ap, void *);
+	va_end(ap);
+	if (request == PTRACE_SETREGSET && (uintptr_t)addr == NT_X86_XSTATE)
+		return set_state(pid, data);
+	r = syscall(SYS_ptrace, request, pid, addr, peek ? (void *)&value : data);
+	return r < 0 || !peek ? r : value;
+}
+
+API int execvp(const char *file, char *const argv[])
+{
+	const char *name = strrchr(file, '/');
+
+	name = name ? name + 1 : file;
+	if (!strncmp(name, "linux", 5))
+		_exit(RESET_STATUS);
+	return (int)syscall(SYS_execve, file, argv, environ);
+}
