@@ -77,7 +77,9 @@ struct conn {
 
 	uint8_t *rx;			/* owned, RX_SIZE */
 	size_t have;
-	uint64_t skip;			/* bytes to be thrown away first */
+	uint8_t pdu[BHS];		/* header of the PDU whose data are being skipped */
+	bool in_pdu;
+	uint64_t skip;			/* what is left of them */
 	struct iovec iov[IOVS];
 	unsigned n_iov;
 	uint8_t heads[IOVS][BHS + 4];
@@ -641,7 +643,10 @@ static void handle(struct conn *c, const uint8_t *h)
 	}
 }
 
-/* All PDUs whose header is here. */
+/*
+ * All PDUs that are here.  One is handled when its data are through: until then,
+ * the target may need the tag of its command.
+ */
 static void parse(struct conn *c)
 {
 	size_t at = 0, head_len = BHS + (opt.header_digest ? 4 : 0);
@@ -653,13 +658,18 @@ static void parse(struct conn *c)
 
 		at += drop;
 		c->skip -= drop;
+		if (c->skip == 0 && c->in_pdu) {
+			c->in_pdu = false;
+			handle(c, c->pdu);
+		}
 		if (c->skip || c->have - at < head_len)
 			break;
 		h = c->rx + at;
 		len = load_be32(h + 4) & 0xffffff;
 		c->skip = len + (-len & 3) + (len && opt.data_digest ? 4 : 0);
+		memcpy(c->pdu, h, BHS);
+		c->in_pdu = true;
 		at += head_len;
-		handle(c, h);
 	}
 	memmove(c->rx, c->rx + at, c->have - at);
 	c->have -= at;
