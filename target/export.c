@@ -31,6 +31,7 @@ struct export {
 	const char *portals[MAX_PORTALS];
 	unsigned n_portals;
 	bool read_only, quiet;
+	struct reactor_opts reactors;
 	struct vdisk_open_opts open;
 	char **disks;
 	unsigned n_disks;
@@ -53,6 +54,9 @@ static void help(void)
 	     "  -b, --block-size=512|4096    logical blocks\n"
 	     "      --refs=none|dir|any      which other files an image may name\n"
 	     "  -U, --force-share            open although others have it open (with -r)\n"
+	     "  -t, --threads=N              threads that serve connections (1)\n"
+	     "      --pin                    each of them on a processor of its own\n"
+	     "      --busy-poll=MICROSECONDS poll that long before sleeping (0)\n"
 	     "  -q, --quiet                  do not print what to type elsewhere\n"
 	     "  -v, --verbose                say who logs in; twice: say more\n"
 	     "  -h, --help                   this");
@@ -166,6 +170,9 @@ static int open_all(struct export *e, struct vdisk_error *err)
 	if (r < 0)
 		return r;
 	iscsi_server_init(&e->server, e->reactor);
+	r = reactor_spawn(e->reactor, &e->reactors, err);
+	if (r < 0)
+		return r;
 	if (!iscsi_server_add_target(&e->server, e->target) ||
 	    reactor_add(e->reactor, &e->signals, EPOLLIN) < 0)
 		return fail(err, ENOMEM, "out of memory");
@@ -219,10 +226,21 @@ static int parse_refs(struct export *e, const char *text)
 	return -EINVAL;
 }
 
+static int parse_number(const char *text, unsigned max, unsigned *out)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (end == text || *end || n > max)
+		return -EINVAL;
+	*out = (unsigned)n;
+	return 0;
+}
+
 /* 0: go on; 1: all is done (help); -EINVAL */
 static int parse(struct export *e, int argc, char **argv)
 {
-	enum { REFS = 256 };
+	enum { REFS = 256, PIN, BUSY };
 	static const struct option options[] = {
 		{ "portal", required_argument, NULL, 'p' },
 		{ "iqn", required_argument, NULL, 'n' },
@@ -231,6 +249,9 @@ static int parse(struct export *e, int argc, char **argv)
 		{ "block-size", required_argument, NULL, 'b' },
 		{ "refs", required_argument, NULL, REFS },
 		{ "force-share", no_argument, NULL, 'U' },
+		{ "threads", required_argument, NULL, 't' },
+		{ "pin", no_argument, NULL, PIN },
+		{ "busy-poll", required_argument, NULL, BUSY },
 		{ "quiet", no_argument, NULL, 'q' },
 		{ "verbose", no_argument, NULL, 'v' },
 		{ "help", no_argument, NULL, 'h' },
@@ -238,7 +259,7 @@ static int parse(struct export *e, int argc, char **argv)
 	};
 	int c, level = LOG_WARN;
 
-	while ((c = getopt_long(argc, argv, "p:n:rf:b:Uqvh", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "p:n:rf:b:t:Uqvh", options, NULL)) != -1) {
 		switch (c) {
 		case 'p':
 			if (e->n_portals == MAX_PORTALS)
@@ -261,6 +282,17 @@ static int parse(struct export *e, int argc, char **argv)
 			break;
 		case REFS:
 			if (parse_refs(e, optarg) < 0)
+				return -EINVAL;
+			break;
+		case 't':
+			if (parse_number(optarg, REACTOR_MAX, &e->reactors.threads) < 0)
+				return -EINVAL;
+			break;
+		case PIN:
+			e->reactors.pin = true;
+			break;
+		case BUSY:
+			if (parse_number(optarg, 1000000, &e->reactors.busy_us) < 0)
 				return -EINVAL;
 			break;
 		case 'U':

@@ -24,7 +24,7 @@ struct iscsi_out *iscsi_answer_next(struct iscsi_conn *c, uint32_t segment)
 
 	if (!o || !len)
 		return o;
-	o->own = pool_get(reactor_pool(c->server->reactor), len);
+	o->own = pool_get(reactor_pool(c->reactor), len);
 	o->own_size = len;
 	if (!o->own) {
 		slab_put(&c->server->outs, o);

@@ -43,11 +43,19 @@ static void give_place_back(struct iscsi_task *t)
 		t->session->open_commands--;
 }
 
+/* The kernel is writing its data into the task's buffer. */
+static bool is_receiving(const struct iscsi_task *t)
+{
+	const struct iscsi_conn *c = t->session->conn;
+
+	return c->receiving && c->rx.task == t;
+}
+
 static void task_free(struct iscsi_task *t)
 {
 	struct iscsi_session *s = t->session;
 
-	assert(!t->io_pending);
+	assert(!t->io_pending && !is_receiving(t));
 	give_place_back(t);
 	if (s->conn->rx.task == t) {	/* the rest of its data goes nowhere */
 		s->conn->rx.task = NULL;
@@ -232,7 +240,7 @@ static void run(struct iscsi_task *t, enum scsi_step step)
 	case SCSI_IO:
 		t->io_pending = true;
 		t->scsi.io.user = &t->session->server->disk;
-		reactor_submit(t->session->server->reactor, &t->scsi.io);
+		reactor_submit(t->session->conn->reactor, &t->scsi.io);
 		break;
 	case SCSI_DATA_IN:
 		send_data_in(t);
@@ -263,9 +271,15 @@ static void abort_task(struct scsi_task *scsi)
 	scsi->aborted = true;
 	if (t->io_pending)
 		return;		/* iscsi_task_io_done() frees it */
-	if (t->sending)
-		scsi_end(scsi);	/* iscsi_task_sent() frees it */
+	if (t->sending || is_receiving(t))
+		scsi_end(scsi);	/* iscsi_task_sent() or iscsi_task_received() frees it */
 	else
+		task_free(t);
+}
+
+void iscsi_task_received(struct iscsi_task *t)
+{
+	if (t->scsi.aborted && !t->io_pending && !t->sending)
 		task_free(t);
 }
 
@@ -316,7 +330,7 @@ static struct iscsi_task *task_new(struct iscsi_conn *c, const struct iscsi_requ
 	t->n_r2t = 0;
 	t->unsolicited = !r->final;
 	t->scsi.nexus = &s->nexus;
-	t->scsi.pool = reactor_pool(c->server->reactor);
+	t->scsi.pool = reactor_pool(c->reactor);
 	memcpy(t->scsi.lun, r->lun, sizeof(t->scsi.lun));
 	memcpy(t->scsi.cdb, r->command.cdb, sizeof(t->scsi.cdb));
 	t->scsi.in_limit = r->command.read ? r->command.expected_len : 0;

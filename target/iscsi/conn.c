@@ -96,7 +96,7 @@ static void expired(struct reactor_timer *timer)
 		if (!c->heard)
 			iscsi_ping(c);
 		c->heard = false;
-		reactor_arm(c->server->reactor, &c->timer, c->pinged ?
+		reactor_arm(c->reactor, &c->timer, c->pinged ?
 			    c->server->limits.nop_timeout : c->server->limits.nop_interval);
 	}
 }
@@ -108,9 +108,12 @@ static void reap(struct reactor_deferred *work)
 	struct iscsi_conn *other, *next;
 
 	reactor_disarm(&c->timer);
+	reactor_cancel(c->reactor, &c->closer);
 	iscsi_session_free(c->session);
 	LIST_REMOVE(c, link);
-	s->n_conns--;
+	reactor_take_up(c->reactor, -1);
+	if (--s->n_conns == 0)
+		reactor_wake(s->reactor);	/* someone may wait for that */
 	iscsi_text_clear(&c->text_in);
 	iscsi_text_clear(&c->text_out);
 	free(c->login.auth.user);
@@ -122,9 +125,18 @@ static void reap(struct reactor_deferred *work)
 	}
 }
 
+static void close_it(struct reactor_deferred *work)
+{
+	struct iscsi_conn *c = container_of(work, struct iscsi_conn, closer);
+
+	iscsi_conn_close(c, c->close_why);
+}
+
 void iscsi_conn_init(struct iscsi_conn *c, struct iscsi_server *s, const struct iscsi_wire *wire)
 {
 	c->server = s;
+	c->reactor = reactor_least(s->reactor);
+	reactor_take_up(c->reactor, 1);
 	c->wire = wire;
 	c->state = ISCSI_XPT_UP;	/* T3 */
 	if (!c->group)
@@ -132,18 +144,19 @@ void iscsi_conn_init(struct iscsi_conn *c, struct iscsi_server *s, const struct 
 	iscsi_params_init(&c->params);
 	TAILQ_INIT(&c->tx);
 	c->reap.run = reap;
+	c->closer.run = close_it;
 	c->timer.expired = expired;
 	c->rx.need = ISCSI_BHS_SIZE;
 	c->stat_sn = 1;
 	c->text_ttt = ISCSI_RESERVED_TAG;
 	LIST_INSERT_HEAD(&s->conns, c, link);
 	s->n_conns++;
-	reactor_arm(s->reactor, &c->timer, s->limits.login_timeout);
+	reactor_arm(c->reactor, &c->timer, s->limits.login_timeout);
 }
 
 static void out_free(struct iscsi_conn *c, struct iscsi_out *o)
 {
-	pool_put(reactor_pool(c->server->reactor), o->own, o->own_size);
+	pool_put(reactor_pool(c->reactor), o->own, o->own_size);
 	slab_put(&c->server->outs, o);
 }
 
@@ -163,7 +176,7 @@ static void drop_output(struct iscsi_conn *c)
 
 static void drop_input(struct iscsi_conn *c)
 {
-	pool_put(reactor_pool(c->server->reactor), c->rx.buf, c->rx.req.data_len);
+	pool_put(reactor_pool(c->reactor), c->rx.buf, c->rx.req.data_len);
 	c->rx.buf = NULL;
 	c->rx.task = NULL;
 }
@@ -175,13 +188,18 @@ static void cleaned(struct iscsi_session *session)
 
 	if (c->state == ISCSI_CLEANUP_WAIT)
 		iscsi_conn_event(c, ISCSI_EV_CLEANED);
-	reactor_defer(c->server->reactor, &c->reap);
+	reactor_defer(c->reactor, &c->reap);
 }
 
 void iscsi_conn_close(struct iscsi_conn *c, const char *why)
 {
 	if (c->closed)
 		return;
+	if (!reactor_is_mine(c->reactor)) {
+		c->close_why = why;
+		reactor_defer(c->reactor, &c->closer);
+		return;
+	}
 	c->closed = true;
 	if (why)
 		log_info("%s: closed: %s", c->peer, why);
@@ -194,7 +212,7 @@ void iscsi_conn_close(struct iscsi_conn *c, const char *why)
 	if (c->session)
 		iscsi_session_abort_all(c->session, cleaned);
 	else
-		reactor_defer(c->server->reactor, &c->reap);
+		reactor_defer(c->reactor, &c->reap);
 }
 
 void iscsi_conn_linger(struct iscsi_conn *c)
@@ -202,7 +220,7 @@ void iscsi_conn_linger(struct iscsi_conn *c)
 	if (c->closed || c->close_when_sent)
 		return;
 	c->close_when_sent = true;
-	reactor_arm(c->server->reactor, &c->timer, ISCSI_LINGER_SECONDS);
+	reactor_arm(c->reactor, &c->timer, ISCSI_LINGER_SECONDS);
 	if (TAILQ_EMPTY(&c->tx))
 		iscsi_conn_close(c, NULL);
 }
@@ -375,7 +393,7 @@ static void begin_plain(struct iscsi_conn *c)
 
 	if (!rx->req.data_len)
 		return;
-	rx->buf = pool_get(reactor_pool(c->server->reactor), rx->req.data_len);
+	rx->buf = pool_get(reactor_pool(c->reactor), rx->req.data_len);
 	if (!rx->buf) {
 		iscsi_conn_close(c, "no buffer free");
 		return;
@@ -567,11 +585,9 @@ static size_t take_tail(struct iscsi_conn *c, const uint8_t *buf, size_t len)
  */
 static void run_large(struct iscsi_conn *c)
 {
-	struct reactor *r = c->server->reactor;
-
-	if (!reactor_batch_large(r))
+	if (!reactor_batch_large(c->reactor))
 		return;
-	reactor_run_batch(r);
+	reactor_run_batch(c->reactor);
 	if (!c->closed && c->output_wanted && c->wire->flush)
 		c->wire->flush(c);
 }
@@ -612,6 +628,8 @@ size_t iscsi_conn_direct(struct iscsi_conn *c, uint8_t **dst)
 int iscsi_conn_received(struct iscsi_conn *c, size_t len)
 {
 	data_came(c, c->rx.dst, (uint32_t)len);
+	if (c->rx.task)
+		iscsi_task_received(c->rx.task);
 	advance(c);
 	run_large(c);
 	return c->closed ? -EPIPE : 0;

@@ -316,7 +316,7 @@ void iscsi_async_logout(struct iscsi_conn *c)
 	sn = iscsi_sn_status(c);
 	iscsi_put_async(o->head, &sn, ISCSI_ASYNC_LOGOUT_REQUEST, 0, 0, ISCSI_LOGOUT_SECONDS);
 	iscsi_out_queue(c, o);
-	reactor_arm(c->server->reactor, &c->timer, ISCSI_LOGOUT_SECONDS);
+	reactor_arm(c->reactor, &c->timer, ISCSI_LOGOUT_SECONDS);
 }
 
 /* ---- */

@@ -36,7 +36,7 @@ static void login_fail(struct iscsi_conn *c, uint16_t status, const char *why)
 		return;
 	if (status >> 8 == 2 && c->server->throttle)
 		iscsi_throttle_failed(c->server->throttle, c->peer_address,
-				      reactor_now(c->server->reactor), &c->server->limits);
+				      reactor_now(c->reactor), &c->server->limits);
 	log_info("%s: login of \"%s\" refused: %s", c->peer,
 		 log_safe(name, sizeof(name), c->params.initiator_name), why);
 	reply.data_len = o->data_len;
@@ -89,7 +89,7 @@ static void enter_full_phase(struct iscsi_conn *c)
 	c->heard = true;
 	reactor_disarm(&c->timer);
 	if (c->server->limits.nop_interval)
-		reactor_arm(c->server->reactor, &c->timer, c->server->limits.nop_interval);
+		reactor_arm(c->reactor, &c->timer, c->server->limits.nop_interval);
 	log_info("%s: %s session %u of %s", c->peer,
 		 c->session->target ? "normal" : "discovery", c->session->tsih,
 		 log_safe(name, sizeof(name), c->session->initiator));

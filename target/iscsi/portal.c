@@ -197,12 +197,9 @@ struct iscsi_portal *iscsi_portal_add(struct iscsi_server *server, const char *t
 		fail(err, -fd, "cannot listen on %s: %s", text, strerror(-fd));
 		return NULL;
 	}
-	if (!server->staging)
-		server->staging = malloc(ISCSI_STAGING);
 	p = calloc(1, sizeof(*p));
-	if (!p || !server->staging) {
+	if (!p) {
 		close(fd);
-		free(p);
 		fail(err, ENOMEM, "out of memory");
 		return NULL;
 	}

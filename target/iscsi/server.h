@@ -26,6 +26,14 @@
  * ISCSI_TX_BYTES of answers wait for a slow reader, nothing is read from it.
  * So what one connection can hold is bounded, and nobody waits for another.
  *
+ * Threads.  A connection lives on one reactor, from when it is accepted until it
+ * is freed; its socket, its buffers and its disk requests are handled there.  All
+ * else here and in the device server runs under the reactors' one lock (see
+ * reactor.h), whoever's connection it is about: so sessions, targets and units are
+ * everybody's.  Three things are done on the connection's own thread only:
+ * closing it (iscsi_conn_close() passes that on), moving its bytes, and giving
+ * back a buffer that is just being received into.
+ *
  * Errors.  ErrorRecoveryLevel is 0: after a digest error, or a breach of the
  * protocol that leaves the numbering in doubt, the connection is closed, and
  * the initiator logs in again (7.1.4).
@@ -55,7 +63,6 @@
 #define ISCSI_MAX_R2T		8u
 #define ISCSI_PORTAL_GROUP	1u
 #define ISCSI_ADDRESS_MAX	64u	/* "[address]:port" */
-#define ISCSI_STAGING		(64u << 10)
 
 struct iscsi_conn;
 struct iscsi_session;
@@ -88,7 +95,6 @@ struct iscsi_server {
 	struct slab tasks;		/* struct iscsi_task */
 	struct slab outs;		/* struct iscsi_out */
 	struct slab tmfs;		/* struct iscsi_tmf */
-	uint8_t *staging;		/* owned: where sockets are read to first */
 };
 
 void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor);
@@ -241,6 +247,7 @@ struct iscsi_login_auth {
 
 struct iscsi_conn {
 	struct iscsi_server *server;	/* borrowed */
+	struct reactor *reactor;	/* borrowed: where it lives, always */
 	const struct iscsi_wire *wire;
 	LIST_ENTRY(iscsi_conn) link;
 	enum iscsi_state state;
@@ -257,6 +264,9 @@ struct iscsi_conn {
 	bool closed;			/* the wire is; waiting for the end */
 	bool close_when_sent;
 	bool paused;
+	bool receiving;			/* without the lock, to where iscsi_conn_direct() said */
+	struct reactor_deferred closer;	/* another thread wants it closed */
+	const char *close_why;
 	struct reactor_deferred reap;
 	struct reactor_timer timer;	/* login, idle, linger */
 	bool heard;			/* something was received since the timer was set */
@@ -407,6 +417,8 @@ void iscsi_command_end(struct iscsi_conn *c, const struct iscsi_request *r);
 void iscsi_data_end(struct iscsi_conn *c, const struct iscsi_request *r);
 /* A disk request of the task came back. */
 void iscsi_task_io_done(struct iscsi_task *t);
+/* The kernel is done with the task's buffer: see iscsi_conn.receiving. */
+void iscsi_task_received(struct iscsi_task *t);
 /* The PDU that t->sending stands for was sent (or will never be). */
 void iscsi_task_sent(struct iscsi_task *t, bool lost);
 struct iscsi_task *iscsi_task_find(struct iscsi_session *s, uint32_t itt);

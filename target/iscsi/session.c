@@ -48,7 +48,6 @@ void iscsi_server_fini(struct iscsi_server *s)
 	slab_clear(&s->tasks);
 	slab_clear(&s->outs);
 	slab_clear(&s->tmfs);
-	free(s->staging);
 }
 
 struct iscsi_target *iscsi_server_add_target(struct iscsi_server *s, struct scsi_target *scsi)

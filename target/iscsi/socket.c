@@ -23,7 +23,6 @@
 #include "target/iscsi/server.h"
 #include "target/log.h"
 
-#define STAGING		ISCSI_STAGING
 #define DIRECT_MIN	4096u	/* less is copied from the staging buffer */
 #define LARGE_DATA	(32u << 10)
 #define READS_A_TURN	8	/* then others have their turn */
@@ -43,7 +42,7 @@ static struct iscsi_socket *socket_of(struct iscsi_conn *c)
 
 static void set_events(struct iscsi_socket *s, uint32_t set, uint32_t clear)
 {
-	reactor_modify(s->conn.server->reactor, &s->source, (s->source.events | set) & ~clear);
+	reactor_modify(s->conn.reactor, &s->source, (s->source.events | set) & ~clear);
 }
 
 /* ---- the wire ---- */
@@ -53,7 +52,7 @@ static void wire_output(struct iscsi_conn *c)
 	struct iscsi_socket *s = socket_of(c);
 
 	if (!(s->source.events & EPOLLOUT))
-		reactor_defer(c->server->reactor, &s->flush);
+		reactor_defer(c->reactor, &s->flush);
 }
 
 static void wire_pause(struct iscsi_conn *c, bool paused)
@@ -65,8 +64,8 @@ static void wire_close(struct iscsi_conn *c)
 {
 	struct iscsi_socket *s = socket_of(c);
 
-	reactor_cancel(c->server->reactor, &s->flush);
-	reactor_remove(c->server->reactor, &s->source);
+	reactor_cancel(c->reactor, &s->flush);
+	reactor_remove(c->reactor, &s->source);
 	close(s->source.fd);
 }
 
@@ -118,12 +117,17 @@ static void flush(struct reactor_deferred *work)
 
 	while (!s->conn.closed && (n = iscsi_conn_output(&s->conn, iov, IOVECS))) {
 		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
-		ssize_t sent = sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		int error;
+		ssize_t sent;
 
-		if (sent < 0 && errno == EINTR)
+		reactor_leave(s->conn.reactor);
+		sent = sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		error = sent < 0 ? errno : 0;
+		reactor_enter(s->conn.reactor);
+		if (error == EINTR)
 			continue;
-		if (sent < 0 && errno != EAGAIN) {
-			close_errno(&s->conn, errno);
+		if (error && error != EAGAIN) {
+			close_errno(&s->conn, error);
 			return;
 		}
 		if (sent > 0)
@@ -144,21 +148,29 @@ static size_t staging_want(const struct iscsi_conn *c)
 	const struct iscsi_rx *rx = &c->rx;
 
 	if (rx->req.data_len < LARGE_DATA)
-		return STAGING;
+		return REACTOR_SCRATCH;
 	if (rx->state == ISCSI_RX_HEADER)
 		return rx->need - rx->have;
 	return rx->tail_need - rx->tail_have + ISCSI_BHS_SIZE +
 		(c->header_digest ? ISCSI_DIGEST_SIZE : 0);
 }
 
+/* A task that was aborted meanwhile goes now.  Is it worth another attempt? */
+static bool receive_nothing(struct iscsi_conn *c, int error)
+{
+	if (c->rx.task)
+		iscsi_task_received(c->rx.task);
+	return error == EINTR;
+}
+
 /* One read; false when there is no more for now, or the connection is closed. */
 static bool read_once(struct iscsi_socket *s)
 {
 	struct iscsi_conn *c = &s->conn;
-	uint8_t *staging = c->server->staging, *dst;
-	size_t direct = iscsi_conn_direct(c, &dst), behind = STAGING, want, got;
+	uint8_t *staging = reactor_scratch(c->reactor), *dst;
+	size_t direct = iscsi_conn_direct(c, &dst), behind = REACTOR_SCRATCH, want, got;
 	struct iovec iov[2];
-	int n = 0;
+	int n = 0, error;
 	ssize_t r;
 
 	if (direct < DIRECT_MIN)
@@ -169,14 +181,17 @@ static bool read_once(struct iscsi_socket *s)
 		behind = staging_want(c);
 	iov[n++] = (struct iovec) { .iov_base = staging, .iov_len = behind };
 	want = direct + behind;
+	c->receiving = direct > 0;
+	reactor_leave(c->reactor);
 	r = readv(s->source.fd, iov, n);
-	if (r < 0 && errno == EINTR)
-		return true;
-	if (r < 0 && errno == EAGAIN)
-		return false;
+	error = r < 0 ? errno : 0;
+	reactor_enter(c->reactor);
+	c->receiving = false;
+	if (error == EINTR || error == EAGAIN)
+		return receive_nothing(c, error);
 	if (r <= 0) {
-		if (r < 0)
-			close_errno(c, errno);
+		if (error)
+			close_errno(c, error);
 		else
 			iscsi_conn_close(c, "connection closed by the initiator");
 		return false;
@@ -238,11 +253,6 @@ void iscsi_socket_accepted(struct iscsi_portal *portal, int fd,
 	tune(fd);
 	s->source = (struct reactor_source) { .fd = fd, .ready = socket_ready };
 	s->flush.run = flush;
-	if (reactor_add(server->reactor, &s->source, EPOLLIN) < 0) {
-		close(fd);
-		free(s);
-		return;
-	}
 	getsockname(fd, (struct sockaddr *)&local, &len);
 	iscsi_address_bytes(s->conn.peer_address, peer);
 	iscsi_address_format(s->conn.peer, peer);
@@ -250,4 +260,6 @@ void iscsi_socket_accepted(struct iscsi_portal *portal, int fd,
 	s->conn.group = portal->group;
 	s->conn.portal = portal->number;
 	iscsi_conn_init(&s->conn, server, &socket_wire);
+	if (reactor_add(s->conn.reactor, &s->source, EPOLLIN) < 0)
+		iscsi_conn_close(&s->conn, "out of memory");
 }

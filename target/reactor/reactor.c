@@ -2,7 +2,10 @@
 /* reactor.c - see reactor.h */
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <time.h>
 
 #include "core/compiler.h"
@@ -15,18 +18,34 @@
 #define TICK_MS	1000
 #define LARGE_BATCH	(256u << 10)
 
+/* What several reactors have in common; owned by the first. */
+struct siblings {
+	pthread_mutex_t lock;		/* held in all callbacks */
+	struct reactor *all[REACTOR_MAX];	/* the first one too; owned */
+	unsigned n;
+};
+
 struct reactor {
 	int epoll;			/* owned */
-	struct vdisk_queue *queue;	/* owned */
+	struct vdisk_queue *queue;	/* owned; its own thread's */
 	struct pool *pool;		/* owned */
+	size_t buffer_limit;
 	struct reactor_source queue_source;
 	uint64_t now;
 	uint64_t next_tick;
-	unsigned in_flight;		/* disk requests */
+	unsigned in_flight;		/* disk requests in the queue */
 	bool queue_ready;		/* the queue's descriptor has to be calmed by reaping */
+	unsigned load;
+	unsigned busy_us;
+	uint8_t *scratch;		/* owned */
 
-	struct vdisk_request *batch[BATCH];	/* of this turn, not yet submitted */
-	unsigned n_batch;
+	struct siblings *siblings;	/* NULL: alone */
+	pthread_t thread;
+	bool stop;
+	bool sleeping;			/* or about to: has to be woken */
+	struct reactor_source wake;	/* owns its descriptor: an eventfd */
+
+	struct vdisk_request *batch, **batch_tail;	/* of this turn, not yet submitted */
 	uint64_t batch_bytes;
 	TAILQ_HEAD(deferred_list, reactor_deferred) deferred;
 	LIST_HEAD(timer_list, reactor_timer) timers;
@@ -56,8 +75,10 @@ static int reactor_init(struct reactor *r, size_t buffer_limit, struct vdisk_err
 	const struct vdisk_queue_opts opts = { .size = sizeof(opts), .depth = BATCH };
 	int error;
 
+	r->buffer_limit = buffer_limit;
 	r->pool = pool_new(buffer_limit);
-	if (!r->pool)
+	r->scratch = malloc(REACTOR_SCRATCH);
+	if (!r->pool || !r->scratch)
 		return fail(err, ENOMEM, "no memory for data buffers");
 	error = vdisk_queue_new(&r->queue, &opts, err);
 	if (error < 0)
@@ -82,6 +103,9 @@ int reactor_new(struct reactor **out, size_t buffer_limit, struct vdisk_error *e
 	if (!r)
 		return fail(err, ENOMEM, "out of memory");
 	r->epoll = -1;
+	r->wake.fd = -1;
+	r->thread = pthread_self();
+	r->batch_tail = &r->batch;
 	TAILQ_INIT(&r->deferred);
 	LIST_INIT(&r->timers);
 	r->now = clock_ms();
@@ -95,15 +119,202 @@ int reactor_new(struct reactor **out, size_t buffer_limit, struct vdisk_error *e
 	return 0;
 }
 
-void reactor_free(struct reactor *r)
+static void free_one(struct reactor *r)
 {
-	if (!r)
-		return;
 	vdisk_queue_free(r->queue);
 	pool_free(r->pool);
 	if (r->epoll >= 0)
 		close(r->epoll);
+	if (r->wake.fd >= 0)
+		close(r->wake.fd);
+	free(r->scratch);
 	free(r);
+}
+
+void reactor_free(struct reactor *r)
+{
+	struct siblings *s = r ? r->siblings : NULL;
+
+	for (unsigned i = 1; s && i < s->n; i++) {
+		s->all[i]->stop = true;
+		reactor_wake(s->all[i]);
+	}
+	if (s)
+		pthread_mutex_unlock(&s->lock);
+	for (unsigned i = 1; s && i < s->n; i++) {
+		pthread_join(s->all[i]->thread, NULL);
+		free_one(s->all[i]);
+	}
+	if (s)
+		pthread_mutex_destroy(&s->lock);
+	free(s);
+	if (r)
+		free_one(r);
+}
+
+/* ---- several ---- */
+
+void reactor_leave(struct reactor *r)
+{
+	if (r->siblings)
+		pthread_mutex_unlock(&r->siblings->lock);
+}
+
+void reactor_enter(struct reactor *r)
+{
+	if (r->siblings)
+		pthread_mutex_lock(&r->siblings->lock);
+}
+
+bool reactor_is_mine(const struct reactor *r)
+{
+	return !r->siblings || pthread_equal(r->thread, pthread_self());
+}
+
+void reactor_wake(struct reactor *r)
+{
+	uint64_t one = 1;
+
+	if (!r->sleeping)
+		return;		/* it will look before it sleeps */
+	r->sleeping = false;
+	if (write(r->wake.fd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+}
+
+static void woken(struct reactor_source *s, uint32_t events UNUSED)
+{
+	uint64_t n;
+
+	if (read(s->fd, &n, sizeof(n)) < 0)
+		assert(errno == EAGAIN);
+}
+
+unsigned reactor_count(const struct reactor *r)
+{
+	return r->siblings ? r->siblings->n : 1;
+}
+
+struct reactor *reactor_least(struct reactor *r)
+{
+	struct reactor *least = r;
+
+	for (unsigned i = 0; r->siblings && i < r->siblings->n; i++)
+		if (r->siblings->all[i]->load < least->load)
+			least = r->siblings->all[i];
+	return least;
+}
+
+void reactor_take_up(struct reactor *r, int n)
+{
+	r->load += (unsigned)n;
+}
+
+uint8_t *reactor_scratch(struct reactor *r)
+{
+	return r->scratch;
+}
+
+static int make_wakeable(struct reactor *r, struct vdisk_error *err)
+{
+	int error;
+
+	r->wake = (struct reactor_source) {
+		.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = woken,
+	};
+	if (r->wake.fd < 0)
+		return fail(err, errno, "eventfd: %m");
+	error = reactor_add(r, &r->wake, EPOLLIN);
+	return error < 0 ? fail(err, -error, "epoll: cannot watch an eventfd") : 0;
+}
+
+static void *run_thread(void *arg)
+{
+	struct reactor *r = arg;
+
+	reactor_enter(r);
+	r->thread = pthread_self();
+	while (!r->stop) {
+		int error = reactor_turn(r, -1);
+
+		if (error < 0)
+			fatalx("waiting for events: %s", strerror(-error));
+	}
+	reactor_leave(r);
+	return NULL;
+}
+
+/* The n-th processor of those that this process may use. */
+static int pin(pthread_t thread, unsigned n)
+{
+	cpu_set_t all, one;
+	int cpu = -1;
+
+	if (sched_getaffinity(0, sizeof(all), &all) < 0)
+		return -errno;
+	n %= (unsigned)CPU_COUNT(&all);
+	for (unsigned i = 0; i <= n; i++)
+		do
+			cpu++;
+		while (!CPU_ISSET((unsigned)cpu, &all));
+	CPU_ZERO(&one);
+	CPU_SET((unsigned)cpu, &one);
+	return -pthread_setaffinity_np(thread, sizeof(one), &one);
+}
+
+static int spawn_one(struct reactor *first, struct vdisk_error *err)
+{
+	struct siblings *s = first->siblings;
+	struct reactor *r;
+	int error = reactor_new(&r, first->buffer_limit, err);
+
+	if (error == 0)
+		error = make_wakeable(r, err);
+	if (error < 0)
+		return error;
+	r->siblings = s;
+	r->busy_us = first->busy_us;
+	error = pthread_create(&r->thread, NULL, run_thread, r);
+	if (error) {
+		free_one(r);
+		return fail(err, error, "cannot start a thread: %s", strerror(error));
+	}
+	s->all[s->n++] = r;
+	return 0;
+}
+
+int reactor_spawn(struct reactor *r, const struct reactor_opts *opts, struct vdisk_error *err)
+{
+	pthread_mutexattr_t attr;
+	int error = 0;
+
+	r->busy_us = opts->busy_us;
+	if (opts->threads > REACTOR_MAX)
+		return fail(err, EINVAL, "more than %u threads", REACTOR_MAX);
+	if (opts->threads > 1) {
+		error = make_wakeable(r, err);
+		if (error < 0)
+			return error;
+		r->siblings = calloc(1, sizeof(*r->siblings));
+		if (!r->siblings)
+			return fail(err, ENOMEM, "out of memory");
+		pthread_mutexattr_init(&attr);
+		/* it is held for less than a microsecond, mostly */
+		pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+		pthread_mutex_init(&r->siblings->lock, &attr);
+		pthread_mutexattr_destroy(&attr);
+		r->siblings->all[r->siblings->n++] = r;
+		reactor_enter(r);
+	}
+	while (error == 0 && reactor_count(r) < opts->threads)
+		error = spawn_one(r, err);
+	for (unsigned i = reactor_count(r); opts->pin && error == 0 && i-- > 0;) {
+		/* the first one last: what it may use is inherited */
+		error = pin(r->siblings ? r->siblings->all[i]->thread : r->thread, i);
+		if (error < 0)
+			return fail(err, -error, "cannot pin a thread: %s", strerror(-error));
+	}
+	return error;
 }
 
 struct pool *reactor_pool(struct reactor *r)
@@ -159,6 +370,7 @@ void reactor_defer(struct reactor *r, struct reactor_deferred *work)
 		return;
 	work->queued = true;
 	TAILQ_INSERT_TAIL(&r->deferred, work, link);
+	reactor_wake(r);
 }
 
 void reactor_cancel(struct reactor *r, struct reactor_deferred *work)
@@ -185,6 +397,7 @@ void reactor_arm(struct reactor *r, struct reactor_timer *t, unsigned seconds)
 	if (!t->armed)
 		LIST_INSERT_HEAD(&r->timers, t, link);
 	t->armed = true;
+	reactor_wake(r);
 }
 
 void reactor_disarm(struct reactor_timer *t)
@@ -219,49 +432,61 @@ static void run_timers(struct reactor *r)
 
 /* ---- disk requests ---- */
 
-static void submit_batch(struct reactor *r)
-{
-	unsigned n = r->n_batch;
-
-	r->n_batch = 0;
-	r->batch_bytes = 0;
-	if (n)
-		vdisk_queue_submit(r->queue, r->batch, n);
-}
-
 void reactor_submit(struct reactor *r, struct vdisk_request *req)
 {
-	if (r->n_batch == BATCH)
-		submit_batch(r);
-	r->batch[r->n_batch++] = req;
+	req->next = NULL;
+	*r->batch_tail = req;
+	r->batch_tail = &req->next;
 	r->batch_bytes += req->length;
-	r->in_flight++;
+	reactor_wake(r);
 }
 
-bool reactor_batch_large(const struct reactor *r)
+/* Off the batch, at most BATCH of it. */
+static unsigned take_batch(struct reactor *r, struct vdisk_request **reqs)
 {
-	return r->batch_bytes >= LARGE_BATCH;
+	unsigned n = 0;
+
+	while (r->batch && n < BATCH) {
+		reqs[n++] = r->batch;
+		r->batch = r->batch->next;
+	}
+	if (!r->batch) {
+		r->batch_tail = &r->batch;
+		r->batch_bytes = 0;
+	}
+	return n;
 }
 
 /* Submit, and hand back what is finished, until nothing comes at once any more. */
 static void run_disk(struct reactor *r)
 {
-	struct vdisk_request *done[BATCH];
-	int n;
+	struct vdisk_request *reqs[BATCH];
+	int n = 0;
 
-	while (r->in_flight || r->queue_ready) {
+	while (r->batch || r->in_flight || r->queue_ready) {
+		unsigned n_new = take_batch(r, reqs);
+
+		r->in_flight += n_new;
 		r->queue_ready = false;
-		submit_batch(r);
-		n = vdisk_queue_reap(r->queue, done, BATCH, 0);
-		if (n <= 0)
+		reactor_leave(r);
+		if (n_new > 0)
+			vdisk_queue_submit(r->queue, reqs, n_new);
+		n = vdisk_queue_reap(r->queue, reqs, BATCH, 0);
+		reactor_enter(r);
+		if (n <= 0 && !r->batch)
 			break;
-		r->in_flight -= (unsigned)n;
 		for (int i = 0; i < n; i++) {
-			struct reactor_client *client = done[i]->user;
+			struct reactor_client *client = reqs[i]->user;
 
-			client->done(client, done[i]);
+			r->in_flight--;
+			client->done(client, reqs[i]);
 		}
 	}
+}
+
+bool reactor_batch_large(const struct reactor *r)
+{
+	return r->batch_bytes >= LARGE_BATCH;
 }
 
 void reactor_run_batch(struct reactor *r)
@@ -281,19 +506,43 @@ static int wait_ms(const struct reactor *r, int timeout_ms)
 	return timeout_ms < 0 || tick < timeout_ms ? tick : timeout_ms;
 }
 
+static uint64_t clock_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* For a while by polling, if so wanted; then asleep. */
+static int wait_events(struct reactor *r, int timeout_ms)
+{
+	uint64_t until = r->busy_us && timeout_ms != 0 ? clock_us() + r->busy_us : 0;
+	int n = 0;
+
+	while (until && n == 0 && clock_us() < until)
+		n = epoll_wait(r->epoll, r->events, EVENTS, 0);
+	return n ? n : epoll_wait(r->epoll, r->events, EVENTS, timeout_ms);
+}
+
 int reactor_turn(struct reactor *r, int timeout_ms)
 {
+	int error;
+
 	/* work queued from outside a turn runs before we sleep */
 	run_disk(r);
 	run_deferred(r);
-	if (!TAILQ_EMPTY(&r->deferred) || r->n_batch)
-		timeout_ms = 0;
-
-	r->n_events = epoll_wait(r->epoll, r->events, EVENTS, wait_ms(r, timeout_ms));
-	if (r->n_events < 0) {
+	timeout_ms = r->stop || !TAILQ_EMPTY(&r->deferred) || r->batch ? 0 : wait_ms(r, timeout_ms);
+	r->sleeping = r->siblings;
+	reactor_leave(r);
+	r->n_events = wait_events(r, timeout_ms);
+	error = r->n_events < 0 ? errno : 0;
+	reactor_enter(r);
+	r->sleeping = false;
+	if (error) {
 		r->n_events = 0;
-		if (errno != EINTR)
-			return -errno;
+		if (error != EINTR)
+			return -error;
 	}
 	r->now = clock_ms();
 	for (r->at_event = 0; r->at_event < r->n_events; r->at_event++) {

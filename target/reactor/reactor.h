@@ -2,8 +2,8 @@
 /*
  * reactor.h - one thread's loop: sockets, disk requests, timers
  *
- * A reactor is shared with nobody: everything that is registered with it runs
- * on its thread, one callback after the other, so nothing of it needs a lock.
+ * Everything that is registered with a reactor runs on its thread, one callback
+ * after the other.
  *
  * A turn of the loop is: wait for sockets and finished disk requests; run their
  * callbacks, which queue new disk requests and output; hand all new requests to
@@ -13,6 +13,18 @@
  * and one send together.
  *
  * Lifetime: a callback may remove any source, timer or deferral, its own too.
+ *
+ * Several reactors.  reactor_spawn() starts more, a thread each.  All callbacks of
+ * all of them run under one lock; it is let go wherever time is spent: while a
+ * reactor sleeps, while its disk queue works, and while a callback moves bytes
+ * between reactor_leave() and reactor_enter().  So what callbacks share - sessions,
+ * units, task sets - is as simple as with one thread, and the copies, checksums
+ * of the network and file systems, which are most of the work, go on side by side.
+ * The thread that made the first reactor has the lock outside reactor_turn(), too.
+ * With one reactor there is no lock.
+ *
+ * From another reactor's callback one may submit, defer, cancel and arm; sources
+ * are added from anywhere, but changed or removed on the reactor's own thread.
  */
 #ifndef TARGET_REACTOR_H
 #define TARGET_REACTOR_H
@@ -25,6 +37,9 @@
 
 struct reactor;
 struct pool;
+
+#define REACTOR_SCRATCH	(64u << 10)
+#define REACTOR_MAX	64u
 
 /* A file descriptor to watch; in the owner's memory. */
 struct reactor_source {
@@ -55,8 +70,29 @@ struct reactor_client {
 };
 
 int reactor_new(struct reactor **out, size_t buffer_limit, struct vdisk_error *err);
-/* Waits for disk requests in flight, dropping their results. */
+struct reactor_opts {
+	unsigned threads;	/* reactors together, the first one too; 0: one */
+	unsigned busy_us;	/* poll that long before sleeping */
+	bool pin;		/* each to a processor of its own, of those that we may use */
+};
+/* Once, before the first turn.  @r's buffer limit holds for each. */
+int reactor_spawn(struct reactor *r, const struct reactor_opts *opts, struct vdisk_error *err);
+/* Ends the others; waits for disk requests in flight, dropping their results. */
 void reactor_free(struct reactor *r);
+/* How many there are. */
+unsigned reactor_count(const struct reactor *r);
+/* The one of them with the least to look after, as told by reactor_take_up(). */
+struct reactor *reactor_least(struct reactor *r);
+void reactor_take_up(struct reactor *r, int n);
+/* Is this its thread? */
+bool reactor_is_mine(const struct reactor *r);
+/* Have it go through a turn; from any reactor. */
+void reactor_wake(struct reactor *r);
+/* Around what may take a while and touches nothing that is shared. */
+void reactor_leave(struct reactor *r);
+void reactor_enter(struct reactor *r);
+/* REACTOR_SCRATCH bytes that the thread may use for the moment. */
+uint8_t *reactor_scratch(struct reactor *r);
 struct pool *reactor_pool(struct reactor *r);
 /* "io_uring" or "threads" */
 const char *reactor_queue_name(const struct reactor *r);

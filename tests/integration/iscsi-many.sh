@@ -18,7 +18,7 @@ for ((i = 0; i < LUNS; i++)); do
 done
 port=$(free_port)
 portal=127.0.0.1:$port
-"$O/vdiskd" export -q -p "$portal" -n "$iqn" "${disks[@]}" 2> errors &
+"$O/vdiskd" export -q -t 3 -p "$portal" -n "$iqn" "${disks[@]}" 2> errors &
 server=$!
 pids+=("$server")
 wait_for 60 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"

@@ -14,16 +14,17 @@ truncate -s 64M noise.img
 "$VDISK" create -f qcow2 bystander.qcow2 8M
 iqn=iqn.2026-11.test:noise
 
-# noise BACKEND COUNT
+# noise BACKEND COUNT OPTION...: options of vdiskd
 noise() {
-    local port status=0
+    local backend=$1 count=$2 port status=0
+    shift 2
     port=$(free_port)
     # to a file: it says what it closes, and a million lines are too many
-    VDISK_QUEUE=$1 "$vdiskd" export -q -p "127.0.0.1:$port" -n "$iqn" noise.img bystander.qcow2 2> errors &
+    VDISK_QUEUE=$backend "$vdiskd" export -q "$@" -p "127.0.0.1:$port" -n "$iqn" noise.img bystander.qcow2 2> errors &
     server=$!
     pids+=("$server")
     wait_for 30 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"
-    timeout $((120 + $2 / 500)) python3 "$TOP/tests/integration/iscsi-noise.py" "127.0.0.1:$port" "$iqn" "$2" \
+    timeout $((120 + count / 500)) python3 "$TOP/tests/integration/iscsi-noise.py" "127.0.0.1:$port" "$iqn" "$count" \
         ${SEED:+"$SEED"} || fail "$(tail -50 errors)"
     grep VmHWM "/proc/$server/status"
     kill -INT "$server"
@@ -33,5 +34,6 @@ noise() {
     expect 0 "$VDISK" check bystander.qcow2
 }
 
-noise auto $((PDUS * 3 / 4))
-noise threads $((PDUS / 4))
+noise auto $((PDUS / 2))
+noise auto $((PDUS / 4)) -t 3
+noise threads $((PDUS / 4)) -t 2
