@@ -17,10 +17,12 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "vmm-lite/control.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
 
@@ -43,7 +45,11 @@ int console_init(struct console *c, struct serial *serial, unsigned time_limit,
 {
 	struct itimerspec limit = { .it_value.tv_sec = (time_t)time_limit };
 
-	*c = (struct console) { .serial = serial, .timer_fd = -1, .signal_fd = -1 };
+	memset(c, 0, sizeof(*c));
+	c->serial = serial;
+	c->timer_fd = c->signal_fd = -1;
+	for (unsigned i = 0; i < VIEWERS_MAX; i++)
+		c->viewer[i] = -1;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0)
 		return vd_fail(err, errno, "eventfd: %m");
@@ -64,6 +70,9 @@ void console_destroy(struct console *c)
 	close(c->signal_fd);
 	if (c->timer_fd >= 0)
 		close(c->timer_fd);
+	for (unsigned i = 0; i < VIEWERS_MAX; i++)
+		if (c->viewer[i] >= 0)
+			close(c->viewer[i]);
 }
 
 void console_wake(void *console)
@@ -75,6 +84,57 @@ void console_wake(void *console)
 		log_warnx("eventfd: %m");
 }
 
+/* ---- viewers: they see what standard output sees, if they keep up ---- */
+
+static void drop_viewer(struct console *c, unsigned i)
+{
+	close(c->viewer[i]);
+	c->viewer[i] = -1;
+}
+
+static void show(struct console *c, const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		c->backlog[c->said++ % BACKLOG_SIZE] = data[i];
+	for (unsigned i = 0; i < VIEWERS_MAX; i++)
+		if (c->viewer[i] >= 0 &&
+		    send(c->viewer[i], data, len, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 &&
+		    errno != EAGAIN)
+			drop_viewer(c, i);
+}
+
+void console_add_viewer(struct console *c, int fd)
+{
+	uint64_t from = c->said - MIN(c->said, (uint64_t)BACKLOG_SIZE);
+	size_t at = from % BACKLOG_SIZE, first = MIN(BACKLOG_SIZE - at, (size_t)(c->said - from));
+
+	for (unsigned i = 0; i < VIEWERS_MAX; i++) {
+		if (c->viewer[i] >= 0)
+			continue;
+		c->viewer[i] = fd;
+		(void)send(fd, c->backlog + at, first, MSG_NOSIGNAL | MSG_DONTWAIT);
+		(void)send(fd, c->backlog, (size_t)(c->said - from) - first,
+			   MSG_NOSIGNAL | MSG_DONTWAIT);
+		return;
+	}
+	close(fd);
+}
+
+static void read_viewer(struct console *c, unsigned i)
+{
+	size_t room = serial_room(c->serial);
+	uint8_t buf[256];
+	ssize_t n;
+
+	if (!room)
+		return;
+	n = recv(c->viewer[i], buf, MIN(room, sizeof(buf)), MSG_DONTWAIT);
+	if (n > 0)
+		serial_input(c->serial, buf, (size_t)n);
+	else if (!n || (errno != EAGAIN && errno != EINTR))
+		drop_viewer(c, i);
+}
+
 static void write_output(struct console *c)
 {
 	uint8_t buf[PIPE_BUF];
@@ -84,8 +144,10 @@ static void write_output(struct console *c)
 
 	if (n < 0 && errno != EAGAIN && errno != EINTR)
 		c->output_lost = true;
-	if (n > 0)
+	if (n > 0) {
+		show(c, buf, (size_t)n);
 		serial_consume(c->serial, (size_t)n);
+	}
 	lost = serial_lost(c->serial);
 	if (lost)
 		log_warnx("the reader is slow: %" PRIu64 " bytes of console output were dropped",
@@ -95,7 +157,13 @@ static void write_output(struct console *c)
 /* Nobody reads: the guest need not know. */
 static void discard_output(struct console *c)
 {
-	serial_consume(c->serial, SERIAL_OUT_SIZE);
+	uint8_t buf[PIPE_BUF];
+	size_t len;
+
+	while ((len = serial_peek(c->serial, buf, sizeof(buf)))) {
+		show(c, buf, len);
+		serial_consume(c->serial, len);
+	}
 	(void)serial_lost(c->serial);
 }
 
@@ -135,9 +203,11 @@ static bool output_waits(struct console *c)
 	return serial_peek(c->serial, &byte, 1) > 0;
 }
 
-enum vmm_end console_run(struct console *c, const struct machine *m)
+enum vmm_end console_run(struct console *c, const struct machine *m,
+			 const struct console_others *others)
 {
-	enum { END, SIGNAL, TIMER, WAKE, INPUT, OUTPUT, N };
+	enum { END, SIGNAL, TIMER, WAKE, INPUT, OUTPUT, VIEWER, CONTROL = VIEWER + VIEWERS_MAX,
+	       N = CONTROL + CONTROL_CLIENTS_MAX + 1 };
 
 	for (;;) {
 		size_t room = c->input_ended ? 0 : serial_room(c->serial);
@@ -150,9 +220,18 @@ enum vmm_end console_run(struct console *c, const struct machine *m)
 			[OUTPUT] = { .fd = output_waits(c) ? STDOUT_FILENO : -1,
 				     .events = POLLOUT },
 		};
+		unsigned n = others->control ? N : CONTROL;
 		enum vmm_end end = VMM_RUNNING;
 
-		if (poll(fds, N, -1) < 0 && errno != EINTR) {
+		for (unsigned i = 0; i < VIEWERS_MAX; i++)
+			fds[VIEWER + i] = (struct pollfd) {
+				.fd = serial_room(c->serial) ? c->viewer[i] : -1, .events = POLLIN,
+			};
+		if (others->control)
+			control_poll(others->control, fds + CONTROL);
+		if (poll(fds, n, -1) < 0) {
+			if (errno == EINTR)
+				continue;
 			log_warnx("poll: %m");
 			return VMM_ERROR;
 		}
@@ -164,8 +243,15 @@ enum vmm_end console_run(struct console *c, const struct machine *m)
 			discard_output(c);
 		if (fds[INPUT].revents)
 			end = read_input(c, room);
+		for (unsigned i = 0; i < VIEWERS_MAX; i++)
+			if (fds[VIEWER + i].revents)
+				read_viewer(c, i);
 		if (fds[END].revents)
 			return machine_end(m);
+		if (others->control)
+			control_handle(others->control, fds + CONTROL);
+		if (end == VMM_RUNNING)
+			end = others->turn(others->arg);
 		if (end != VMM_RUNNING)
 			return end;
 		if (fds[SIGNAL].revents)

@@ -5,6 +5,11 @@
 
 #include "vmm-lite/kvm/machine.h"
 
+#define VIEWERS_MAX	4u
+#define BACKLOG_SIZE	16384u	/* a power of two */
+
+struct control;
+
 struct console {
 	struct serial *serial;	/* borrowed */
 	int wake_fd;		/* owned: eventfd, see console_wake() */
@@ -12,6 +17,17 @@ struct console {
 	int timer_fd;		/* owned; -1: no time limit */
 	bool input_ended;
 	bool output_lost;	/* nobody reads any more */
+	int viewer[VIEWERS_MAX];	/* owned: further connections (vdisk vm console); -1 */
+	uint8_t backlog[BACKLOG_SIZE];	/* what was said last, for those who come late */
+	uint64_t said;
+};
+
+/* What else the main thread looks after, and what happens there. */
+struct console_others {
+	struct control *control;	/* NULL: none */
+	/* After each turn: VMM_RUNNING, or how the guest shall end. */
+	enum vmm_end (*turn)(void *arg);
+	void *arg;
 };
 
 int console_init(struct console *c, struct serial *serial, unsigned time_limit,
@@ -19,7 +35,10 @@ int console_init(struct console *c, struct serial *serial, unsigned time_limit,
 /* The serial port has output, or room; any thread. */
 void console_wake(void *console);
 /* Carry bytes to and fro until the guest ends or somebody ends it. */
-enum vmm_end console_run(struct console *c, const struct machine *m);
+enum vmm_end console_run(struct console *c, const struct machine *m,
+			 const struct console_others *others);
+/* One more connection that sees and types; takes @fd. */
+void console_add_viewer(struct console *c, int fd);
 /* Bring out what is left, for a second at most. */
 void console_finish(struct console *c);
 void console_destroy(struct console *c);

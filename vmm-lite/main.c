@@ -15,25 +15,11 @@
 #include <unistd.h>
 
 #include "core/driver.h"
-#include "vmm-lite/console.h"
-#include "vmm-lite/kvm/machine.h"
 #include "vmm-lite/log.h"
-#include "vmm-lite/options.h"
 #include "vmm-lite/sandbox.h"
 #include "vmm-lite/terminal.h"
-#include "vmm-lite/virtio/blk.h"
 #include "vmm-lite/virtio/rng.h"
-
-struct vmm {
-	struct options options;
-	int kvm_fd, kernel_fd, initrd_fd;	/* owned */
-	struct vdisk *disk[DISKS_MAX];		/* owned, until they are devices */
-	struct virtio_device *device[DISKS_MAX + 1]; /* owned */
-	unsigned n_devices;
-	struct ram ram;				/* owned */
-	struct serial serial;
-	struct console console;
-};
+#include "vmm-lite/vmm.h"
 
 static int open_file(int *out, const char *what, const char *name, struct vdisk_error *err)
 {
@@ -54,37 +40,6 @@ static int open_file(int *out, const char *what, const char *name, struct vdisk_
 	return 0;
 }
 
-static uint32_t open_flags(const struct disk_option *d)
-{
-	uint32_t flags = 0;
-
-	if (!d->read_only && !d->snapshot)
-		flags |= VDISK_OPEN_WRITE;
-	if (d->direct)
-		flags |= VDISK_OPEN_DIRECT;
-	if (d->unsafe)
-		flags |= VDISK_OPEN_UNSAFE;
-	return flags;
-}
-
-static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdisk_error *err)
-{
-	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
-	};
-	struct vdisk *disk = NULL, *overlay = NULL;
-	int r = vdisk_open(&disk, d->locator, &opts, err);
-
-	if (r < 0 || !d->snapshot) {
-		*out = disk;
-		return r;
-	}
-	r = vdisk_open_overlay(&overlay, disk, NULL, err);
-	vdisk_close(disk, NULL);
-	*out = overlay;
-	return r;
-}
-
 static int open_everything(struct vmm *v, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
@@ -95,57 +50,61 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 	if (!r && o->initrd)
 		r = open_file(&v->initrd_fd, "initrd", o->initrd, err);
 	for (unsigned i = 0; !r && i < o->n_disks; i++)
-		r = open_disk(&v->disk[i], &o->disk[i], err);
+		r = disk_add(v, &o->disk[i], err);
 	return r;
-}
-
-/* One queue for each vCPU that can run at once. */
-static unsigned queue_count(unsigned vcpus)
-{
-	unsigned n = MIN(vcpus, vd_cpus());
-
-	return MIN(n, BLK_QUEUES_MAX);
 }
 
 static int make_devices(struct vmm *v, struct vdisk_error *err)
 {
-	int r = 0;
+	int r = rng_new(&v->rng, err);
 
-	for (unsigned i = 0; !r && i < v->options.n_disks; i++) {
-		const struct disk_option *d = &v->options.disk[i];
-		char serial[BLK_ID_BYTES + 1];
-		struct blk_options b = {
-			.disk = v->disk[i], .read_only = d->read_only,
-			.queues = queue_count(v->options.vcpus), .serial = serial,
-		};
-
-		snprintf(serial, sizeof(serial), "vdisk%u", i);
-		if (d->serial)
-			b.serial = d->serial;
-		r = blk_new(&v->device[v->n_devices], &b, err);
-		v->n_devices += !r;
-	}
-	if (!r)
-		r = rng_new(&v->device[v->n_devices], err);
-	v->n_devices += !r;
+	for (unsigned i = 0; !r && i < v->n_disks; i++)
+		r = disk_start(v, v->disk[i], err);
 	return r;
 }
 
-/* Disks that cannot write out what they hold must not end in status 0. */
 static int close_everything(struct vmm *v, struct vdisk_error *err)
 {
-	int r = 0;
+	int r;
 
-	for (unsigned i = 0; i < v->n_devices; i++)
-		v->device[i]->ops->free(v->device[i]);
-	for (unsigned i = 0; i < v->options.n_disks; i++) {
-		int one = vdisk_close(v->disk[i], r < 0 ? NULL : err);
-
-		if (one < 0 && !r)
-			r = one;
-	}
+	control_destroy(&v->control);
+	r = disks_close(v, err);
+	if (v->rng)
+		v->rng->ops->free(v->rng);
 	ram_free(&v->ram);
 	return r;
+}
+
+/* ---- a machine's life ---- */
+
+/* A vCPU's thread: the main thread does the rest, see turn(). */
+static void unplugged(void *arg, struct virtio_device *dev)
+{
+	struct vmm *v = arg;
+
+	pthread_mutex_lock(&v->disks_lock);
+	for (unsigned i = 0; i < v->n_disks; i++)
+		if (v->disk[i]->dev == dev)
+			v->disk[i]->gone = true;
+	pthread_mutex_unlock(&v->disks_lock);
+	console_wake(&v->console);
+}
+
+static enum vmm_end turn(void *arg)
+{
+	struct vmm *v = arg;
+	enum vmm_end asked = v->asked;
+
+	disks_reap(v);
+	v->asked = VMM_RUNNING;
+	return asked;
+}
+
+static void new_console(void *arg, int fd)
+{
+	struct vmm *v = arg;
+
+	console_add_viewer(&v->console, fd);
 }
 
 static void print_stats(const struct machine *m)
@@ -161,28 +120,40 @@ static void print_stats(const struct machine *m)
 static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
+	struct virtio_device *device[DISKS_MAX + 1];
+	struct console_others others = {
+		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .arg = v,
+	};
 	struct machine_config config = {
-		.ram = &v->ram, .serial = &v->serial, .devices = v->device,
-		.n_devices = v->n_devices, .wake = console_wake, .wake_arg = &v->console,
+		.ram = &v->ram, .serial = &v->serial, .devices = device,
+		.wake = console_wake, .wake_arg = &v->console,
+		.unplugged = unplugged, .unplugged_arg = v,
 		.confine = o->no_sandbox ? NULL : sandbox_vcpu,
 		.boot = { .kernel_fd = v->kernel_fd, .initrd_fd = v->initrd_fd,
 			  .cmdline = o->cmdline, .vcpus = o->vcpus },
 	};
-	struct machine *m = NULL;
 	int r = first ? 0 : ram_clear(&v->ram, err);
 
+	/* one that was to leave is gone with the machine that had it */
+	for (unsigned i = v->n_disks; i-- > 0; )
+		v->disk[i]->gone |= v->disk[i]->leaving;
+	disks_reap(v);
+	for (unsigned i = 0; i < v->n_disks; i++)
+		device[config.n_devices++] = v->disk[i]->dev;
+	device[config.n_devices++] = v->rng;
 	if (!r)
-		r = machine_new(&m, v->kvm_fd, &config, err);
+		r = machine_new(&v->machine, v->kvm_fd, &config, err);
 	if (r < 0)
 		return r;
+	v->lives++;
 	if (!r)
-		r = machine_start(m, err);
+		r = machine_start(v->machine, err);
 	if (!r)
-		*end = console_run(&v->console, m);
-	machine_stop(m);
+		*end = console_run(&v->console, v->machine, &others);
+	machine_stop(v->machine);
 	if (o->stats)
-		print_stats(m);
-	machine_free(m);
+		print_stats(v->machine);
+	machine_free(STEAL(v->machine));
 	return r;
 }
 
@@ -240,7 +211,8 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 
 int main(int argc, char **argv)
 {
-	static struct vmm v = { .kvm_fd = -1, .kernel_fd = -1, .initrd_fd = -1, .ram.fd = -1 };
+	static struct vmm v = { .kvm_fd = -1, .kernel_fd = -1, .initrd_fd = -1, .ram.fd = -1,
+		.asked = VMM_RUNNING, .disks_lock = PTHREAD_MUTEX_INITIALIZER };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;
 	int r, closed;
@@ -248,6 +220,11 @@ int main(int argc, char **argv)
 	options_parse(&v.options, argc, argv);
 	log_set_verbose(v.options.verbose);
 	signal(SIGPIPE, SIG_IGN);
+	clock_gettime(CLOCK_MONOTONIC, &v.started);
+	control_init(&v.control, v.options.control_fd);
+	v.control.serve = vmm_serve;
+	v.control.console = new_console;
+	v.control.arg = &v;
 	if (v.options.check) {
 		r = kvm_open(&v.kvm_fd, v.options.force, &err);
 	} else {

@@ -5,8 +5,11 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/rng.c
 VMM_SRCS := \
  vmm-lite/console.c \
+ vmm-lite/control.c \
+ vmm-lite/disks.c \
  vmm-lite/log.c \
  vmm-lite/options.c \
+ vmm-lite/requests.c \
  vmm-lite/sandbox.c \
  vmm-lite/terminal.c \
  vmm-lite/kvm/acpi.c \
@@ -24,7 +27,7 @@ VMM_SRCS := \
  vmm-lite/kvm/virtio_pci.c
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
-vmm-lite_PKGS := libseccomp
+vmm-lite_PKGS := libseccomp jansson
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \

@@ -5,6 +5,7 @@
 #include <argp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/compiler.h"
 #include "vdisk.h"
@@ -15,7 +16,7 @@ enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
-	OPT_FAST_KERNEL,
+	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL,
 };
 
 static const struct argp_option options[] = {
@@ -46,6 +47,9 @@ static const struct argp_option options[] = {
 	{ "on-crash", OPT_ON_CRASH, "reset|exit[:CODE]", 0,
 	  "When its kernel panics (exit:17, the default) or it faults thrice (exit:18)", 2 },
 	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
+	{ NULL, 0, NULL, 0, "While it runs:", 2 },
+	{ "name", OPT_NAME, "NAME", 0, "The guest's name", 2 },
+	{ "control", OPT_CONTROL, "fd:N", 0, "A listening socket for vdisk vm", 2 },
 	{ NULL, 0, NULL, 0, "For tests and troubleshooting:", 3 },
 	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
 	{ "force", OPT_FORCE, NULL, 0, "Run although the processor cannot virtualize", 3 },
@@ -169,6 +173,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_ON_CRASH:
 		parse_action(state, "--on-crash", arg, &o->on[ON_CRASH]);
 		break;
+	case OPT_NAME:
+		o->name = arg;
+		break;
+	case OPT_CONTROL:
+		if (strncmp(arg, "fd:", 3))
+			argp_error(state, "--control is fd:N, not '%s'", arg);
+		else
+			o->control_fd = (int)parse_number(state, "--control", arg + 3, 0, 65535);
+		break;
 	case OPT_HUGE_PAGES:
 		o->huge_pages = true;
 		break;
@@ -213,7 +226,8 @@ static const struct argp argp = {
 
 void options_parse(struct options *out, int argc, char **argv)
 {
-	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "",
+	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
+		.pid = getpid(),
 		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
 			[ON_RESET] = { .reset = true, .code = -1 } } };
 	argp_err_exit_status = VMM_USAGE;

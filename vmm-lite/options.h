@@ -5,6 +5,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+#include "vdisk.h"
 
 #define DISKS_MAX	24u
 
@@ -16,6 +19,8 @@ struct disk_option {
 	bool snapshot;		/* what the guest writes is thrown away */
 	bool direct;
 	bool unsafe;		/* flushes do nothing */
+	const struct vdisk_open_file *files; /* NULL: its files are opened by name */
+	unsigned n_files;
 };
 
 /* What the guest does, and what happens then. */
@@ -35,6 +40,9 @@ struct options {
 	unsigned n_disks;
 	struct end_action on[ON_COUNT];
 	unsigned time_limit;	/* seconds, 0: none */
+	const char *name;	/* for people; NULL: none */
+	int control_fd;		/* a listening socket; -1: none */
+	pid_t pid;		/* ours, as others see it */
 	bool huge_pages, fast_kernel;
 	bool force, no_sandbox, stats, verbose, check;
 };

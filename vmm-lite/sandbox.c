@@ -41,9 +41,12 @@ static const int process_calls[] = {
 	CALL(preadv), CALL(pwritev), CALL(preadv2), CALL(pwritev2), CALL(lseek),
 	CALL(fallocate), CALL(fdatasync), CALL(fsync), CALL(ftruncate), CALL(fstat),
 	CALL(newfstatat),	/* how this libc spells fstat */
+	CALL(fstatfs), CALL(statx), /* what a new disk lies on; its alignment */
 	CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register),
 	CALL(fcntl),		/* locks are given back; flags */
 	CALL(close),		/* ... and at the end */
+	/* the control socket, its answers, the descriptors of new disks */
+	CALL(accept4), CALL(recvmsg), CALL(sendmsg), CALL(sendto), CALL(recvfrom),
 	/* waiting */
 	CALL(poll), CALL(ppoll), CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl),
 	CALL(epoll_create1), CALL(eventfd2), CALL(futex), CALL(nanosleep),
@@ -82,6 +85,7 @@ static const uint32_t process_ioctls[] = {
 	/* while it runs: also the vCPUs', see below */
 	KVM_RUN, KVM_GET_REGS, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD,
 	BLKDISCARD,	/* a guest discards, and its disk is a block device */
+	BLKGETSIZE64, BLKSSZGET, /* a new disk that is one */
 	/* the terminal's settings, put back at the end; is it one? (stdio) */
 	TCSETS, TCGETS,
 };

@@ -55,11 +55,13 @@ static void say_number(u64 v)
 	say(p);
 }
 
-/* The register of vmm-lite; in QEMU the exit device that it is given at the same port. */
+/* The register of vmm-lite; and the exit device that QEMU is given. */
 static void power(u8 v)
 {
-	for (;;)
+	for (;;) {
 		outb(0x600, v);
+		outb(0xf4, v);
+	}
 }
 
 static void fail(const char *why, u64 n)

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* disks.c - the guest's disks: opened at the start, or passed to a running guest */
+#include <errno.h>
+#include <stdio.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+#include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/vmm.h"
+
+static uint32_t open_flags(const struct disk_option *d)
+{
+	uint32_t flags = 0;
+
+	if (!d->read_only && !d->snapshot)
+		flags |= VDISK_OPEN_WRITE;
+	if (d->direct)
+		flags |= VDISK_OPEN_DIRECT;
+	if (d->unsafe)
+		flags |= VDISK_OPEN_UNSAFE;
+	return flags;
+}
+
+static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdisk_error *err)
+{
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
+		.files = d->files, .n_files = d->n_files,
+	};
+	struct vdisk *disk = NULL, *overlay = NULL;
+	int r = vdisk_open(&disk, d->locator, &opts, err);
+
+	if (r < 0 || !d->snapshot) {
+		*out = disk;
+		return r;
+	}
+	r = vdisk_open_overlay(&overlay, disk, NULL, err);
+	vdisk_close(disk, NULL);
+	*out = overlay;
+	return r;
+}
+
+static void disk_free(struct vmm_disk *d)
+{
+	free(d->locator);
+	free(d->format);
+	free(d->serial);
+	free(d);
+}
+
+static char *copy(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err)
+{
+	struct vmm_disk *d;
+	int r;
+
+	if (v->n_disks == DISKS_MAX)
+		return vd_fail(err, ENOSPC, "the guest has %u disks already", DISKS_MAX);
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return vd_fail(err, ENOMEM, "out of memory");
+	snprintf(d->id, sizeof(d->id), "disk%u", v->next_id);
+	d->read_only = o->read_only;
+	d->locator = copy(o->locator);
+	d->format = copy(o->format);
+	if (o->serial)
+		d->serial = copy(o->serial);
+	else if (asprintf(&d->serial, "vdisk%u", v->next_id) < 0)
+		d->serial = NULL;
+	if (!d->locator || !d->serial || (o->format && !d->format)) {
+		disk_free(d);
+		return vd_fail(err, ENOMEM, "out of memory");
+	}
+	r = open_disk(&d->disk, o, err);
+	if (r < 0) {
+		disk_free(d);
+		return r;
+	}
+	v->next_id++;
+	pthread_mutex_lock(&v->disks_lock);
+	v->disk[v->n_disks++] = d;
+	pthread_mutex_unlock(&v->disks_lock);
+	return 0;
+}
+
+/* One queue for each vCPU that can run at once. */
+static unsigned queue_count(unsigned vcpus)
+{
+	unsigned n = MIN(vcpus, vd_cpus());
+
+	return MIN(n, BLK_QUEUES_MAX);
+}
+
+int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+{
+	struct blk_options b = {
+		.disk = d->disk, .read_only = d->read_only,
+		.queues = queue_count(v->options.vcpus), .serial = d->serial,
+	};
+
+	return blk_new(&d->dev, &b, err);
+}
+
+struct vmm_disk *disk_find(struct vmm *v, const char *id)
+{
+	for (unsigned i = 0; i < v->n_disks; i++)
+		if (!strcmp(v->disk[i]->id, id) || !strcmp(v->disk[i]->serial, id))
+			return v->disk[i];
+	return NULL;
+}
+
+int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+{
+	unsigned i = 0;
+	int r;
+
+	while (i < v->n_disks && v->disk[i] != d)
+		i++;
+	pthread_mutex_lock(&v->disks_lock);
+	v->n_disks--;
+	memmove(&v->disk[i], &v->disk[i + 1], (v->n_disks - i) * sizeof(v->disk[0]));
+	pthread_mutex_unlock(&v->disks_lock);
+	if (d->dev)
+		d->dev->ops->free(d->dev);
+	r = vdisk_close(d->disk, err);
+	disk_free(d);
+	return r;
+}
+
+void disks_reap(struct vmm *v)
+{
+	for (unsigned i = v->n_disks; i-- > 0; ) {
+		struct vdisk_error err = { 0 };
+
+		if (v->disk[i]->gone && disk_remove(v, v->disk[i], &err) < 0)
+			log_warnx("%s", err.msg);
+	}
+}
+
+/* Disks that cannot write out what they hold must not end in status 0. */
+int disks_close(struct vmm *v, struct vdisk_error *err)
+{
+	int r = 0;
+
+	while (v->n_disks) {
+		struct vdisk_error one = { 0 };
+		int got = disk_remove(v, v->disk[0], &one);
+
+		if (got < 0 && !r) {
+			r = got;
+			*err = one;
+		}
+	}
+	return r;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * requests.c - the commands of the control socket
+ *
+ * Each is a function in the table at the end.  A new disk comes with the
+ * descriptors of all its files, in the order of their names in the request:
+ * this process opens nothing.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/vmm.h"
+
+static const char *text_of(const struct control_call *call, const char *key)
+{
+	return json_string_value(json_object_get(call->request, key));
+}
+
+static uint64_t seconds_since(const struct timespec *start)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)(now.tv_sec - start->tv_sec);
+}
+
+static json_t *disk_json(const struct vmm_disk *d)
+{
+	return json_pack("{ss ss* ss ss sI sb sb}", "id", d->id, "locator", d->locator, "format",
+			 vdisk_format(d->disk), "serial", d->serial, "bytes",
+			 (json_int_t)vdisk_size(d->disk), "read-only",
+			 d->read_only || !vdisk_writable(d->disk), "leaving", d->leaving);
+}
+
+static int show(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	json_t *a = call->answer, *disks = json_array();
+
+	(void)err;
+	json_object_set_new(a, "name", json_string(v->options.name ? v->options.name : ""));
+	json_object_set_new(a, "pid", json_integer(v->options.pid));
+	json_object_set_new(a, "memory", json_integer((json_int_t)v->options.memory));
+	json_object_set_new(a, "cpus", json_integer(v->options.vcpus));
+	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&v->started)));
+	json_object_set_new(a, "resets", json_integer(v->lives - 1));
+	for (unsigned i = 0; i < v->n_disks; i++)
+		json_array_append_new(disks, disk_json(v->disk[i]));
+	json_object_set_new(a, "disks", disks);
+	return 0;
+}
+
+static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	struct machine_stats s;
+
+	(void)err;
+	machine_stats(v->machine, &s);
+	json_object_set_new(call->answer, "exits", json_pack("{sI sI sI sI}", "all",
+			    (json_int_t)s.exits, "port", (json_int_t)s.port, "memory",
+			    (json_int_t)s.memory, "other", (json_int_t)s.other));
+	return 0;
+}
+
+static int stop(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	(void)call;
+	(void)err;
+	machine_power_button(v->machine);
+	return 0;
+}
+
+static int kill_guest(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	(void)call;
+	(void)err;
+	v->asked = VMM_STOPPED;
+	return 0;
+}
+
+static int reset(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	(void)call;
+	(void)err;
+	v->asked = VMM_REBOOT;
+	return 0;
+}
+
+static int console(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	(void)v;
+	(void)err;
+	call->console = true;
+	return 0;
+}
+
+static int cache_mode(struct disk_option *o, const char *cache, struct vdisk_error *err)
+{
+	o->direct = cache && !strcmp(cache, "none");
+	o->unsafe = cache && !strcmp(cache, "unsafe");
+	if (cache && !o->direct && !o->unsafe && strcmp(cache, "writeback"))
+		return vd_fail(err, EINVAL, "cache is writeback, none or unsafe, not '%s'", cache);
+	return 0;
+}
+
+static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	struct vdisk_open_file files[CONTROL_FDS_MAX];
+	json_t *names = json_object_get(call->request, "files");
+	struct disk_option o = {
+		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
+		.serial = text_of(call, "serial"), .files = files,
+		.read_only = json_is_true(json_object_get(call->request, "read-only")),
+	};
+	struct vmm_disk *d;
+	int r;
+
+	if (!o.locator || !json_array_size(names) || json_array_size(names) != call->n_fds)
+		return vd_fail(err, EINVAL, "attach-disk: a locator, and a descriptor for each of "
+			       "\"files\" are needed");
+	for (unsigned i = 0; i < call->n_fds; i++) {
+		files[i].path = json_string_value(json_array_get(names, i));
+		files[i].fd = call->fds[i];
+		if (!files[i].path)
+			return vd_fail(err, EINVAL, "attach-disk: \"files\" are names");
+	}
+	o.n_files = call->n_fds;
+	if (o.serial && disk_find(v, o.serial))
+		return vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
+	r = cache_mode(&o, text_of(call, "cache"), err);
+	if (!r)
+		r = disk_add(v, &o, err);
+	if (r < 0)
+		return r;
+	d = v->disk[v->n_disks - 1];
+	r = disk_start(v, d, err);
+	if (!r)
+		r = machine_plug(v->machine, d->dev, err);
+	if (r < 0) {
+		disk_remove(v, d, NULL);
+		return r;
+	}
+	json_object_set_new(call->answer, "id", json_string(d->id));
+	return 0;
+}
+
+static int named_disk(struct vmm *v, const struct control_call *call, struct vmm_disk **out,
+		      struct vdisk_error *err)
+{
+	const char *id = text_of(call, "disk");
+
+	*out = id ? disk_find(v, id) : NULL;
+	if (!*out)
+		return vd_fail(err, ENOENT, "there is no disk '%s'", id ? id : "");
+	return 0;
+}
+
+static int detach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	struct vmm_disk *d;
+	int r = named_disk(v, call, &d, err);
+
+	if (!r)
+		r = machine_unplug(v->machine, d->dev, err);
+	if (!r)
+		d->leaving = true;
+	return r;
+}
+
+static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
+	struct vmm_disk *d;
+	int r = named_disk(v, call, &d, err);
+
+	if (!r && (bytes <= 0 || bytes % 512))
+		r = vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
+			    (int64_t)bytes);
+	if (!r && (uint64_t)bytes < vdisk_size(d->disk) &&
+	    !json_is_true(json_object_get(call->request, "shrink")))
+		r = vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
+	if (!r)
+		r = vdisk_resize(d->disk, (uint64_t)bytes, err);
+	if (!r)
+		machine_config_changed(v->machine, d->dev);
+	return r;
+}
+
+static const struct {
+	const char *name;
+	int (*serve)(struct vmm *v, struct control_call *call, struct vdisk_error *err);
+} commands[] = {
+	{ "show", show },
+	{ "stats", stats },
+	{ "stop", stop },
+	{ "kill", kill_guest },
+	{ "reset", reset },
+	{ "console", console },
+	{ "attach-disk", attach_disk },
+	{ "detach-disk", detach_disk },
+	{ "resize-disk", resize_disk },
+};
+
+int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err)
+{
+	struct vmm *v = vmm;
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, command))
+			return commands[i].serve(v, call, err);
+	return vd_fail(err, ENOTSUP, "unknown command '%.40s'", command);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* vmm.h - the process: one guest, its disks, and who talks to it */
+#ifndef VMM_VMM_H
+#define VMM_VMM_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "vmm-lite/console.h"
+#include "vmm-lite/control.h"
+#include "vmm-lite/kvm/machine.h"
+#include "vmm-lite/options.h"
+
+struct vmm_disk {
+	char id[16];			/* "disk0", never used twice */
+	char *locator, *format, *serial; /* owned; format NULL: found by probing */
+	struct vdisk *disk;		/* owned */
+	struct virtio_device *dev;	/* owned; NULL: not yet */
+	bool read_only;
+	bool leaving;			/* the guest was asked to give it back */
+	_Atomic bool gone;		/* it has */
+};
+
+struct vmm {
+	struct options options;
+	int kvm_fd, kernel_fd, initrd_fd;	/* owned */
+	pthread_mutex_t disks_lock;		/* guards disk[] against vCPU threads */
+	struct vmm_disk *disk[DISKS_MAX];	/* owned; in the order of the guest's slots */
+	unsigned n_disks, next_id;
+	struct virtio_device *rng;		/* owned */
+	struct ram ram;				/* owned */
+	struct serial serial;
+	struct console console;
+	struct control control;
+	struct machine *machine;		/* owned; NULL between two lives */
+	enum vmm_end asked;			/* by a request: how it shall end */
+	unsigned lives;
+	struct timespec started;
+};
+
+/* ---- disks.c ---- */
+
+/* Open a disk of the command line, without a device yet. */
+int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err);
+/* Make its device. */
+int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
+struct vmm_disk *disk_find(struct vmm *v, const char *id);
+/* Free those that the guest has given back. */
+void disks_reap(struct vmm *v);
+/* Close one, or all: what cannot be written out is an error, and told. */
+int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
+int disks_close(struct vmm *v, struct vdisk_error *err);
+
+/* ---- requests.c: the commands of the control socket ---- */
+
+int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err);
+
+#endif
