@@ -14,6 +14,7 @@
 
 #include "cli/commands.h"
 #include "cli/guest.h"
+#include "cli/vm.h"
 
 struct boot_args {
 	struct guest_args g;
@@ -88,6 +89,7 @@ int cmd_boot(int argc, char **argv)
 	const struct engine *engine = &engine_kvm;
 	struct termios terminal;
 	bool is_terminal = !tcgetattr(STDIN_FILENO, &terminal);
+	struct vm_entry entry;
 	int status, exit_status;
 
 	if (a.list)
@@ -96,10 +98,15 @@ int cmd_boot(int argc, char **argv)
 	/* before anything is read: can guests run here at all? */
 	if (engine->check(&a.g.guest) != CLI_OK)
 		return CLI_FAILED;
+	if (vm_register(&entry, a.g.guest.name, args[0]) != CLI_OK)
+		return CLI_FAILED;
+	a.g.guest.name = entry.name;
+	a.g.guest.control_fd = entry.listen_fd;
 	do {
 		status = guest_boot(engine, &a.g);
 		if (is_terminal)
 			tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
 	} while (guest_goes_on(&a.g, status, &exit_status));
+	vm_unregister(&entry);
 	return exit_status;
 }

@@ -57,5 +57,6 @@ int cmd_umount(int argc, char **argv);
 int cmd_boot(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_try(int argc, char **argv);
+int cmd_vm(int argc, char **argv);
 
 #endif

@@ -14,7 +14,7 @@
 struct command {
 	const char *arg[ARGS_MAX];
 	unsigned n;
-	char kernel_fd[16], initrd_fd[16];
+	char kernel_fd[16], initrd_fd[16], control_fd[16];
 };
 
 static void add(struct command *c, const char *arg)
@@ -66,20 +66,23 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 		add(c, "--stats");
 	for (unsigned i = 0; i < g->n_disks; i++)
 		add_disk(c, &g->disk[i]);
+	add_pair(c, "--name", g->name);
+	if (g->control_fd > 0)
+		add_file(c, "--control", NULL, g->control_fd, c->control_fd);
 	add_file(c, "--kernel", g->kernel, g->kernel_fd, c->kernel_fd);
 	add_file(c, "--initrd", g->initrd, g->initrd_fd, c->initrd_fd);
 }
 
 static int kvm_run(const struct guest *g)
 {
-	int keep_open[] = { g->kernel_fd, g->initrd_fd };
+	int keep_open[] = { g->kernel_fd, g->initrd_fd, g->control_fd > 0 ? g->control_fd : -1 };
 	AUTO_FREE char *vmm = NULL;
 	struct command c = { 0 };
 
 	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
 		return CLI_FAILED;
 	build_command(&c, vmm, g);
-	return guest_process(c.arg, keep_open, 2);
+	return guest_process(c.arg, keep_open, 3);
 }
 
 static int kvm_check(const struct guest *g)

@@ -30,6 +30,8 @@ struct guest {
 	unsigned n_disks;
 	const char *time_limit;		/* seconds; NULL: none */
 	bool force, stats;
+	const char *name;		/* NULL: none */
+	int control_fd;			/* a listening socket; 0 or -1: none */
 
 	/* what it boots: files of this host, or else open descriptors (-1: none) */
 	const char *kernel, *initrd;

@@ -19,6 +19,8 @@ vdisk_SRCS := \
  cli/try_guest.c \
  cli/guest_args.c \
  cli/engine_kvm.c \
+ cli/vm.c \
+ cli/vm_dir.c \
  cli/inspect.c \
  cli/parts.c \
  cli/parts_lvm.c \

@@ -1,0 +1,616 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vm.c - vdisk vm: running guests, through their control sockets
+ *
+ * One request, one answer, a line of JSON each; see vmm-lite(8).  A new disk is
+ * opened and locked here, with all its backing files, and goes over as
+ * descriptors; the guest's process then has the lock.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/vm.h"
+
+#define FILES_MAX	64u
+#define ANSWER_MAX	(1u << 20)
+#define ESCAPE_KEY	0x1d	/* Ctrl-] */
+
+/* ---- asking ---- */
+
+static int send_request(int fd, json_t *request, const int *fds, unsigned n_fds)
+{
+	union {
+		char buf[CMSG_SPACE(FILES_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	AUTO_FREE char *text = json_dumps(request, JSON_COMPACT);
+	struct iovec iov[] = { { text, text ? strlen(text) : 0 },
+			       { (void *)(uintptr_t)"\n", 1 } };
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (!text)
+		return -ENOMEM;
+	if (n_fds) {
+		struct cmsghdr *h;
+
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+		h = CMSG_FIRSTHDR(&m);
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
+	}
+	return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)(iov[0].iov_len + 1) ? 0 : -EIO;
+}
+
+/* One line; what follows it stays in the socket. */
+static json_t *read_answer(int fd)
+{
+	AUTO_FREE char *line = malloc(ANSWER_MAX);
+	size_t n = 0;
+
+	while (line && n < ANSWER_MAX && recv(fd, line + n, 1, 0) == 1) {
+		if (line[n] == '\n')
+			return json_loadb(line, n, 0, NULL);
+		n++;
+	}
+	return NULL;
+}
+
+/* -errno of the connection, without a message; 0: an answer, good or bad. */
+static int ask_quietly(json_t **answer, const char *name, json_t *request, const int *fds,
+		       unsigned n_fds, int *keep)
+{
+	AUTO_CLOSE int fd = vm_connect(name);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	json_object_set_new(request, "vdisk-vm", json_integer(1));
+	r = send_request(fd, request, fds, n_fds);
+	if (r < 0)
+		return r;
+	*answer = read_answer(fd);
+	if (!*answer)
+		return -ECONNRESET;
+	if (keep)
+		*keep = STEAL_FD(fd);
+	return 0;
+}
+
+static int complain(const char *name, int error)
+{
+	if (error == -ENOENT)
+		cli_error("there is no guest '%s' (vdisk vm list)", name);
+	else if (error == -ECONNREFUSED)
+		cli_error("guest '%s' is dead: its process is gone", name);
+	else
+		cli_error("guest '%s': %s", name, strerror(-error));
+	return CLI_FAILED;
+}
+
+/* Takes @request.  CLI_OK: it did it; else there was a message. */
+static int ask_with(json_t **answer, const char *name, json_t *request, const int *fds,
+		    unsigned n_fds, int *keep)
+{
+	json_t *a = NULL;
+	int r = ask_quietly(&a, name, request, fds, n_fds, keep);
+
+	json_decref(request);
+	if (r < 0)
+		return complain(name, r);
+	if (!json_is_true(json_object_get(a, "ok"))) {
+		const char *why = json_string_value(json_object_get(a, "error"));
+
+		cli_error("guest '%s': %s", name, why ? why : "no");
+		json_decref(a);
+		return CLI_FAILED;
+	}
+	if (answer)
+		*answer = a;
+	else
+		json_decref(a);
+	return CLI_OK;
+}
+
+static int ask(json_t **answer, const char *name, json_t *request)
+{
+	return ask_with(answer, name, request, NULL, 0, NULL);
+}
+
+/* ---- list, show, stats ---- */
+
+static json_t *describe(const char *name)
+{
+	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL, *known;
+	int r = ask_quietly(&a, name, request, NULL, 0, NULL);
+
+	json_decref(request);
+	if (!r) {
+		json_object_set_new(a, "state", json_string("running"));
+		json_object_del(a, "ok");
+		return a;
+	}
+	known = vm_info(name);
+	if (!json_is_object(known)) {
+		json_decref(known);
+		known = json_pack("{ss}", "name", name);
+	}
+	json_object_set_new(known, "state", json_string(r == -ECONNREFUSED ? "dead" : "silent"));
+	return known;
+}
+
+static const char *first_disk(json_t *guest)
+{
+	const char *s = json_string_value(json_object_get(json_array_get(
+				json_object_get(guest, "disks"), 0), "locator"));
+
+	if (!s)
+		s = json_string_value(json_object_get(guest, "disk"));
+	return s ? s : "";
+}
+
+static int vm_list(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .doc = "List the guests that run, and those that died.",
+	};
+	json_t *all = json_array();
+	char **names;
+
+	cli_parse(&argp, argc, argv, NULL, 0, 0);
+	names = vm_names();
+	for (size_t i = 0; names && names[i]; i++) {
+		json_array_append_new(all, describe(names[i]));
+		free(names[i]);
+	}
+	free(names);
+	if (cli.json)
+		return cli_print_json(json_pack("{so}", "guests", all));
+	if (json_array_size(all))
+		printf("%-20s %-8s %8s %8s %4s  %s\n", "NAME", "STATE", "PID", "MEMORY", "CPUS",
+		       "DISK");
+	for (size_t i = 0; i < json_array_size(all); i++) {
+		json_t *g = json_array_get(all, i);
+		json_int_t memory = json_integer_value(json_object_get(g, "memory"));
+
+		printf("%-20s %-8s %8" PRId64 " %7" PRId64 "M %4" PRId64 "  %s\n",
+		       json_string_value(json_object_get(g, "name")),
+		       json_string_value(json_object_get(g, "state")),
+		       (int64_t)json_integer_value(json_object_get(g, "pid")),
+		       (int64_t)memory >> 20,
+		       (int64_t)json_integer_value(json_object_get(g, "cpus")), first_disk(g));
+	}
+	json_decref(all);
+	return CLI_OK;
+}
+
+static void show_disk(json_t *d)
+{
+	printf("  %-8s %-8s %12" PRId64 " bytes  %s%s%s\n",
+	       json_string_value(json_object_get(d, "id")),
+	       json_string_value(json_object_get(d, "format")),
+	       (int64_t)json_integer_value(json_object_get(d, "bytes")),
+	       json_string_value(json_object_get(d, "locator")),
+	       json_is_true(json_object_get(d, "read-only")) ? " (read-only)" : "",
+	       json_is_true(json_object_get(d, "leaving")) ? " (leaving)" : "");
+}
+
+static int vm_show(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME", .doc = "Say what a guest is.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+	json_t *a = NULL, *disks;
+
+	if (ask(&a, args[0], json_pack("{ss}", "do", "show")) != CLI_OK)
+		return CLI_FAILED;
+	json_object_del(a, "ok");
+	if (cli.json)
+		return cli_print_json(a);
+	printf("%s: %" PRId64 " MiB, %" PRId64 " processors, process %" PRId64 ", up %" PRId64
+	       " s, %" PRId64 " resets\n", args[0],
+	       (int64_t)json_integer_value(json_object_get(a, "memory")) >> 20,
+	       (int64_t)json_integer_value(json_object_get(a, "cpus")),
+	       (int64_t)json_integer_value(json_object_get(a, "pid")),
+	       (int64_t)json_integer_value(json_object_get(a, "seconds")),
+	       (int64_t)json_integer_value(json_object_get(a, "resets")));
+	disks = json_object_get(a, "disks");
+	for (size_t i = 0; i < json_array_size(disks); i++)
+		show_disk(json_array_get(disks, i));
+	json_decref(a);
+	return CLI_OK;
+}
+
+static int vm_stats(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME",
+		.doc = "Counters of a guest, as JSON: its exits to the monitor, and what its disks "
+		       "have done.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+	json_t *a = NULL;
+
+	if (ask(&a, args[0], json_pack("{ss}", "do", "stats")) != CLI_OK)
+		return CLI_FAILED;
+	json_object_del(a, "ok");
+	return cli_print_json(a);
+}
+
+/* ---- console ---- */
+
+/* Until the guest or the person ends it. */
+static int carry(int fd)
+{
+	struct pollfd fds[] = {
+		{ .fd = fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN },
+	};
+	char buf[4096];
+	ssize_t n;
+
+	for (;;) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return CLI_FAILED;
+		if (fds[0].revents) {
+			n = read(fd, buf, sizeof(buf));
+			if (n <= 0 || write(STDOUT_FILENO, buf, (size_t)n) != n)
+				return CLI_OK;
+		}
+		if (fds[1].revents) {
+			n = read(STDIN_FILENO, buf, sizeof(buf));
+			if (n > 0 && memchr(buf, ESCAPE_KEY, (size_t)n))
+				return CLI_OK;
+			if (n > 0 && send(fd, buf, (size_t)n, MSG_NOSIGNAL) < 0)
+				return CLI_OK;
+			if (n <= 0)
+				fds[1].fd = -1;	/* only looking on, from now */
+		}
+	}
+}
+
+static int vm_console(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME",
+		.doc = "Be the guest's serial console too; Ctrl-] ends that. What it said last is "
+		       "shown first.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+	AUTO_CLOSE int fd = -1;
+	struct termios saved, raw;
+	bool terminal = !tcgetattr(STDIN_FILENO, &saved);
+	int status;
+
+	if (ask_with(NULL, args[0], json_pack("{ss}", "do", "console"), NULL, 0, &fd) != CLI_OK)
+		return CLI_FAILED;
+	if (terminal) {
+		raw = saved;
+		cfmakeraw(&raw);
+		tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+	}
+	status = carry(fd);
+	if (terminal)
+		tcsetattr(STDIN_FILENO, TCSANOW, &saved);
+	return status;
+}
+
+/* ---- stop, kill, reset ---- */
+
+static bool is_there(const char *name)
+{
+	AUTO_CLOSE int fd = vm_connect(name);
+
+	return fd >= 0;
+}
+
+static void pause_briefly(void)
+{
+	nanosleep(&(struct timespec) { .tv_nsec = 50000000 }, NULL);
+}
+
+struct wait_args {
+	unsigned long seconds;
+};
+
+enum { OPT_WAIT = 0x22000, OPT_CACHE, OPT_SERIAL, OPT_SHRINK };
+
+static error_t parse_wait(int key, char *arg, struct argp_state *state)
+{
+	struct wait_args *a = state->input;
+
+	if (key != OPT_WAIT)
+		return ARGP_ERR_UNKNOWN;
+	a->seconds = cli_number("--wait", arg, 0, 1000000);
+	return 0;
+}
+
+static const struct argp_option wait_options[] = {
+	{ "wait", OPT_WAIT, "SECONDS", 0, "How long to wait for it (default 30; 0: not at all)", 0 },
+	{ 0 },
+};
+
+static int vm_stop(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = wait_options, .parser = parse_wait, .children = cli_common,
+		.args_doc = "NAME",
+		.doc = "Press the guest's power button, and wait until it is off.",
+	};
+	struct wait_args a = { .seconds = 30 };
+	char **args = cli_parse(&argp, argc, argv, &a, 1, 1);
+
+	if (ask(NULL, args[0], json_pack("{ss}", "do", "stop")) != CLI_OK)
+		return CLI_FAILED;
+	for (unsigned long i = 0; i < a.seconds * 20 && is_there(args[0]); i++)
+		pause_briefly();
+	if (!a.seconds || !is_there(args[0]))
+		return CLI_OK;
+	cli_error("guest '%s' has not powered off in %lu s (vdisk vm kill pulls the plug)", args[0],
+		  a.seconds);
+	return CLI_FAILED;
+}
+
+static int vm_kill(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME",
+		.doc = "Pull the guest's plug: what it flushed is safe, the rest is lost. Of a guest "
+		       "that is dead already, remove what it left.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+	json_t *request = json_pack("{ss}", "do", "kill"), *a = NULL;
+	int r = ask_quietly(&a, args[0], request, NULL, 0, NULL);
+
+	json_decref(request);
+	json_decref(a);
+	if (r == -ECONNREFUSED) {
+		vm_forget(args[0]);
+		return CLI_OK;
+	}
+	if (r < 0)
+		return complain(args[0], r);
+	for (unsigned i = 0; i < 400 && is_there(args[0]); i++)
+		pause_briefly();
+	return CLI_OK;
+}
+
+static int vm_reset(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME",
+		.doc = "Press the guest's reset button.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
+
+	return ask(NULL, args[0], json_pack("{ss}", "do", "reset"));
+}
+
+/* ---- disks ---- */
+
+struct attach_args {
+	const char *cache, *serial;
+	bool read_only;
+};
+
+static error_t parse_attach(int key, char *arg, struct argp_state *state)
+{
+	struct attach_args *a = state->input;
+
+	switch (key) {
+	case 'r':
+		a->read_only = true;
+		break;
+	case OPT_CACHE:
+		a->cache = arg;
+		if (strcmp(arg, "writeback") && strcmp(arg, "none") && strcmp(arg, "unsafe"))
+			argp_error(state, "--cache is writeback, none or unsafe, not '%s'", arg);
+		break;
+	case OPT_SERIAL:
+		a->serial = arg;
+		break;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+	return 0;
+}
+
+static json_t *attach_request(const char *locator, const struct attach_args *a,
+			      const struct vdisk_open_file *files, unsigned n)
+{
+	json_t *names = json_array(), *r;
+
+	for (unsigned i = 0; i < n; i++)
+		json_array_append_new(names, json_string(files[i].path));
+	r = json_pack("{ss ss sb so}", "do", "attach-disk", "locator", locator, "read-only",
+		      a->read_only, "files", names);
+	if (r && cli.format)
+		json_object_set_new(r, "format", json_string(cli.format));
+	if (r && a->cache)
+		json_object_set_new(r, "cache", json_string(a->cache));
+	if (r && a->serial)
+		json_object_set_new(r, "serial", json_string(a->serial));
+	return r;
+}
+
+static int vm_attach(int argc, char **argv)
+{
+	static const struct argp_option options[] = {
+		{ "read-only", 'r', NULL, 0, "The guest cannot write to it", 0 },
+		{ "cache", OPT_CACHE, "writeback|none|unsafe", 0, "As in vdisk boot", 0 },
+		{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 0 },
+		{ 0 },
+	};
+	static const struct argp argp = {
+		.options = options, .parser = parse_attach, .children = cli_disk,
+		.args_doc = "NAME DISK",
+		.doc = "Give a running guest one more disk; prints its id. The guest finds it by "
+		       "itself.",
+	};
+	struct attach_args a = { 0 };
+	char **args = cli_parse(&argp, argc, argv, &a, 2, 2);
+	AUTO_DISK struct vdisk *disk = NULL;
+	struct vdisk_open_file files[FILES_MAX];
+	int fds[FILES_MAX], status;
+	json_t *answer = NULL, *request;
+	uint32_t flags = a.read_only ? 0 : VDISK_OPEN_WRITE;
+	unsigned n;
+
+	if (a.cache && !strcmp(a.cache, "none"))
+		flags |= VDISK_OPEN_DIRECT;
+	if (cli_open(&disk, args[1], flags) < 0)
+		return CLI_FAILED;
+	n = vdisk_list_files(disk, files, FILES_MAX);
+	if (n > FILES_MAX) {
+		cli_error("%s: consists of more than %u files", args[1], FILES_MAX);
+		return CLI_FAILED;
+	}
+	for (unsigned i = 0; i < n; i++)
+		fds[i] = files[i].fd;
+	request = attach_request(args[1], &a, files, n);
+	if (!request) {
+		cli_error("%s: a name that is not UTF-8 cannot be passed on", args[1]);
+		return CLI_FAILED;
+	}
+	status = ask_with(&answer, args[0], request, fds, n, NULL);
+	if (status == CLI_OK)
+		printf("%s\n", json_string_value(json_object_get(answer, "id")));
+	json_decref(answer);
+	return status;
+}
+
+/* Has the guest the disk still? */
+static bool has_disk(const char *name, const char *id)
+{
+	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL, *disks;
+	bool found = false;
+
+	if (ask_quietly(&a, name, request, NULL, 0, NULL) == 0) {
+		disks = json_object_get(a, "disks");
+		for (size_t i = 0; i < json_array_size(disks); i++) {
+			json_t *d = json_array_get(disks, i);
+
+			found |= !strcmp(json_string_value(json_object_get(d, "id")), id) ||
+				 !strcmp(json_string_value(json_object_get(d, "serial")), id);
+		}
+	}
+	json_decref(request);
+	json_decref(a);
+	return found;
+}
+
+static int vm_detach(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.options = wait_options, .parser = parse_wait, .children = cli_common,
+		.args_doc = "NAME ID",
+		.doc = "Ask a guest to give a disk back, and wait until it has. ID is what attach-disk "
+		       "printed, or its serial number.",
+	};
+	struct wait_args a = { .seconds = 30 };
+	char **args = cli_parse(&argp, argc, argv, &a, 2, 2);
+
+	if (ask(NULL, args[0], json_pack("{ss ss}", "do", "detach-disk", "disk", args[1])) != CLI_OK)
+		return CLI_FAILED;
+	for (unsigned long i = 0; i < a.seconds * 20 && has_disk(args[0], args[1]); i++)
+		pause_briefly();
+	if (!a.seconds || !has_disk(args[0], args[1]))
+		return CLI_OK;
+	cli_error("guest '%s' has not given %s back in %lu s", args[0], args[1], a.seconds);
+	return CLI_FAILED;
+}
+
+static error_t parse_shrink(int key, char *arg, struct argp_state *state)
+{
+	(void)arg;
+	if (key != OPT_SHRINK)
+		return ARGP_ERR_UNKNOWN;
+	*(bool *)state->input = true;
+	return 0;
+}
+
+static int vm_resize(int argc, char **argv)
+{
+	static const struct argp_option options[] = {
+		{ "shrink", OPT_SHRINK, NULL, 0, "Cut off the disk's end if SIZE is less", 0 }, { 0 },
+	};
+	static const struct argp argp = {
+		.options = options, .parser = parse_shrink, .children = cli_common,
+		.args_doc = "NAME ID SIZE",
+		.doc = "Give a disk of a running guest another size; the guest sees it at once.",
+	};
+	bool shrink = false;
+	char **args = cli_parse(&argp, argc, argv, &shrink, 3, 3);
+	uint64_t size = cli_size("SIZE", args[2]);
+
+	return ask(NULL, args[0], json_pack("{ss ss sI sb}", "do", "resize-disk", "disk", args[1],
+					    "bytes", (json_int_t)size, "shrink", shrink));
+}
+
+static int vm_limit(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME ID LIMITS",
+		.doc = "Limit what a guest does with a disk: bytes=10M,ops=500 (a second) and "
+		       "burst=200 (milliseconds of it at once), any of them; none: no limits.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 3, 3);
+
+	return ask(NULL, args[0], json_pack("{ss ss ss}", "do", "limit", "disk", args[1], "limits",
+					    args[2]));
+}
+
+/* ---- the family ---- */
+
+static const struct cli_command subcommands[] = {
+	{ "list", vm_list, "guests that run, and those that died" },
+	{ "show", vm_show, "what a guest is" },
+	{ "console", vm_console, "be its serial console too" },
+	{ "stop", vm_stop, "press its power button" },
+	{ "reset", vm_reset, "press its reset button" },
+	{ "kill", vm_kill, "pull its plug" },
+	{ "attach-disk", vm_attach, "give it one more disk" },
+	{ "detach-disk", vm_detach, "take a disk away" },
+	{ "resize-disk", vm_resize, "change the size of a disk" },
+	{ "limit", vm_limit, "limit what it does with a disk" },
+	{ "stats", vm_stats, "its counters" },
+};
+
+static void print_subcommands(FILE *out)
+{
+	fputs("Usage: vdisk vm COMMAND [OPTION...] [NAME [ARGUMENT...]]\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(subcommands); i++)
+		fprintf(out, "  %-12s %s\n", subcommands[i].name, subcommands[i].help);
+}
+
+int cmd_vm(int argc, char **argv)
+{
+	static char name[32];
+
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		print_subcommands(stdout);
+		return CLI_OK;
+	}
+	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(subcommands); i++) {
+		if (strcmp(argv[1], subcommands[i].name))
+			continue;
+		snprintf(name, sizeof(name), "vm %s", argv[1]);
+		argv[1] = name;
+		return subcommands[i].run(argc - 1, argv + 1);
+	}
+	if (argc > 1)
+		cli_error("there is no command 'vm %s'", argv[1]);
+	print_subcommands(stderr);
+	return CLI_USAGE;
+}

@@ -1,0 +1,130 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Running guests: named, listed, shown, given disks, resized, reset, killed; a
+# dead one is shown as dead.  The guest has no operating system and spins.
+. "$(dirname "$0")/../functions.sh"
+requires gcc ld objcopy python3 qemu-img qemu-io
+"$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
+
+"$TOP/tests/tools/ring3/build" main.c "$tmp/guest"
+export VDISK_RUNTIME=$tmp/run
+vm() { "$VDISK" vm "$@"; }
+field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
+
+truncate -s 4M "$tmp/web.raw" "$tmp/base.raw"
+qemu-img create -q -f qcow2 -b base.raw -F raw "$tmp/more.qcow2"
+boot() { # boot LOG OPTION...
+    start "$VDISK" boot -f raw --force -m 64 --kernel "$tmp/guest" --append spin "${@:2}" \
+        "$tmp/web.raw" < /dev/null > "$1" 2>&1
+}
+
+expect 0 vm list
+[ -z "$output" ] || fail "guests before there are any: $output"
+boot "$tmp/log"
+boot_pid=$started
+wait_for 20 vm show web
+[ "$(stat -c '%a %a' "$tmp/run/vm" "$tmp/run/vm/web.sock" | tr '\n' ' ')" = '700 700 600 600 ' ] ||
+    fail 'others may reach the socket'
+vm list | grep -qE '^web +running +[0-9]+ +64M +1 .*/web.raw$' || fail "list: $(vm list)"
+[ "$(vm list --json | field 'j["guests"][0]["disks"][0]["bytes"]')" = 4194304 ]
+vmm=$(vm show --json web | field 'j["pid"]')
+grep -q vmm-lite "/proc/$vmm/cmdline"
+
+# the same name again, and bad ones
+expect 1 "$VDISK" boot -f raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
+like_output "'web' is running already"
+expect 1 "$VDISK" boot -f raw --force --kernel "$tmp/guest" --name a.b "$tmp/base.raw"
+like_output 'no dots'
+expect 1 vm show nobody
+like_output "no guest 'nobody'"
+
+# its console, from the beginning, in two places
+wait_for 10 grep -q 'ring 3' "$tmp/log"
+timeout 1 "$VDISK" vm console web < /dev/null > "$tmp/console" || true
+grep -q 'ring 3' "$tmp/console" || fail 'the console has forgotten'
+
+# one more disk: a chain of files that the guest's process does not open
+expect 0 vm attach-disk web "$tmp/more.qcow2" --serial more
+[ "$output" = disk1 ]
+expect 1 qemu-io -c quit "$tmp/more.qcow2" # it is in use
+expect 1 vm attach-disk web "$tmp/more.qcow2"
+[ "$(vm show --json web | field '[d["format"] for d in j["disks"]]')" = "['raw', 'qcow2']" ]
+expect 1 vm attach-disk web "$tmp/missing"
+expect 1 vm attach-disk web "$tmp/base.raw" --serial 'much-too-long-for-a-serial-number'
+expect 0 vm attach-disk -r -f raw web "$tmp/base.raw"
+for ((i = 3; i < 27; i++)); do # every slot
+    truncate -s 1M "$tmp/d$i"
+    vm attach-disk -f raw web "$tmp/d$i" > "$tmp/ids" 2>&1 || break
+done
+[ "$i" -gt 20 ] && [ "$i" -lt 27 ] || fail "$i disks fit"
+grep -q 'has 24 disks already' "$tmp/ids" || fail "$(cat "$tmp/ids")"
+
+# this guest does not give it back
+expect 1 vm detach-disk --wait 1 web more
+like_output 'has not given more back'
+expect 1 vm detach-disk web nothing
+
+# resized, but not cut off by mistake
+expect 0 vm resize-disk web disk0 6M
+[ "$(stat -c %s "$tmp/web.raw")" = 6291456 ]
+expect 0 vm resize-disk web more 8M
+expect 1 vm resize-disk web disk0 4M
+expect 0 vm resize-disk --shrink web disk0 4M
+[ "$(vm show --json web | field '[d["bytes"] for d in j["disks"]][:2]')" = '[4194304, 8388608]' ]
+vm stats web | grep -q '"exits"'
+
+# a reset in the launcher's hands starts it again, the socket stays
+expect 0 vm reset web
+again() { [ "$(grep -c 'ring 3' "$tmp/log")" = 2 ]; }
+wait_for 20 again
+wait_for 20 vm show web
+
+# words that are no requests
+python3 - "$tmp/run/vm/web.sock" <<'PY'
+import json, socket, sys, os
+def ask(data, fds=()):
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(10)
+    if fds: socket.send_fds(s, [data], fds)
+    elif data: s.sendall(data)
+    return s
+def answer(s):
+    got = b''
+    while not got.endswith(b'\n'):
+        part = s.recv(4096)
+        if not part: return None
+        got += part
+    return json.loads(got.splitlines()[0])
+for bad in b'\n', b'[]\n', b'{"do":"show"}\n', b'{"vdisk-vm":2,"do":"show"}\n', b'{"vdisk-vm":1}\n', \
+        b'{"vdisk-vm":1,"do":"dance"}\n', b'{"vdisk-vm":1,"do":"show","do":"kill"}\n', b'\xff\xfe\n', \
+        b'{"vdisk-vm":1,"do":"attach-disk","locator":"x","files":["x"]}\n', \
+        b'{"vdisk-vm":1,"do":"attach-disk","locator":"x","files":[1]}\n', b'[' * 5000 + b'\n':
+    a = answer(ask(bad))
+    assert a and a['ok'] is False and a['error'], (bad, a)
+# a file that was not passed is not opened, one that was passed is not left open
+r = open(os.devnull)
+null = open('/etc/passwd')
+a = answer(ask(b'{"vdisk-vm":1,"do":"attach-disk","locator":"/etc/shadow","format":"raw","files":["x"]}\n', [null.fileno()]))
+assert a['ok'] is False and 'not among' in a['error'], a
+# in pieces; two at once; too long; too many clients
+s = ask(b'{"vdisk-vm":1,'); s.sendall(b'"do":"show"}\n{"vdisk-vm":1,"do":"show"}\n'); assert answer(s)['ok']
+s = ask(b'x' * 65536); assert answer(s) is None
+many = [ask(b'') for _ in range(20)]
+for s in many: s.close()
+assert answer(ask(b'{"vdisk-vm":1,"do":"show"}\n'))['ok']
+PY
+
+# unplugged, from here; its process killed, from elsewhere
+expect 0 vm kill web
+rc=0
+wait "$boot_pid" || rc=$?
+[ $rc = 20 ] || fail "killed, it ended with $rc"
+expect 1 vm show web
+[ -z "$(ls "$tmp/run/vm")" ] || fail "left: $(ls "$tmp/run/vm")"
+boot "$tmp/log2" --name second
+wait_for 20 vm show second
+kill -9 "$started" # the launcher: its guest goes too, and its files stay
+gone() { expect 1 vm show second && grep -q 'dead' <<< "$output"; }
+wait_for 20 gone
+vm list | grep -qE '^second +dead' || fail "$(vm list)"
+expect 0 vm kill second
+[ -z "$(vm list)" ] || fail "forgotten, but there: $(vm list)"
