@@ -65,6 +65,8 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 		return vd_fail(err, ENOMEM, "out of memory");
 	snprintf(d->id, sizeof(d->id), "disk%u", v->next_id);
 	d->read_only = o->read_only;
+	d->write_through = o->write_through;
+	d->limits = o->limits;
 	d->locator = copy(o->locator);
 	d->format = copy(o->format);
 	if (o->serial)
@@ -95,11 +97,21 @@ static unsigned queue_count(unsigned vcpus)
 	return MIN(n, BLK_QUEUES_MAX);
 }
 
+/* Polling pays only while the guest leaves a processor to the disk's threads. */
+static unsigned poll_us(const struct options *o)
+{
+	if (o->poll_us >= 0)
+		return (unsigned)o->poll_us;
+	return o->vcpus < vd_cpus() ? 50 : 0;
+}
+
 int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
 	struct blk_options b = {
 		.disk = d->disk, .read_only = d->read_only,
 		.queues = queue_count(v->options.vcpus), .serial = d->serial,
+		.write_through = d->write_through, .limits = d->limits,
+		.poll_us = poll_us(&v->options),
 	};
 
 	return blk_new(&d->dev, &b, err);

@@ -107,13 +107,21 @@ static void new_console(void *arg, int fd)
 	console_add_viewer(&v->console, fd);
 }
 
-static void print_stats(const struct machine *m)
+static void print_stats(const struct vmm *v)
 {
 	struct machine_stats s;
 
-	machine_stats(m, &s);
+	machine_stats(v->machine, &s);
 	log_warnx("exits %" PRIu64 " port %" PRIu64 " memory %" PRIu64 " other %" PRIu64, s.exits,
 		  s.port, s.memory, s.other);
+	for (unsigned i = 0; i < v->n_disks; i++) {
+		struct blk_stats b;
+
+		blk_get_stats(v->disk[i]->dev, &b);
+		log_warnx("%s: reads %" PRIu64 " writes %" PRIu64 " flushes %" PRIu64 " interrupts %"
+			  PRIu64 " sleeps %" PRIu64, v->disk[i]->id, b.reads, b.writes, b.flushes,
+			  b.interrupts, b.sleeps);
+	}
 }
 
 /* One life of the machine, from power-on to whatever ends it. */
@@ -152,7 +160,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		*end = console_run(&v->console, v->machine, &others);
 	machine_stop(v->machine);
 	if (o->stats)
-		print_stats(v->machine);
+		print_stats(v);
 	machine_free(STEAL(v->machine));
 	return r;
 }

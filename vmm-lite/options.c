@@ -16,7 +16,7 @@ enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
-	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL,
+	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_LIMIT, OPT_POLL,
 };
 
 static const struct argp_option options[] = {
@@ -34,9 +34,14 @@ static const struct argp_option options[] = {
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
-	{ "cache", OPT_CACHE, "writeback|none|unsafe", 0,
-	  "Through the host's page cache (default), past it, or with flushes that do nothing", 1 },
+	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
+	  "Through the host's page cache (default), the same with every write durable, past it, "
+	  "or with flushes that do nothing", 1 },
+	{ "limit", OPT_LIMIT, "LIMITS", 0,
+	  "bytes=10M,ops=500 a second, burst=200 milliseconds of it at once", 1 },
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
+	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long an idle disk thread looks for more before "
+	  "it sleeps (default: 50 if the host has processors to spare, else 0)", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
 	{ "reboot", OPT_REBOOT, "again|exit", 0,
 	  "The same as --on-reset=reset (default) and --on-reset=exit", 2 },
@@ -58,6 +63,14 @@ static const struct argp_option options[] = {
 	{ "verbose", 'v', NULL, 0, "Say more", 3 },
 	{ 0 },
 };
+
+bool disk_cache_mode(struct disk_option *d, const char *mode)
+{
+	d->direct = !strcmp(mode, "none");
+	d->unsafe = !strcmp(mode, "unsafe");
+	d->write_through = !strcmp(mode, "writethrough");
+	return d->direct || d->unsafe || d->write_through || !strcmp(mode, "writeback");
+}
 
 static unsigned parse_number(struct argp_state *state, const char *what, const char *text,
 			     unsigned min, unsigned max)
@@ -114,10 +127,13 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 		d->serial = arg;
 		break;
 	case OPT_CACHE:
-		d->direct = !strcmp(arg, "none");
-		d->unsafe = !strcmp(arg, "unsafe");
-		if (!d->direct && !d->unsafe && strcmp(arg, "writeback"))
-			argp_error(state, "--cache is writeback, none or unsafe, not '%s'", arg);
+		if (!disk_cache_mode(d, arg))
+			argp_error(state, "--cache is writeback, writethrough, none or unsafe, "
+				   "not '%s'", arg);
+		break;
+	case OPT_LIMIT:
+		if (blk_parse_limits(arg, &d->limits) < 0)
+			argp_error(state, "--limit: '%s' are no limits", arg);
 		break;
 	}
 	return 0;
@@ -157,6 +173,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_SNAPSHOT:
 	case OPT_SERIAL:
 	case OPT_CACHE:
+	case OPT_LIMIT:
 		return parse_disk_option(key, arg, state);
 	case OPT_REBOOT:
 		if (strcmp(arg, "exit") && strcmp(arg, "again"))
@@ -172,6 +189,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_ON_CRASH:
 		parse_action(state, "--on-crash", arg, &o->on[ON_CRASH]);
+		break;
+	case OPT_POLL:
+		o->poll_us = (int)parse_number(state, "--poll", arg, 0, 10000);
 		break;
 	case OPT_NAME:
 		o->name = arg;
@@ -226,7 +246,7 @@ static const struct argp argp = {
 
 void options_parse(struct options *out, int argc, char **argv)
 {
-	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
+	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1, .poll_us = -1,
 		.pid = getpid(),
 		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
 			[ON_RESET] = { .reset = true, .code = -1 } } };

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "vdisk.h"
+#include "vmm-lite/virtio/blk.h"
 
 #define DISKS_MAX	24u
 
@@ -19,6 +20,8 @@ struct disk_option {
 	bool snapshot;		/* what the guest writes is thrown away */
 	bool direct;
 	bool unsafe;		/* flushes do nothing */
+	bool write_through;	/* a write is durable before it completes */
+	struct blk_limits limits;
 	const struct vdisk_open_file *files; /* NULL: its files are opened by name */
 	unsigned n_files;
 };
@@ -43,10 +46,13 @@ struct options {
 	const char *name;	/* for people; NULL: none */
 	int control_fd;		/* a listening socket; -1: none */
 	pid_t pid;		/* ours, as others see it */
+	int poll_us;		/* -1: as fits the processors there are */
 	bool huge_pages, fast_kernel;
 	bool force, no_sandbox, stats, verbose, check;
 };
 
+/* False: not a cache mode. */
+bool disk_cache_mode(struct disk_option *d, const char *mode);
 /* Ends the program where the command line is wrong. */
 void options_parse(struct options *out, int argc, char **argv);
 

@@ -28,7 +28,7 @@ static uint64_t seconds_since(const struct timespec *start)
 
 static json_t *disk_json(const struct vmm_disk *d)
 {
-	return json_pack("{ss ss* ss ss sI sb sb}", "id", d->id, "locator", d->locator, "format",
+	return json_pack("{ss ss ss ss sI sb sb}", "id", d->id, "locator", d->locator, "format",
 			 vdisk_format(d->disk), "serial", d->serial, "bytes",
 			 (json_int_t)vdisk_size(d->disk), "read-only",
 			 d->read_only || !vdisk_writable(d->disk), "leaving", d->leaving);
@@ -51,11 +51,30 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	return 0;
 }
 
+static json_t *stats_json(const char *id, const struct blk_stats *b)
+{
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI}", "id", id,
+			 "reads", (json_int_t)b->reads, "writes", (json_int_t)b->writes,
+			 "flushes", (json_int_t)b->flushes, "discards", (json_int_t)b->discards,
+			 "errors", (json_int_t)b->errors,
+			 "read-bytes", (json_int_t)b->read_bytes,
+			 "written-bytes", (json_int_t)b->written_bytes,
+			 "interrupts", (json_int_t)b->interrupts, "sleeps", (json_int_t)b->sleeps);
+}
+
 static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
+	json_t *disks = json_array();
 	struct machine_stats s;
 
 	(void)err;
+	for (unsigned i = 0; i < v->n_disks; i++) {
+		struct blk_stats b;
+
+		blk_get_stats(v->disk[i]->dev, &b);
+		json_array_append_new(disks, stats_json(v->disk[i]->id, &b));
+	}
+	json_object_set_new(call->answer, "disks", disks);
 	machine_stats(v->machine, &s);
 	json_object_set_new(call->answer, "exits", json_pack("{sI sI sI sI}", "all",
 			    (json_int_t)s.exits, "port", (json_int_t)s.port, "memory",
@@ -95,12 +114,16 @@ static int console(struct vmm *v, struct control_call *call, struct vdisk_error 
 	return 0;
 }
 
-static int cache_mode(struct disk_option *o, const char *cache, struct vdisk_error *err)
+static int disk_options(struct disk_option *o, const struct control_call *call,
+			struct vdisk_error *err)
 {
-	o->direct = cache && !strcmp(cache, "none");
-	o->unsafe = cache && !strcmp(cache, "unsafe");
-	if (cache && !o->direct && !o->unsafe && strcmp(cache, "writeback"))
-		return vd_fail(err, EINVAL, "cache is writeback, none or unsafe, not '%s'", cache);
+	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
+
+	if (cache && !disk_cache_mode(o, cache))
+		return vd_fail(err, EINVAL, "cache is writeback, writethrough, none or unsafe, "
+			       "not '%.40s'", cache);
+	if (limits && blk_parse_limits(limits, &o->limits) < 0)
+		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
 	return 0;
 }
 
@@ -128,7 +151,7 @@ static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	o.n_files = call->n_fds;
 	if (o.serial && disk_find(v, o.serial))
 		return vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
-	r = cache_mode(&o, text_of(call, "cache"), err);
+	r = disk_options(&o, call, err);
 	if (!r)
 		r = disk_add(v, &o, err);
 	if (r < 0)
@@ -187,6 +210,22 @@ static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	return r;
 }
 
+static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	const char *text = text_of(call, "limits");
+	struct blk_limits limits;
+	struct vmm_disk *d;
+	int r = named_disk(v, call, &d, err);
+
+	if (!r && (!text || blk_parse_limits(text, &limits) < 0))
+		r = vd_fail(err, EINVAL, "'%.80s' are no limits", text ? text : "");
+	if (r < 0)
+		return r;
+	d->limits = limits;
+	blk_set_limits(d->dev, &limits);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*serve)(struct vmm *v, struct control_call *call, struct vdisk_error *err);
@@ -200,6 +239,7 @@ static const struct {
 	{ "attach-disk", attach_disk },
 	{ "detach-disk", detach_disk },
 	{ "resize-disk", resize_disk },
+	{ "limit", limit },
 };
 
 int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err)

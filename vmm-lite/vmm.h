@@ -16,7 +16,8 @@ struct vmm_disk {
 	char *locator, *format, *serial; /* owned; format NULL: found by probing */
 	struct vdisk *disk;		/* owned */
 	struct virtio_device *dev;	/* owned; NULL: not yet */
-	bool read_only;
+	bool read_only, write_through;
+	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
 };

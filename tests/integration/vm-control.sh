@@ -72,6 +72,8 @@ expect 1 vm resize-disk web disk0 4M
 expect 0 vm resize-disk --shrink web disk0 4M
 [ "$(vm show --json web | field '[d["bytes"] for d in j["disks"]][:2]')" = '[4194304, 8388608]' ]
 vm stats web | grep -q '"exits"'
+expect 0 vm limit web disk0 bytes=1M,ops=50
+expect 1 vm limit web disk0 sometimes
 
 # a reset in the launcher's hands starts it again, the socket stays
 expect 0 vm reset web
