@@ -509,10 +509,11 @@ def abrupt():
 
 tests = [digests, text_in_full_phase, solicited, unsolicited, numbering, negotiation, refusals,
          rejects, task_management, reinstatement, slow_reader, abrupt]
-for test in tests:
-    try:
-        test()
-    except Exception as e:
-        print(f'{test.__name__}: {type(e).__name__}: {e}')
-        raise
-print(len(tests), 'groups passed')
+if __name__ == '__main__':
+    for test in tests:
+        try:
+            test()
+        except Exception as e:
+            print(f'{test.__name__}: {type(e).__name__}: {e}')
+            raise
+    print(len(tests), 'groups passed')
