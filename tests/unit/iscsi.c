@@ -37,6 +37,24 @@ static void test_crc(void **state UNUSED)
 					   (uint32_t)sizeof(buf) - cut), whole);
 }
 
+/* Every length up to a few lanes' worth, against the definition. */
+static void test_crc_lengths(void **state UNUSED)
+{
+	enum { MAX = 20000 };
+	uint8_t *buf = malloc(MAX);
+	uint32_t crc = 0xffffffff;
+
+	for (unsigned i = 0; i < MAX; i++)
+		buf[i] = (uint8_t)(i * i >> 3 ^ i);
+	for (unsigned i = 0; i < MAX; i++) {
+		assert_int_equal(iscsi_crc(0, buf, i), ~crc);
+		crc ^= buf[i];
+		for (unsigned bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	free(buf);
+}
+
 static void test_decode(void **state UNUSED)
 {
 	uint8_t b[ISCSI_BHS_SIZE] = { 0x41, 0xa1, 0, 0, 0, 0, 2, 1 };
@@ -383,7 +401,7 @@ static int login_pdu(struct world *w, struct peer *p, uint8_t flags, const char 
 static void test_login(void **state)
 {
 	struct world *w = *state;
-	bool freed;
+	static bool freed;
 	struct peer *p = connect_peer(w, &freed);
 	uint8_t bhs[ISCSI_BHS_SIZE] = { ISCSI_SCSI_COMMAND, 0x80 };
 
@@ -430,7 +448,7 @@ static void test_login_refused(void **state)
 		{ 0x81, "nonsense", 9, ISCSI_LOGIN_INITIATOR_ERROR },
 	};
 	struct world *w = *state;
-	bool freed;
+	static bool freed;
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct peer *p = connect_peer(w, &freed);
@@ -449,7 +467,7 @@ static void test_login_refused(void **state)
 static void test_not_a_login(void **state)
 {
 	struct world *w = *state;
-	bool freed;
+	static bool freed;
 
 	for (unsigned op = 0; op < 64; op++) {
 		uint8_t bhs[ISCSI_BHS_SIZE] = { (uint8_t)op, 0x80 };
@@ -470,7 +488,7 @@ static void test_not_a_login(void **state)
 static void test_reinstatement(void **state)
 {
 	struct world *w = *state;
-	bool old_freed, new_freed;
+	static bool old_freed, new_freed;	/* the teardown frees the rest */
 	struct peer *old = connect_peer(w, &old_freed), *new;
 	struct iscsi_session *s;
 
@@ -493,6 +511,7 @@ int main(void)
 #define WITH_WORLD(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_crc),
+		cmocka_unit_test(test_crc_lengths),
 		cmocka_unit_test(test_decode),
 		cmocka_unit_test(test_encode),
 		cmocka_unit_test(test_text),
