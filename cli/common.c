@@ -14,7 +14,7 @@ struct cli cli = { .name = "vdisk" };
 
 /* ---- arguments ---- */
 
-enum { OPT_JSON = 0x10000, OPT_PROGRESS, OPT_REFS };
+enum { OPT_JSON = 0x10000, OPT_PROGRESS, OPT_REFS, OPT_SECTOR };
 
 static const struct argp_option common_options[] = {
 	{ "help", 'h', NULL, 0, "Show this help", -1 },
@@ -61,6 +61,8 @@ static const struct argp_option disk_options[] = {
 	  "by default those below its directory and absolute paths of files and block devices", -2 },
 	{ "force-share", 'U', NULL, 0,
 	  "Read although another program may be writing: what is read may be inconsistent", -2 },
+	{ "sector-size", OPT_SECTOR, "512|4096", 0,
+	  "The sectors that the guest sees, where the disk does not tell: for partition tables", -2 },
 	{ 0 },
 };
 
@@ -72,6 +74,11 @@ static error_t parse_disk(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'U':
 		cli.share = true;
+		return 0;
+	case OPT_SECTOR:
+		if (strcmp(arg, "512") != 0 && strcmp(arg, "4096") != 0)
+			argp_error(state, "--sector-size is 512 or 4096, not '%s'", arg);
+		cli.block_size = (uint32_t)strtoul(arg, NULL, 10);
 		return 0;
 	case OPT_REFS:
 		if (!strcmp(arg, "none"))

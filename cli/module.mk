@@ -24,7 +24,9 @@ vdisk_SRCS := \
  cli/inspect.c \
  cli/parts.c \
  cli/parts_lvm.c \
- cli/part.c
+ cli/part.c \
+ cli/part_change.c \
+ cli/part_table.c
 vdisk_SRCS += \
  cli/files.c \
  cli/export_fuse.c \

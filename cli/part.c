@@ -4,12 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/part.h"
 
 /* ---- init ---- */
 
-enum { OPT_START = 0x20000, OPT_SIZE, OPT_TYPE, OPT_NAME, OPT_SECTOR };
+enum { OPT_START = 0x20000, OPT_SIZE, OPT_TYPE, OPT_NAME };
 
 /* What would be lost, in words; "" for nothing. */
 static int describe_contents(char *out, size_t size, struct vdisk *disk)
@@ -30,26 +30,10 @@ static int describe_contents(char *out, size_t size, struct vdisk *disk)
 	return CLI_OK;
 }
 
-static error_t parse_init(int key, char *arg, struct argp_state *state UNUSED)
-{
-	if (key != OPT_SECTOR)
-		return ARGP_ERR_UNKNOWN;
-	if (strcmp(arg, "512") && strcmp(arg, "4096"))
-		cli_usage("--sector-size is 512 or 4096, not '%s'", arg);
-	cli.block_size = (uint32_t)strtoul(arg, NULL, 10);
-	return 0;
-}
-
 static int part_init(int argc, char **argv)
 {
-	static const struct argp_option options[] = {
-		{ "sector-size", OPT_SECTOR, "512|4096", 0,
-		  "The sectors that the guest will see (default: the disk's)", 0 },
-		{ 0 },
-	};
 	static const struct argp argp = {
-		.options = options, .parser = parse_init, .children = cli_disk,
-		.args_doc = "DISK gpt|mbr",
+		.children = cli_disk, .args_doc = "DISK gpt|mbr",
 		.doc = "Give a disk an empty partition table.  What it held is lost.",
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 2, 2);
@@ -153,6 +137,17 @@ static int part_add(int argc, char **argv)
 static const struct cli_command subcommands[] = {
 	{ "init", part_init, "Give a disk an empty partition table" },
 	{ "add", part_add, "Add a partition" },
+	{ "delete", part_delete, "Delete a partition" },
+	{ "resize", part_resize, "Move the end of a partition (--fs: with its ext file system)" },
+	{ "type", part_type, "Show or change the type of a partition" },
+	{ "name", part_name, "Show or change its name" },
+	{ "uuid", part_uuid, "Show or change its UUID, or the id of the table" },
+	{ "flag", part_flag, "Show or change its flags" },
+	{ "convert", part_convert, "Make an MBR a GPT, or a GPT an MBR" },
+	{ "verify", part_verify, "Say what is wrong with a table" },
+	{ "repair", part_repair, "Repair a table, from its backup if need be" },
+	{ "backup", part_backup, "Print a table as sfdisk does" },
+	{ "restore", part_restore, "Write a table that was printed" },
 };
 
 static void print_subcommands(FILE *out)

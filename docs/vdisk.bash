@@ -41,7 +41,8 @@ _vdisk() {
     if ((i + 1 == cword)); then
         case $command in
         part)
-            COMPREPLY=($(compgen -W 'init add' -- "$cur"))
+            COMPREPLY=($(compgen -W 'init add delete resize type name uuid flag convert verify
+                repair backup restore' -- "$cur"))
             return
             ;;
         snapshot)

@@ -17,6 +17,8 @@ LIB_SRCS += \
  libvdisk/part/gpt.c \
  libvdisk/part/types.c \
  libvdisk/part/edit.c \
+ libvdisk/part/change.c \
+ libvdisk/part/repair.c \
  libvdisk/fs/probe.c \
  libvdisk/fs/fat.c \
  libvdisk/fs/fat_dir.c

@@ -575,6 +575,56 @@ struct vdisk_part_add_opts {
 VDISK_API int vdisk_parts_add(struct vdisk *disk, const struct vdisk_part_add_opts *opts,
 			      struct vdisk_error *err);
 
+/* Delete a partition; an extended one goes with what is in it, and deleting a logical
+ * one gives those behind it lower numbers.  What it held stays where it is. */
+VDISK_API int vdisk_parts_delete(struct vdisk *disk, unsigned number, struct vdisk_error *err);
+/*
+ * Move the end of a partition, so that it has @length bytes, rounded up to
+ * sectors; UINT64_MAX: up to whatever comes next.  What it holds is not touched.
+ * Errors: -ENOSPC when something else is there.
+ */
+VDISK_API int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
+				 struct vdisk_error *err);
+
+struct vdisk_part_change {
+	size_t size;		/* sizeof(struct vdisk_part_change) */
+	const char *type;	/* as for vdisk_part_type(); here and below NULL: leave it */
+	const char *name;	/* GPT */
+	const char *uuid;	/* GPT; "random": a new one */
+	uint64_t set_attrs, clear_attrs; /* bits of vdisk_part.attrs; MBR: 0x80 only, which
+				 * is taken from the others */
+};
+VDISK_API int vdisk_parts_change(struct vdisk *disk, unsigned number,
+				 const struct vdisk_part_change *change, struct vdisk_error *err);
+/* The id of the table: a GUID, or the 8 hexadecimal digits of an MBR; "random": a new one. */
+VDISK_API int vdisk_parts_set_id(struct vdisk *disk, const char *id, struct vdisk_error *err);
+/*
+ * Make a table of the other kind with the same partitions at the same places.
+ * Boot code does not survive.  -ENOSPC, -EFBIG or -EINVAL, and nothing changed,
+ * where they do not fit into it.
+ */
+VDISK_API int vdisk_parts_convert(struct vdisk *disk, const char *scheme, struct vdisk_error *err);
+
+/* Call @report (may be NULL) with a sentence for each thing that is wrong with the
+ * table, and return how many there are. */
+VDISK_API int vdisk_parts_verify(struct vdisk *disk,
+				 void (*report)(void *arg, const char *finding), void *arg,
+				 struct vdisk_error *err);
+/*
+ * Repair the table: each copy of a GPT from the other, the backup at the end of the disk,
+ * a protective MBR; in an MBR, a chain of logical partitions that leads astray is cut.
+ * @report: what was done.  Returns how much that was; what needs a person's decision
+ * (overlapping partitions) stays, and is found by vdisk_parts_verify() afterwards.
+ * Errors: -EUCLEAN when no copy is left.
+ */
+VDISK_API int vdisk_parts_repair(struct vdisk *disk,
+				 void (*report)(void *arg, const char *done), void *arg,
+				 struct vdisk_error *err);
+/* The table in the syntax of sfdisk --dump; @out: to free(). */
+VDISK_API int vdisk_parts_dump(struct vdisk *disk, char **out, struct vdisk_error *err);
+/* Write the table that such a dump describes; the one in force is lost. */
+VDISK_API int vdisk_parts_restore(struct vdisk *disk, const char *dump, struct vdisk_error *err);
+
 /* What a volume holds, by its signatures (libblkid). */
 struct vdisk_probe {
 	char type[32];		/* "ext4", "swap", "LVM2_member", ...; "" unknown */

@@ -42,6 +42,12 @@ int vd_uuid_parse(const char *text, uint8_t out[16], struct vdisk_error *err)
 	return *p ? vd_fail(err, EINVAL, "'%s' is not a UUID", text) : 0;
 }
 
+void vd_uuid_text(char *out, const uint8_t u[16])
+{
+	for (unsigned i = 0; i < 16; i++)
+		out += sprintf(out, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
+}
+
 /* Open what is there, and let it be changed by @label or @uuid. */
 static int change(struct vdisk *disk, const char *label, const uint8_t *uuid,
 		  struct vdisk_error *err)

@@ -8,6 +8,9 @@
 /* "random", or the usual text; -EINVAL with a sentence. */
 int vd_uuid_parse(const char *text, uint8_t out[16], struct vdisk_error *err);
 
+/* In lower case; @out has 37 bytes. */
+void vd_uuid_text(char *out, const uint8_t uuid[16]);
+
 bool vd_is_swap(struct vdisk *disk);
 int vd_swap_set_label(struct vdisk *disk, const char *label, struct vdisk_error *err);
 int vd_swap_set_uuid(struct vdisk *disk, const uint8_t uuid[16], struct vdisk_error *err);

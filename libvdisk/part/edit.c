@@ -15,25 +15,13 @@
  *   3. sector 0; flush
  * Where only the backup was good, 2 comes before 1.
  */
+#include "part/edit.h"
+
 #include <errno.h>
-#include <libfdisk/libfdisk.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "part/part.h"
-
-#define EDGE	(1u << 20)	/* copied at both ends; also the alignment of partitions */
-
-struct edit {
-	struct vdisk *disk;	/* borrowed */
-	struct vdisk_parts *old; /* owned: the table in force */
-	struct part_places places; /* owned: where it is */
-	uint32_t sector;
-	int fd;			/* owned: the memory file */
-	struct fdisk_context *cxt; /* owned, or NULL */
-};
-
-static void edit_end(struct edit *e)
+void part_edit_end(struct edit *e)
 {
 	if (e->cxt) {
 		fdisk_deassign_device(e->cxt, 1);
@@ -85,13 +73,11 @@ static int copy_table(struct edit *e)
 	return r;
 }
 
-static int edit_begin(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
+int part_edit_begin(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
 {
 	int r;
 
 	*e = (struct edit) { .disk = disk, .fd = -1 };
-	if (!vdisk_writable(disk))
-		return vd_fail(err, EROFS, "%s: not open for writing", disk->name);
 	r = part_table_read(&e->old, disk, &e->places, err);
 	if (r < 0)
 		return r;
@@ -105,12 +91,11 @@ static int edit_begin(struct edit *e, struct vdisk *disk, struct vdisk_error *er
 		r = vd_fail(err, -r, "%s: reading the partition table: %s", disk->name,
 			    strerror(-r));
 	if (r < 0)
-		edit_end(e);
+		part_edit_end(e);
 	return r;
 }
 
-/* Let libfdisk look at the memory file. */
-static int edit_assign(struct edit *e, struct vdisk_error *err)
+int part_edit_assign(struct edit *e, struct vdisk_error *err)
 {
 	int r;
 
@@ -120,11 +105,46 @@ static int edit_assign(struct edit *e, struct vdisk_error *err)
 	fdisk_disable_dialogs(e->cxt, 1);
 	fdisk_save_user_sector_size(e->cxt, e->sector, e->sector);
 	fdisk_save_user_grain(e->cxt, EDGE);
-	r = fdisk_assign_device_by_fd(e->cxt, e->fd, e->disk->name, 0);
+	r = fdisk_assign_device_by_fd(e->cxt, e->fd, e->path ? e->path : e->disk->name, 0);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: the partition table editor cannot use the disk: %s",
 			       e->disk->name, strerror(-r));
 	return 0;
+}
+
+/* libfdisk must see the same table, or it would write something else over it. */
+static int check_same(struct edit *e, struct vdisk_error *err)
+{
+	const char *name = "";
+
+	if (fdisk_has_label(e->cxt))
+		name = fdisk_label_get_name(fdisk_get_label(e->cxt, NULL));
+	if (strcmp(name, e->old->scheme) != 0)
+		return vd_fail(err, EINVAL, "%s: the %s partition table is damaged%s%s",
+			       e->disk->name, e->old->scheme, e->old->problem[0] ? ": " : "",
+			       e->old->problem);
+	return 0;
+}
+
+int part_edit_open(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
+{
+	int r;
+
+	if (!vdisk_writable(disk))
+		return vd_fail(err, EROFS, "%s: not open for writing", disk->name);
+	r = part_edit_begin(e, disk, err);
+	if (r < 0)
+		return r;
+	if (!e->old->scheme[0])
+		r = vd_fail(err, ENOENT, "%s: there is no partition table; make one with 'part "
+			    "init'", disk->name);
+	if (r == 0)
+		r = part_edit_assign(e, err);
+	if (r == 0)
+		r = check_same(e, err);
+	if (r < 0)
+		part_edit_end(e);
+	return r;
 }
 
 /* ---- back to the disk ---- */
@@ -213,7 +233,7 @@ static int write_changes(struct edit *e, const struct changes *c, uint64_t from,
 	return any ? vdisk_flush(e->disk) : 0;
 }
 
-static int edit_write(struct edit *e, struct vdisk_error *err)
+int part_edit_write(struct edit *e, struct vdisk_error *err)
 {
 	struct changes c = { 0 };
 	/* a GPT's backup lies in the last sectors, never beyond the first half */
@@ -241,15 +261,19 @@ static int edit_write(struct edit *e, struct vdisk_error *err)
 
 /* ---- a new table ---- */
 
-static int init_table(struct edit *e, const char *scheme, struct vdisk_error *err)
+int part_edit_clear(struct edit *e, struct vdisk_error *err)
 {
-	int r;
-
-	/* what was there goes, signatures of former file systems at the start too */
 	if (ftruncate(e->fd, 0) < 0 || ftruncate(e->fd, (off_t)(uint64_t)e->disk->size) < 0)
 		return vd_fail(err, errno, "%s: a memory file: %s", e->disk->name,
 			       strerror(errno));
-	r = edit_assign(e, err);
+	return part_edit_assign(e, err);
+}
+
+static int init_table(struct edit *e, const char *scheme, struct vdisk_error *err)
+{
+	/* what was there goes, signatures of former file systems at the start too */
+	int r = part_edit_clear(e, err);
+
 	if (r < 0)
 		return r;
 	r = fdisk_create_disklabel(e->cxt, scheme);
@@ -259,8 +283,7 @@ static int init_table(struct edit *e, const char *scheme, struct vdisk_error *er
 	return 0;
 }
 
-/* Zero both edges on the disk, so that no former table or file system is found. */
-static int wipe_edges(struct vdisk *disk)
+int part_edit_wipe(struct vdisk *disk)
 {
 	uint64_t size = disk->size, head = MIN((uint64_t)EDGE, size);
 	uint64_t tail = MIN((uint64_t)EDGE, size - head);
@@ -281,21 +304,23 @@ int vdisk_parts_init(struct vdisk *disk, const char *scheme, struct vdisk_error 
 	if (strcmp(scheme, "dos") != 0 && strcmp(scheme, "gpt") != 0)
 		return vd_fail(err, EINVAL, "'%s' is no kind of partition table: gpt or mbr",
 			       scheme);
+	if (!vdisk_writable(disk))
+		return vd_fail(err, EROFS, "%s: not open for writing", disk->name);
 	if (disk->size < EDGE)
 		return vd_fail(err, ENOSPC, "%s: too small for partitions", disk->name);
-	r = edit_begin(&e, disk, err);
+	r = part_edit_begin(&e, disk, err);
 	if (r < 0)
 		return r;
 	e.sector = disk->block_size == 4096 ? 4096 : 512;
 	r = init_table(&e, scheme, err);
 	if (r == 0) {
-		r = wipe_edges(disk);
+		r = part_edit_wipe(disk);
 		if (r < 0)
 			vd_fail(err, -r, "%s: clearing its ends: %s", disk->name, strerror(-r));
 	}
 	if (r == 0)
-		r = edit_write(&e, err);
-	edit_end(&e);
+		r = part_edit_write(&e, err);
+	part_edit_end(&e);
 	return r;
 }
 
@@ -373,42 +398,22 @@ static int add_partition(struct edit *e, const struct vdisk_part_add_opts *opts,
 	return r;
 }
 
-/* libfdisk must see the same table, or it would write something else over it. */
-static int check_same(struct edit *e, struct vdisk_error *err)
-{
-	const char *name = "";
-
-	if (fdisk_has_label(e->cxt))
-		name = fdisk_label_get_name(fdisk_get_label(e->cxt, NULL));
-	if (strcmp(name, e->old->scheme) != 0)
-		return vd_fail(err, EINVAL, "%s: the %s partition table is damaged%s%s",
-			       e->disk->name, e->old->scheme, e->old->problem[0] ? ": " : "",
-			       e->old->problem);
-	return 0;
-}
 
 int vdisk_parts_add(struct vdisk *disk, const struct vdisk_part_add_opts *opts,
 		    struct vdisk_error *err)
 {
 	static const struct vdisk_part_add_opts defaults = { .size = sizeof(defaults) };
 	struct edit e;
-	int number, r = edit_begin(&e, disk, err);
+	int number, r = part_edit_open(&e, disk, err);
 
 	if (r < 0)
 		return r;
-	if (!e.old->scheme[0])
-		r = vd_fail(err, ENOENT, "%s: there is no partition table; make one with 'part "
-			    "init'", disk->name);
-	if (r == 0)
-		r = edit_assign(&e, err);
-	if (r == 0)
-		r = check_same(&e, err);
-	number = r == 0 ? add_partition(&e, opts ? opts : &defaults, err) : r;
+	number = add_partition(&e, opts ? opts : &defaults, err);
 	if (number > 0) {
-		r = edit_write(&e, err);
+		r = part_edit_write(&e, err);
 		if (r < 0)
 			number = r;
 	}
-	edit_end(&e);
+	part_edit_end(&e);
 	return number;
 }

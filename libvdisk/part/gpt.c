@@ -343,6 +343,16 @@ static bool is_hybrid(const struct mbr *mbr)
 	return false;
 }
 
+static bool copies_differ(const struct gpt_table *t)
+{
+	return t->primary.ok && t->backup.ok &&
+	       (t->primary.h.entries_crc != t->backup.h.entries_crc ||
+		t->primary.h.first_usable != t->backup.h.first_usable ||
+		t->primary.h.last_usable != t->backup.h.last_usable ||
+		t->backup.h.alternate != 1 ||
+		memcmp(t->primary.h.guid, t->backup.h.guid, 16) != 0);
+}
+
 static void describe(struct part_list *list, const struct gpt_table *t, uint64_t disk_size,
 		     const struct mbr *mbr)
 {
@@ -369,12 +379,28 @@ static void describe(struct part_list *list, const struct gpt_table *t, uint64_t
 		part_problem(list, "the table was made for a larger disk");
 	else if (parts->backup_misplaced)
 		part_problem(list, "the backup table is not at the end of the disk");
-	if (t->primary.ok && t->backup.ok &&
-	    (t->primary.h.entries_crc != t->backup.h.entries_crc ||
-	     memcmp(t->primary.h.guid, t->backup.h.guid, 16) != 0))
+	if (copies_differ(t))
 		part_problem(list, "primary and backup table differ");
 	if (!mbr)
 		part_problem(list, "the protective MBR is missing");
+}
+
+void gpt_state(struct gpt_state *out, struct vdisk *disk, uint32_t sector_size)
+{
+	struct gpt_table t = { 0 };
+	uint8_t sector[MBR_SIZE];
+	struct mbr mbr = { 0 };
+
+	*out = (struct gpt_state) { 0 };
+	out->has_mbr = vd_pread(disk, sector, sizeof(sector), 0) == 0 &&
+		       mbr_classify(&mbr, sector, disk->size / 512) == MBR_PROTECTIVE;
+	table_load(&t, disk, sector_size, out->has_mbr ? &mbr : NULL);
+	out->primary = t.primary.h;
+	out->backup = t.backup.h;
+	out->differ = copies_differ(&t);
+	out->fits = (t.primary.ok ? t.primary : t.backup).h.last_usable <
+		    disk->size / sector_size - 1;
+	table_clear(&t);
 }
 
 int gpt_read(struct part_list *list, struct vdisk *disk, const struct mbr *mbr,

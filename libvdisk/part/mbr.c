@@ -215,7 +215,7 @@ static int read_sector(struct mbr_reader *r, uint64_t lba, struct mbr *out)
 /* Follow the chain of the extended partition @ext. */
 static int read_chain(struct mbr_reader *r, const struct mbr_entry *ext)
 {
-	uint64_t lba = ext->start;
+	uint64_t lba = ext->start, from = 0;	/* @from: whose link led to @lba */
 
 	for (;;) {
 		const struct mbr_entry *link;
@@ -229,12 +229,14 @@ static int read_chain(struct mbr_reader *r, const struct mbr_entry *ext)
 		if (!visit(r, lba)) {
 			part_problem(r->list, "the chain of logical partitions comes back to "
 				     "sector %llu", (unsigned long long)lba);
+			r->list->bad_link = from * r->sector;
 			return 0;
 		}
 		ret = read_sector(r, lba, &ebr);
 		if (ret == -ENODATA) {
 			part_problem(r->list, "no extended boot record at sector %llu",
 				     (unsigned long long)lba);
+			r->list->bad_link = from * r->sector;
 			return 0;
 		}
 		if (ret < 0)
@@ -254,8 +256,10 @@ static int read_chain(struct mbr_reader *r, const struct mbr_entry *ext)
 		if (link->start >= ext->count) {
 			part_problem(r->list, "the chain of logical partitions leaves its extended "
 				     "partition at sector %llu", (unsigned long long)lba);
+			r->list->bad_link = lba * r->sector;
 			return 0;
 		}
+		from = lba;
 		lba = (uint64_t)ext->start + link->start;
 	}
 }

@@ -84,11 +84,16 @@ void gpt_guid_text(char *out, const uint8_t guid[16]);
 struct part_list {
 	struct vdisk_parts *parts;	/* owned */
 	unsigned room;
+	/* for those who want every finding, not only the first; may be NULL */
+	void (*report)(void *arg, const char *finding);
+	void *arg;
+	unsigned findings;
+	uint64_t bad_link;		/* MBR: the boot record whose link leads astray, or 0 */
 };
 
 /* A new partition at the end; NULL: no memory. */
 struct vdisk_part *part_list_add(struct part_list *list);
-/* Note what is wrong with the table; the first finding stays. */
+/* Note what is wrong with the table: all is reported, the first finding stays. */
 void part_problem(struct part_list *list, const char *fmt, ...) PRINTF_FMT(2, 3);
 
 /*
@@ -114,6 +119,17 @@ int mbr_read(struct part_list *list, struct vdisk *disk, const struct mbr *mbr,
  * faultless primary counts.  -ENOENT: there is no GPT. */
 int gpt_read(struct part_list *list, struct vdisk *disk, const struct mbr *mbr,
 	     struct part_places *places, struct vdisk_error *err);
+/* Both headers, as far as they are good, for repair. */
+struct gpt_state {
+	struct gpt_header primary, backup;
+	bool has_mbr;		/* a protective one */
+	bool differ;		/* the copies do not say the same */
+	bool fits;		/* the usable range lies on the disk */
+};
+void gpt_state(struct gpt_state *out, struct vdisk *disk, uint32_t sector_size);
+/* Read whatever table there is into @list, whose parts are set on success. */
+int part_list_read(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		   struct vdisk_error *err);
 /* vdisk_parts_read(), and where the table is. */
 int part_table_read(struct vdisk_parts **out, struct vdisk *disk, struct part_places *places,
 		    struct vdisk_error *err);
@@ -126,5 +142,8 @@ void part_types_free(struct part_types *t);
 /* Put the name of type @type ("0x83", a GUID) of @scheme into @out; "" if unknown. */
 void part_type_name(struct part_types *t, const char *scheme, const char *type, char *out,
 		    size_t size);
+
+/* What type @type of the other scheme is in @scheme; Linux, if nothing fits better. */
+void part_type_convert(char out[40], const char *scheme, const char *type);
 
 #endif

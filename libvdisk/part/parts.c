@@ -39,13 +39,17 @@ struct vdisk_part *part_list_add(struct part_list *list)
 
 void part_problem(struct part_list *list, const char *fmt, ...)
 {
+	char text[sizeof(list->parts->problem)];
 	va_list ap;
 
-	if (list->parts->problem[0])
-		return;
 	va_start(ap, fmt);
-	vsnprintf(list->parts->problem, sizeof(list->parts->problem), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (!list->parts->problem[0])
+		memcpy(list->parts->problem, text, sizeof(text));
+	list->findings++;
+	if (list->report)
+		list->report(list->arg, text);
 }
 
 int part_places_add(struct part_places *places, uint64_t offset, uint64_t length)
@@ -73,6 +77,28 @@ static int by_offset(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+/* What the partitions of a GPT owe to it, and to one another (UEFI 5.3.2, 5.3.3). */
+static void check_entries(struct part_list *list)
+{
+	const struct vdisk_parts *parts = list->parts;
+
+	if (strcmp(parts->scheme, "gpt") != 0)
+		return;
+	for (unsigned i = 0; i < parts->count; i++) {
+		const struct vdisk_part *p = &parts->part[i];
+
+		if (p->offset < parts->first_usable ||
+		    p->offset + p->length > parts->last_usable)
+			part_problem(list, "partition %u does not lie in the usable range",
+				     p->number);
+		/* (a table has thousands of entries only when somebody means harm) */
+		for (unsigned k = 0; k < i && i < 256; k++)
+			if (!strcmp(p->uuid, parts->part[k].uuid))
+				part_problem(list, "partitions %u and %u have the same UUID",
+					     parts->part[k].number, p->number);
+	}
+}
+
 /* Extended partitions are meant to contain others, and are left out. */
 static int check_bounds(struct part_list *list, uint64_t disk_size)
 {
@@ -94,6 +120,7 @@ static int check_bounds(struct part_list *list, uint64_t disk_size)
 		if (!p->extended)
 			sorted[n++] = p;
 	}
+	check_entries(list);
 	qsort(sorted, n, sizeof(struct vdisk_part *), by_offset);
 	for (unsigned i = 0; i < n; i++) {
 		if (widest && sorted[i]->offset - widest->offset < widest->length)
@@ -163,30 +190,38 @@ static int read_any(struct part_list *list, struct vdisk *disk, struct part_plac
 	return r == -ENOENT ? 0 : r;
 }
 
-int part_table_read(struct vdisk_parts **out, struct vdisk *disk, struct part_places *places,
-		    struct vdisk_error *err)
+int part_list_read(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		   struct vdisk_error *err)
 {
-	struct part_list list = { .parts = calloc(1, sizeof(struct vdisk_parts)) };
 	int r;
 
-	if (!list.parts)
+	list->parts = calloc(1, sizeof(struct vdisk_parts));
+	if (!list->parts)
 		return vd_fail(err, ENOMEM, "out of memory");
-	list.parts->scheme = "";
-	list.parts->sector_size = disk->block_size == 4096 ? 4096 : 512;
-	r = read_any(&list, disk, places, err);
+	list->parts->scheme = "";
+	list->parts->sector_size = disk->block_size == 4096 ? 4096 : 512;
+	r = read_any(list, disk, places, err);
 	if (r == 0) {
-		r = check_bounds(&list, disk->size);
+		r = check_bounds(list, disk->size);
 		if (r == 0)
-			r = name_types(list.parts);
+			r = name_types(list->parts);
 		if (r < 0)
 			vd_fail(err, -r, "out of memory");
 	}
-	if (r < 0) {
-		free(list.parts);
-		return r;
-	}
-	*out = list.parts;
-	return 0;
+	if (r < 0)
+		free(STEAL(list->parts));
+	return r;
+}
+
+int part_table_read(struct vdisk_parts **out, struct vdisk *disk, struct part_places *places,
+		    struct vdisk_error *err)
+{
+	struct part_list list = { 0 };
+	int r = part_list_read(&list, disk, places, err);
+
+	if (r == 0)
+		*out = list.parts;
+	return r;
 }
 
 int vdisk_parts_read(struct vdisk_parts **out, struct vdisk *disk, struct vdisk_error *err)

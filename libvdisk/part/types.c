@@ -20,10 +20,13 @@ static const struct {
 } aliases[] = {
 	{ "linux", "0x83", "0fc63daf-8483-4772-8e79-3d69d8477de4" },
 	{ "swap", "0x82", "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f" },
+	{ "linux-swap", "0x82", "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f" },
 	{ "esp", "0xef", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b" },
 	{ "efi", "0xef", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b" },
 	{ "lvm", "0x8e", "e6d6d379-f507-44c2-a23c-238f2a3df928" },
+	{ "linux-lvm", "0x8e", "e6d6d379-f507-44c2-a23c-238f2a3df928" },
 	{ "raid", "0xfd", "a19d880f-05fc-4d3b-a006-743f0f84911e" },
+	{ "linux-raid", "0xfd", "a19d880f-05fc-4d3b-a006-743f0f84911e" },
 	{ "home", "0x83", "933ac7e1-2eb4-4f13-b844-0e14e2aef915" },
 	{ "boot", "0x83", "bc13c2ff-59e6-4262-a352-b275fd6f7172" },
 	{ "root", "0x83", "4f68bce3-e8cd-4db1-96e7-fbcaf984b709" },
@@ -32,6 +35,10 @@ static const struct {
 	{ "ntfs", "0x07", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" },
 	{ "fat32", "0x0c", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" },
 	{ "extended", "0x05", NULL },
+	/* only their bytes, as types of an MBR that a GPT has too */
+	{ "fat16", "0x06", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" },
+	{ "fat32-chs", "0x0b", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" },
+	{ "fat16-lba", "0x0e", "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" },
 };
 
 struct part_types {
@@ -117,6 +124,43 @@ static const char *guid_of_byte(int byte)
 	return NULL;
 }
 
+void part_type_convert(char out[40], const char *scheme, const char *type)
+{
+	bool dos = strcmp(scheme, "dos") == 0;
+	const char *other = dos ? NULL : guid_of_byte(parse_byte(type));
+
+	for (size_t i = 0; dos && !other && i < ARRAY_SIZE(aliases); i++)
+		if (aliases[i].gpt && strcmp(aliases[i].gpt, type) == 0)
+			other = aliases[i].dos;
+	snprintf(out, 40, "%s", other ? other : dos ? "0x83" :
+		 "0fc63daf-8483-4772-8e79-3d69d8477de4");
+}
+
+/* By a name that libfdisk knows: "Linux RAID", "FreeBSD UFS". */
+static bool find_name(char out[40], const char *scheme, const char *text)
+{
+	struct part_types *t = part_types_new();
+	struct fdisk_label *label = t ? fdisk_get_label(t->cxt, scheme) : NULL;
+	bool found = false;
+
+	for (size_t i = 0; label && !found && i < fdisk_label_get_nparttypes(label); i++) {
+		const struct fdisk_parttype *pt = fdisk_label_get_parttype(label, i);
+		const char *name = fdisk_parttype_get_name(pt);
+
+		if (!name || strcasecmp(name, text) != 0 ||
+		    (!fdisk_parttype_get_string(pt) && !fdisk_parttype_get_code(pt)))
+			continue;
+		found = true;
+		if (fdisk_parttype_get_string(pt))
+			for (unsigned k = 0; k < 37; k++)
+				out[k] = (char)tolower((unsigned char)fdisk_parttype_get_string(pt)[k]);
+		else
+			snprintf(out, 40, "0x%02x", fdisk_parttype_get_code(pt));
+	}
+	part_types_free(t);
+	return found;
+}
+
 int vdisk_part_type(char out[40], const char *scheme, const char *text, struct vdisk_error *err)
 {
 	bool dos = strcmp(scheme, "dos") == 0;
@@ -140,6 +184,8 @@ int vdisk_part_type(char out[40], const char *scheme, const char *text, struct v
 			out[i] = (char)tolower((unsigned char)text[i]);
 		return 0;
 	}
+	if (find_name(out, scheme, text))
+		return 0;
 	return vd_fail(err, EINVAL, "'%s' is no partition type of a %s table: give a name (linux, "
 		       "swap, esp, lvm, raid, home, boot, root, data, ...) or %s", text,
 		       dos ? "DOS" : "GPT", dos ? "a hexadecimal byte" : "a GUID");
