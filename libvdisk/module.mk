@@ -21,7 +21,10 @@ LIB_SRCS += \
  libvdisk/part/repair.c \
  libvdisk/fs/probe.c \
  libvdisk/fs/fat.c \
- libvdisk/fs/fat_dir.c
+ libvdisk/fs/fat_dir.c \
+ libvdisk/fs/fat_table.c \
+ libvdisk/fs/fat_name.c \
+ libvdisk/fs/fat_write.c
 LIB_SRCS += \
  libvdisk/lvm/label.c \
  libvdisk/lvm/config.c \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fat.c - reading FAT12, FAT16 and FAT32, the file systems of EFI partitions
+ * fat.c - FAT12, FAT16 and FAT32, the file systems of EFI partitions
  *
  * A volume is: reserved sectors, of which the first describes the rest; one or
  * more copies of the table; for 12 and 16 the root directory; clusters.  A file
@@ -22,6 +22,7 @@
 #include "fs/fat.h"
 
 #define WINDOW_SIZE (64u << 10)
+#define WINDOW_WRITE (1u << 20)	/* allocation and chains are often apart */
 
 /* ---- the boot sector ---- */
 
@@ -59,6 +60,12 @@ const char *fat_geometry_decode(struct fat_geometry *out, const uint8_t *b, size
 	g.cluster = (uint32_t)sector * b[13];
 	g.fat = (load_le16(b + 14) + active * table) * sector;
 	g.fat_size = table * sector;
+	g.first_fat = g.fat;
+	g.n_fats = 1;
+	if (load_le16(b + 22) || !(load_le16(b + 40) & 0x80))
+		g.n_fats = b[16];
+	if (!load_le16(b + 22) && load_le16(b + 48) && load_le16(b + 48) < load_le16(b + 14))
+		g.info = load_le16(b + 48) * sector;
 	g.root = (load_le16(b + 14) + b[16] * table) * sector;
 	g.root_size = (uint64_t)load_le16(b + 17) * FAT_ENTRY;
 	g.data = g.root + (g.root_size + sector - 1) / sector * sector;
@@ -82,7 +89,7 @@ const char *fat_geometry_decode(struct fat_geometry *out, const uint8_t *b, size
 
 /* ---- chains ---- */
 
-static int read_disk(struct fat *f, void *buf, size_t len, uint64_t off, struct vdisk_error *err)
+int fat_disk_read(struct fat *f, void *buf, size_t len, uint64_t off, struct vdisk_error *err)
 {
 	int r;
 
@@ -94,7 +101,7 @@ static int read_disk(struct fat *f, void *buf, size_t len, uint64_t off, struct 
 }
 
 /* Have [off, off + 4) of the table, as far as there is so much, in the window. */
-static int load_window(struct fat *f, uint64_t off, struct vdisk_error *err)
+int fat_table_load(struct fat *f, uint64_t off, struct vdisk_error *err)
 {
 	size_t len;
 	int r;
@@ -102,21 +109,26 @@ static int load_window(struct fat *f, uint64_t off, struct vdisk_error *err)
 	if (f->window_len && off >= f->window_at &&
 	    MIN(off + 4, f->g.fat_size) <= f->window_at + f->window_len)
 		return 0;
+	if (f->dirty_to > f->dirty_from) {
+		r = fat_table_flush(f, err);
+		if (r < 0)
+			return r;
+	}
 	f->window_len = 0;
 	f->window_at = off & ~(uint64_t)511;
-	len = (size_t)MIN((uint64_t)WINDOW_SIZE, f->g.fat_size - f->window_at);
-	r = read_disk(f, f->window, len, f->g.fat + f->window_at, err);
+	len = (size_t)MIN((uint64_t)f->window_room, f->g.fat_size - f->window_at);
+	r = fat_disk_read(f, f->window, len, f->g.fat + f->window_at, err);
 	if (r == 0)
 		f->window_len = len;
 	return r;
 }
 
 /* What the table says of @cluster, which exists. */
-static int table_entry(struct fat *f, uint32_t cluster, uint32_t *out, struct vdisk_error *err)
+int fat_table_get(struct fat *f, uint32_t cluster, uint32_t *out, struct vdisk_error *err)
 {
 	uint64_t off = (uint64_t)cluster * f->g.bits / 8;
 	const uint8_t *p;
-	int r = load_window(f, off, err);
+	int r = fat_table_load(f, off, err);
 
 	if (r < 0)
 		return r;
@@ -130,23 +142,23 @@ static int table_entry(struct fat *f, uint32_t cluster, uint32_t *out, struct vd
 	return 0;
 }
 
-static bool exists(const struct fat *f, uint32_t cluster)
+bool fat_exists(const struct fat *f, uint32_t cluster)
 {
 	return cluster >= 2 && cluster - 2 < f->g.n_clusters;
 }
 
 /* The one after @cluster.  0; 1: it was the last. */
-static int next_cluster(struct fat *f, uint32_t cluster, uint32_t *next, struct vdisk_error *err)
+int fat_next_cluster(struct fat *f, uint32_t cluster, uint32_t *next, struct vdisk_error *err)
 {
 	uint32_t end = (uint32_t)((1ull << (f->g.bits == 32 ? 28 : f->g.bits)) - 8);
 	uint32_t v = 0;
-	int r = table_entry(f, cluster, &v, err);
+	int r = fat_table_get(f, cluster, &v, err);
 
 	if (r < 0)
 		return r;
 	if (v >= end)
 		return 1;
-	if (!exists(f, v))
+	if (!fat_exists(f, v))
 		return vd_fail(err, EUCLEAN, "cluster %u leads to cluster %u, which is none",
 			       cluster, v);
 	*next = v;
@@ -154,12 +166,13 @@ static int next_cluster(struct fat *f, uint32_t cluster, uint32_t *next, struct 
 }
 
 /* Cluster number @index of a chain.  0; 1: it is shorter. */
-static int seek_chain(struct fat *f, uint32_t first, uint32_t index, uint32_t *cluster,
+int fat_chain_seek(struct fat *f, uint32_t first, uint32_t index, uint32_t *cluster,
 		      struct vdisk_error *err)
 {
 	uint32_t at = 0, c = first;
 
-	if (!exists(f, first))
+	*cluster = 0;
+	if (!fat_exists(f, first))
 		return vd_fail(err, EUCLEAN, "it begins in cluster %u, which is none", first);
 	if (index >= f->g.n_clusters)
 		return vd_fail(err, EUCLEAN, "it is longer than the volume");
@@ -168,10 +181,16 @@ static int seek_chain(struct fat *f, uint32_t first, uint32_t index, uint32_t *c
 		c = f->last_cluster;
 	}
 	for (; at < index; at++) {
-		int r = next_cluster(f, c, &c, err);
+		int r = fat_next_cluster(f, c, &c, err);
 
-		if (r != 0)
+		if (r < 0)
 			return r;
+		if (r > 0) {
+			f->last_first = first;
+			f->last_index = at;
+			f->last_cluster = *cluster = c;
+			return 1;
+		}
 	}
 	f->last_first = first;
 	f->last_index = index;
@@ -183,14 +202,14 @@ int fat_chain_map(struct fat *f, uint32_t first, uint64_t off, uint64_t want, ui
 		  uint64_t *len, struct vdisk_error *err)
 {
 	uint32_t size = f->g.cluster, index = (uint32_t)(off / size), c = 0, next = 0;
-	int r = seek_chain(f, first, index, &c, err);
+	int r = fat_chain_seek(f, first, index, &c, err);
 
 	if (r != 0)
 		return r;
 	*at = f->g.data + (uint64_t)(c - 2) * size + off % size;
 	*len = size - off % size;
 	/* clusters that follow one another are one piece; a broken end is met later */
-	while (*len < want && next_cluster(f, c, &next, NULL) == 0 && next == c + 1) {
+	while (*len < want && fat_next_cluster(f, c, &next, NULL) == 0 && next == c + 1) {
 		c = next;
 		*len += size;
 	}
@@ -199,6 +218,26 @@ int fat_chain_map(struct fat *f, uint32_t first, uint64_t off, uint64_t want, ui
 }
 
 /* ---- nodes ---- */
+
+struct fat_held *fat_held_find(struct fat *f, uint64_t ino)
+{
+	struct fat_held *h = f->held;
+
+	while (h && h->ino != ino)
+		h = h->next;
+	return h;
+}
+
+int fat_entry_read(struct fat *f, uint64_t ino, uint8_t entry[FAT_ENTRY], struct vdisk_error *err)
+{
+	const struct fat_held *h = fat_held_find(f, ino);
+
+	if (h && !h->at) {
+		memcpy(entry, h->entry, FAT_ENTRY);
+		return 0;
+	}
+	return fat_disk_read(f, entry, FAT_ENTRY, h ? h->at : ino, err);
+}
 
 int fat_node_read(struct fat *f, uint64_t ino, struct fat_node *out, struct vdisk_error *err)
 {
@@ -209,7 +248,7 @@ int fat_node_read(struct fat *f, uint64_t ino, struct fat_node *out, struct vdis
 		*out = (struct fat_node) { .attr = FAT_DIRECTORY, .first = f->g.root_cluster };
 		return 0;
 	}
-	r = read_disk(f, entry, sizeof(entry), ino, err);
+	r = fat_entry_read(f, ino, entry, err);
 	if (r == 0)
 		fat_node_decode(out, entry, f->g.bits);
 	return r;
@@ -218,12 +257,12 @@ int fat_node_read(struct fat *f, uint64_t ino, struct fat_node *out, struct vdis
 /* Bytes of a directory's chain. */
 static uint64_t directory_size(struct fat *f, uint64_t ino, const struct fat_node *n)
 {
-	uint32_t c, count = 0;
+	uint32_t c = 0, count = 0;
 
 	if (ino == FAT_ROOT_INO && f->g.root_size)
 		return f->g.root_size;
 	while ((uint64_t)count * f->g.cluster < FAT_DIR_MAX &&
-	       seek_chain(f, n->first, count, &c, NULL) == 0)
+	       fat_chain_seek(f, n->first, count, &c, NULL) == 0)
 		count++;
 	return (uint64_t)count * f->g.cluster;
 }
@@ -274,7 +313,7 @@ static ssize_t fat_read(struct vdisk_fs *fs, uint64_t ino, void *buf, size_t len
 		if (r > 0)
 			return vd_fail(err, EUCLEAN, "its chain of clusters ends before it does");
 		if (r == 0)
-			r = read_disk(f, (uint8_t *)buf + done, (size_t)piece, at, err);
+			r = fat_disk_read(f, (uint8_t *)buf + done, (size_t)piece, at, err);
 		if (r < 0)
 			return r;
 		done += (size_t)piece;
@@ -296,6 +335,15 @@ static int fat_next_data(struct vdisk_fs *fs, uint64_t ino, uint64_t off, uint64
 }
 
 /* ---- directories ---- */
+
+/* The number of the node whose entry is at @at. */
+static uint64_t number_of(const struct fat *f, uint64_t at)
+{
+	for (const struct fat_held *h = f->held; h; h = h->next)
+		if (h->at == at)
+			return h->ino;
+	return at;
+}
 
 struct lookup {
 	const char *name;
@@ -322,11 +370,12 @@ static int fat_lookup(struct vdisk_fs *fs, uint64_t dir, const char *name, uint6
 		return r;
 	if (!r)
 		return -ENOENT;
-	*ino = l.ino;
+	*ino = number_of(fs->priv, l.ino);
 	return 0;
 }
 
 struct list {
+	struct fat *f;
 	vd_fs_each *each;
 	void *arg;
 };
@@ -335,13 +384,13 @@ static int list_one(void *arg, const struct fat_name *name, uint64_t ino)
 {
 	struct list *l = arg;
 
-	return l->each(l->arg, name->text, ino);
+	return l->each(l->arg, name->text, number_of(l->f, ino));
 }
 
 static int fat_list(struct vdisk_fs *fs, uint64_t dir, vd_fs_each *each, void *arg,
 		    struct vdisk_error *err)
 {
-	struct list l = { each, arg };
+	struct list l = { fs->priv, each, arg };
 
 	return fat_dir_each(fs->priv, dir, list_one, &l, err);
 }
@@ -355,6 +404,17 @@ static bool fat_match(const uint8_t *head, size_t len)
 	return fat_geometry_decode(&g, head, len) == NULL;
 }
 
+static int open_writable(struct fat *f, const uint8_t boot[512], struct vdisk_error *err)
+{
+	bool clean = true;
+	int r = fat_table_open(f, boot, &clean, err);
+
+	if (r == 0 && !clean)
+		return vd_fail(err, EUCLEAN, "it was not cleanly unmounted, and must be checked "
+			       "before it is written to (vdisk fsck)");
+	return r;
+}
+
 static int fat_open(struct vdisk_fs *fs, struct vdisk_error *err)
 {
 	struct fat *f;
@@ -362,19 +422,21 @@ static int fat_open(struct vdisk_fs *fs, struct vdisk_error *err)
 	const char *why;
 	int r;
 
-	if (fs->writable)
-		return vd_fail(err, ENOTSUP, "FAT file systems can only be read");
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return vd_fail(err, ENOMEM, "out of memory");
 	f->disk = fs->disk;
-	f->window = malloc(WINDOW_SIZE);
-	r = f->window ? read_disk(f, boot, sizeof(boot), 0, err) :
+	f->writable = fs->writable;
+	f->window_room = f->writable ? WINDOW_WRITE : WINDOW_SIZE;
+	f->window = malloc(f->window_room);
+	r = f->window ? fat_disk_read(f, boot, sizeof(boot), 0, err) :
 			vd_fail(err, ENOMEM, "out of memory");
 	if (r == 0) {
 		why = fat_geometry_decode(&f->g, boot, sizeof(boot));
 		r = why ? vd_fail(err, EUCLEAN, "%s", why) : 0;
 	}
+	if (r == 0 && f->writable)
+		r = open_writable(f, boot, err);
 	if (r < 0) {
 		free(f->window);
 		free(f);
@@ -386,20 +448,26 @@ static int fat_open(struct vdisk_fs *fs, struct vdisk_error *err)
 	return 0;
 }
 
+static int fat_sync(struct vdisk_fs *fs, struct vdisk_error *err)
+{
+	return fat_table_clean(fs->priv, err);
+}
+
 static int fat_close(struct vdisk_fs *fs, struct vdisk_error *err)
 {
 	struct fat *f = STEAL(fs->priv);
+	int r;
 
-	(void)err;
+	while (f->held) {	/* files whose users did not close them */
+		struct fat_held *h = f->held;
+
+		f->held = h->next;
+		free(h);
+	}
+	r = fat_table_clean(f, err);
 	free(f->window);
 	free(f);
-	return 0;
-}
-
-static int fat_sync(struct vdisk_fs *fs, struct vdisk_error *err)
-{
-	(void)fs, (void)err;	/* nothing is ever dirty */
-	return 0;
+	return r;
 }
 
 static int fat_usage(struct vdisk_fs *fs, struct vdisk_fs_usage *out, struct vdisk_error *err)
@@ -409,7 +477,7 @@ static int fat_usage(struct vdisk_fs *fs, struct vdisk_fs_usage *out, struct vdi
 
 	for (uint32_t c = 2; c - 2 < f->g.n_clusters; c++) {
 		uint32_t v;
-		int r = table_entry(f, c, &v, err);
+		int r = fat_table_get(f, c, &v, err);
 
 		if (r < 0)
 			return r;
@@ -435,4 +503,16 @@ const struct vd_fs_ops vd_fat_ops = {
 	.list = fat_list,
 	.read = fat_read,
 	.next_data = fat_next_data,
+	.create = fat_create,
+	.setattr = fat_setattr,
+	.write = fat_write,
+	.truncate = fat_truncate,
+	.link = fat_link,
+	.unlink = fat_unlink,
+	.rename = fat_rename,
+	.below = fat_below,
+	.caseless = true,
+	.set_label = fat_set_label,
+	.hold = fat_hold,
+	.release = fat_release,
 };

@@ -117,6 +117,22 @@ static bool short_text(char *out, const uint8_t e[FAT_ENTRY])
 
 /* ---- entries ---- */
 
+void fat_time_encode(struct timespec t, uint16_t *date, uint16_t *time, uint8_t *hundredths)
+{
+	struct tm tm;
+
+	*date = 1 << 5 | 1;	/* the first day there is, and the last */
+	*time = 0;
+	*hundredths = 0;
+	if (!gmtime_r(&t.tv_sec, &tm) || tm.tm_year < 80)
+		return;
+	if (tm.tm_year > 207)
+		tm = (struct tm) { .tm_year = 207, .tm_mon = 11, .tm_mday = 31 };
+	*date = (uint16_t)((tm.tm_year - 80) << 9 | (tm.tm_mon + 1) << 5 | tm.tm_mday);
+	*time = (uint16_t)(tm.tm_hour << 11 | tm.tm_min << 5 | tm.tm_sec / 2);
+	*hundredths = (uint8_t)(tm.tm_sec % 2 * 100 + t.tv_nsec / 10000000);
+}
+
 /* Dates count from 1980, hours are nobody's: taken as UTC. */
 static struct timespec decode_time(uint16_t date, uint16_t time, uint8_t hundredths)
 {
@@ -145,7 +161,7 @@ void fat_node_decode(struct fat_node *out, const uint8_t e[FAT_ENTRY], unsigned 
 	};
 }
 
-static uint8_t short_sum(const uint8_t *name)
+uint8_t fat_short_sum(const uint8_t name[11])
 {
 	uint8_t sum = 0;
 
@@ -186,7 +202,7 @@ static bool entry_name(struct fat_name *out, const struct gather *g, const uint8
 {
 	bool has_short = short_text(out->alias, e);
 
-	if (g->n && !g->expect && g->sum == short_sum(e) && long_text(out->text, g->unit, g->n)) {
+	if (g->n && !g->expect && g->sum == fat_short_sum(e) && long_text(out->text, g->unit, g->n)) {
 		if (!has_short)
 			out->alias[0] = '\0';
 		return true;
@@ -198,7 +214,6 @@ static bool entry_name(struct fat_name *out, const struct gather *g, const uint8
 /* ---- directories ---- */
 
 struct scan {
-	struct fat *f;
 	int (*each)(void *arg, const struct fat_name *name, uint64_t ino);
 	void *arg;
 	struct gather gather;
@@ -247,11 +262,12 @@ static int next_piece(struct fat *f, bool fixed, const struct fat_node *n, uint6
 	return 0;
 }
 
-int fat_dir_each(struct fat *f, uint64_t dir,
-		 int (*each)(void *arg, const struct fat_name *name, uint64_t ino), void *arg,
-		 struct vdisk_error *err)
+/* What to do with a piece of a directory. */
+typedef int each_piece(void *arg, const uint8_t *p, size_t len, uint64_t at);
+
+static int each_of(struct fat *f, uint64_t dir, each_piece *each, void *arg,
+		   struct vdisk_error *err)
 {
-	struct scan s = { .f = f, .each = each, .arg = arg };
 	bool fixed = dir == FAT_ROOT_INO && f->g.root_size;
 	struct fat_node n;
 	uint8_t buf[4096];
@@ -270,7 +286,46 @@ int fat_dir_each(struct fat *f, uint64_t dir,
 		r = vdisk_read(f->disk, buf, (size_t)len, at);
 		if (r < 0)
 			return vd_fail(err, -r, "reading a directory: %s", strerror(-r));
-		r = scan_entries(&s, buf, (size_t)len, at);
+		r = each(arg, buf, (size_t)len, at);
 	}
+	return r;
+}
+
+static int scan_piece(void *arg, const uint8_t *p, size_t len, uint64_t at)
+{
+	return scan_entries(arg, p, len, at);
+}
+
+int fat_dir_each(struct fat *f, uint64_t dir,
+		 int (*each)(void *arg, const struct fat_name *name, uint64_t ino), void *arg,
+		 struct vdisk_error *err)
+{
+	struct scan s = { .each = each, .arg = arg };
+	int r = each_of(f, dir, scan_piece, &s, err);
+
 	return r == SCAN_ENDED ? 0 : r;
+}
+
+struct raw {
+	int (*each)(void *arg, const uint8_t entry[FAT_ENTRY], uint64_t at);
+	void *arg;
+};
+
+static int raw_piece(void *arg, const uint8_t *p, size_t len, uint64_t at)
+{
+	const struct raw *raw = arg;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i + FAT_ENTRY <= len; i += FAT_ENTRY)
+		r = raw->each(raw->arg, p + i, at + i);
+	return r;
+}
+
+int fat_dir_raw(struct fat *f, uint64_t dir,
+		int (*each)(void *arg, const uint8_t entry[FAT_ENTRY], uint64_t at), void *arg,
+		struct vdisk_error *err)
+{
+	struct raw raw = { each, arg };
+
+	return each_of(f, dir, raw_piece, &raw, err);
 }

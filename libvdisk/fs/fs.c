@@ -806,16 +806,18 @@ int vd_fs_rename_at(struct vdisk_fs *fs, const struct vd_place *from, const stru
 		return vd_fail(err, ENOENT, "no such file or directory");
 	if (!from->dir || !to->dir)
 		return vd_fail(err, EBUSY, "this name cannot be changed");
-	if (from->ino == to->ino)
-		return 0;	/* two names of one node: rename(2) does nothing */
+	/* two names of one node: rename(2) does nothing */
+	if (from->ino == to->ino && !(fs->ops->caseless && strcmp(from->name, to->name) != 0))
+		return 0;
 	r = node_mode(fs, from->ino, &mode, err);
 	if (r == 0 && mode == S_IFDIR)
-		r = is_below(fs, to->dir, from->ino, err);
+		r = fs->ops->below ? fs->ops->below(fs, to->dir, from->ino, err) :
+				     is_below(fs, to->dir, from->ino, err);
 	if (r < 0)
 		return r;
 	if (r > 0)
 		return vd_fail(err, EINVAL, "a directory cannot go below itself");
-	if (to->ino) {
+	if (to->ino && to->ino != from->ino) {
 		r = replace(fs, mode, to, err);
 		if (r < 0)
 			return r;

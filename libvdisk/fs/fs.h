@@ -98,6 +98,13 @@ struct vd_fs_ops {
 	/* @to_name is not there (any more), and no directory goes below itself. */
 	int (*rename)(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t ino,
 		      uint64_t to_dir, const char *to_name, struct vdisk_error *err);
+	/*
+	 * Is directory @dir the directory @node, or below it?  1 or 0.  NULL: found
+	 * out by looking up "..".
+	 */
+	int (*below)(struct vdisk_fs *fs, uint64_t dir, uint64_t node, struct vdisk_error *err);
+	/* Names differ only in case: ->lookup finds them, and ->rename can change that. */
+	bool caseless;
 	/* NULL @value: remove. */
 	int (*setxattr)(struct vdisk_fs *fs, uint64_t ino, const char *name, const void *value,
 			size_t size, struct vdisk_error *err);

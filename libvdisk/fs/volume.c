@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-#include "fs/fs.h"
+#include "fs/fat.h"
 
 static int hex(char c)
 {
@@ -48,8 +48,19 @@ void vd_uuid_text(char *out, const uint8_t u[16])
 		out += sprintf(out, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
 }
 
+static int set_uuid(struct vdisk_fs *fs, const char *text, struct vdisk_error *err)
+{
+	uint8_t uuid[16];
+	int r;
+
+	if (fs->ops == &vd_fat_ops)	/* it has but 32 bits */
+		return fat_set_serial(fs, text, err);
+	r = vd_uuid_parse(text, uuid, err);
+	return r < 0 ? r : fs->ops->set_uuid(fs, uuid, err);
+}
+
 /* Open what is there, and let it be changed by @label or @uuid. */
-static int change(struct vdisk *disk, const char *label, const uint8_t *uuid,
+static int change(struct vdisk *disk, const char *label, const char *uuid,
 		  struct vdisk_error *err)
 {
 	struct vdisk_fs *fs;
@@ -57,10 +68,7 @@ static int change(struct vdisk *disk, const char *label, const uint8_t *uuid,
 
 	if (r < 0)
 		return r;
-	if (label ? !fs->ops->set_label : !fs->ops->set_uuid)
-		r = vd_fail(err, ENOTSUP, "%s cannot be changed", label ? "labels" : "UUIDs");
-	else
-		r = label ? fs->ops->set_label(fs, label, err) : fs->ops->set_uuid(fs, uuid, err);
+	r = label ? fs->ops->set_label(fs, label, err) : set_uuid(fs, uuid, err);
 	if (r < 0) {
 		vd_fail_prefix(err, r, "%s", vdisk_name(disk));
 		vdisk_fs_close(fs, NULL);
@@ -80,12 +88,12 @@ int vdisk_set_label(struct vdisk *disk, const char *label, struct vdisk_error *e
 int vdisk_set_uuid(struct vdisk *disk, const char *text, struct vdisk_error *err)
 {
 	uint8_t uuid[16];
-	int r = vd_uuid_parse(text, uuid, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (!vdisk_writable(disk))
 		return vd_fail(err, EROFS, "%s: the disk is open read-only", vdisk_name(disk));
-	return vd_is_swap(disk) ? vd_swap_set_uuid(disk, uuid, err) :
-	       change(disk, NULL, uuid, err);
+	if (!vd_is_swap(disk))
+		return change(disk, NULL, text, err);
+	r = vd_uuid_parse(text, uuid, err);
+	return r < 0 ? r : vd_swap_set_uuid(disk, uuid, err);
 }

@@ -3,7 +3,7 @@
  * fat.c - hostile FAT volumes
  *
  * The input is the start of a volume of 1 MiB.  Whatever it is, listing and
- * reading it ends, and names are names.
+ * reading it ends, names are names, and so do changes to it.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -67,6 +67,34 @@ static void walk(struct visit *v)
 	vdisk_fs_list(v->fs, *v->dir ? v->dir : "/", visit, v, NULL);
 }
 
+/* Change it: none of this must do harm, whether it succeeds or not. */
+static void change(struct vdisk *disk)
+{
+	static const char text[3000] = "text";
+	struct vdisk_fs *fs = NULL;
+	struct vdisk_file *f = NULL;
+
+	if (vdisk_fs_open(&fs, disk, VDISK_FS_WRITE, NULL) < 0)
+		return;
+	if (vdisk_file_open(&f, fs, "/A longer name", VDISK_FILE_CREATE | VDISK_FILE_WRITE, 0644,
+			    NULL) == 0) {
+		for (unsigned i = 0; i < 4; i++)
+			vdisk_file_write(f, text, sizeof(text), i * 5000, NULL);
+		vdisk_fs_rename(fs, "/A longer name", "/EFI/new", NULL);
+		vdisk_file_truncate(f, 700, NULL);
+		vdisk_fs_remove(fs, "/EFI/new", NULL);
+		vdisk_file_close(f, NULL);
+	}
+	vdisk_fs_mkdir(fs, "/EFI", 0755, NULL);
+	vdisk_fs_mkdir(fs, "/EFI/dir", 0755, NULL);
+	vdisk_fs_rename(fs, "/EFI", "/EFI/dir/below", NULL);
+	vdisk_fs_rename(fs, "/EFI/dir", "/dir", NULL);
+	vdisk_fs_remove_tree(fs, "/EFI", NULL);
+	vdisk_fs_close(fs, NULL);
+	vdisk_set_label(disk, "FUZZ", NULL);
+	vdisk_set_uuid(disk, "1234-5678", NULL);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct vdisk *disk;
@@ -86,6 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		walk(&v);
 		vdisk_fs_usage(fs, &usage, NULL);
+		change(disk);
 	}
 	vdisk_fs_close(fs, NULL);
 	return 0;

@@ -62,8 +62,67 @@ dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none
 "$VDISK" convert -O qcow2 disk disk.qcow2
 check 'disk.qcow2#p1'
 check 'disk.qcow2#label=VOLUME'
-expect 1 "$VDISK" cp tree/empty 'disk.qcow2#p1:/new'
-like_output 'only be read'
+
+# and what we write, mtools and fsck.fat read
+for options in '-F 12 -s 2' '-F 16' '-F 32 -s 1' '-F 16 -f 1'; do
+    size=40M
+    case $options in *12*) size=4M ;; esac
+    rm -f fs
+    truncate -s $size fs
+    # shellcheck disable=SC2086 # words
+    mkfs.fat -n VOLUME $options fs > /dev/null
+    "$VDISK" cp -r tree/* fs:/
+    "$VDISK" mkdir -p fs:/deep/er/still
+    "$VDISK" mv fs:/README.TXT 'fs:/deep/er/Read me, please.txt'
+    "$VDISK" mv fs:/deep/er fs:/EFI/er
+    "$VDISK" mv fs:/empty fs:/EMPTY
+    tar -C tree -cf - . | "$VDISK" untar fs:/deep
+    "$VDISK" rm fs:/lower.txt
+    fsck.fat -nv fs > fsck.log || { cat fsck.log; fail "fsck.fat after writing, $options"; }
+    rm -rf out
+    mkdir out
+    mcopy -i fs -s -m -p '::*' out/
+    for f in 'A directory with a long name/sub/Grüße - 日本語.text' big.bin EFI/BOOT/grub.cfg; do
+        cmp "tree/$f" "out/$f" || fail "mtools reads $f otherwise"
+        cmp "tree/$f" "out/deep/$f" || fail "mtools reads the unpacked $f otherwise"
+    done
+    cmp tree/README.TXT 'out/EFI/er/Read me, please.txt' || fail 'the moved file'
+    [ -d out/EFI/er/still ] || fail 'the moved directory'
+    [ "$(ls out/EFI | wc -l)" = 42 ] || fail 'a directory of many'
+    [ -e out/EMPTY ] && [ ! -e out/lower.txt ] || fail 'rm and mv'
+    "$VDISK" tar fs:/deep > t.tar
+    tar -tf t.tar > t.list
+    grep -q 'BOOT/grub.cfg' t.list || fail tar
+    [ "$(TZ=UTC stat -c %Y out/EFI/BOOT/grub.cfg)" -gt 0 ] || fail 'a time'
+    "$VDISK" label fs 'New Label'
+    [ "$(blkid -p -o value -s LABEL fs)" = 'NEW LABEL' ] || fail label
+    [ "$(mlabel -i fs -s :: )" = ' Volume label is NEW LABEL  ' ] || mlabel -i fs -s :: | grep -q 'NEW LABEL' || fail mlabel
+    "$VDISK" uuid fs 12ab-34CD
+    [ "$(blkid -p -o value -s UUID fs)" = 12AB-34CD ] || fail serial
+    "$VDISK" uuid fs random
+    [ "$(blkid -p -o value -s UUID fs)" != 12AB-34CD ] || fail 'a random serial'
+    "$VDISK" label fs ''
+    [ -z "$(blkid -p -o value -s LABEL fs)" ] || fail 'no label'
+    expect 1 "$VDISK" label fs 'more than eleven'
+    expect 1 "$VDISK" uuid fs 123456
+    expect 1 "$VDISK" ln -s x fs:/link
+    like_output 'no symbolic links'
+    expect 1 "$VDISK" ln fs:/big.bin fs:/link
+    like_output 'one name'
+    expect 1 "$VDISK" cp tree/empty 'fs:/what?'
+    like_output 'has no control characters'
+    "$VDISK" rm -r fs:/deep fs:/EFI
+    fsck.fat -nv fs > fsck.log || { cat fsck.log; fail "fsck.fat after all, $options"; }
+done
+# into the partition of the qcow2; a volume that was not unmounted is not written to
+"$VDISK" cp tree/lower.txt 'disk.qcow2#p1:/new'
+[ "$("$VDISK" cat 'disk.qcow2#p1:/new')" = lower ] || fail 'in a qcow2'
+cp fs dirty
+printf '\1' | dd of=dirty bs=1 seek=37 conv=notrunc status=none
+expect 1 "$VDISK" cp tree/empty dirty:/x
+like_output 'must be checked'
+[ "$("$VDISK" cat dirty:/big.bin | sha256sum)" = "$(sha256sum < tree/big.bin)" ] || fail 'reading a dirty one'
+fill 40M -F 32 -s 1
 
 # damage: named, never a hang or a crash
 python3 - fs <<'PYTHON'
