@@ -26,6 +26,7 @@ int cmd_parts(int argc, char **argv);
 /* volumes */
 int cmd_fsck(int argc, char **argv);
 int cmd_label(int argc, char **argv);
+int cmd_trim(int argc, char **argv);
 int cmd_mkfs(int argc, char **argv);
 int cmd_uuid(int argc, char **argv);
 
@@ -39,6 +40,7 @@ int cmd_cat(int argc, char **argv);
 int cmd_chmod(int argc, char **argv);
 int cmd_chown(int argc, char **argv);
 int cmd_cp(int argc, char **argv);
+int cmd_edit(int argc, char **argv);
 int cmd_df(int argc, char **argv);
 int cmd_ln(int argc, char **argv);
 int cmd_ls(int argc, char **argv);

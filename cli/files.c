@@ -9,7 +9,8 @@
 struct open_fs {
 	struct open_fs *next;
 	char *locator;		/* owned */
-	struct vdisk *disk;	/* owned: what the locator names */
+	char *source;		/* owned: the same without a partition */
+	struct vdisk *disk;	/* owned: what that names */
 	struct vdisk *volume;	/* owned: where the file system is */
 	struct vdisk_fs *fs;	/* owned */
 	bool write;
@@ -20,26 +21,39 @@ static struct open_fs *all;
 static void open_fs_free(struct open_fs *o)
 {
 	free(o->locator);
+	free(o->source);
 	free(o);
 }
 
-/* Open what @o->locator names; @part: it names a partition. */
-static int open_volume(struct open_fs *o, bool part)
+/* Two partitions of one disk: its image is opened, and locked, once. */
+static struct vdisk *open_already(const struct open_fs *o)
+{
+	for (const struct open_fs *other = all; other; other = other->next)
+		if (!strcmp(other->source, o->source) && (other->write || !o->write))
+			return vdisk_ref(other->disk);
+	return NULL;
+}
+
+/* Open what @o->locator names; @part: the partition in it, or NULL. */
+static int open_volume(struct open_fs *o, const char *part)
 {
 	struct vdisk_error err = { 0 };
 
-	if (cli_open(&o->disk, o->locator, o->write ? VDISK_OPEN_WRITE : 0) < 0)
+	o->disk = open_already(o);
+	if (!o->disk && cli_open(&o->disk, o->source, o->write ? VDISK_OPEN_WRITE : 0) < 0)
 		return CLI_FAILED;
-	if (part)
-		o->volume = vdisk_ref(o->disk);
-	else if (vdisk_open_root(&o->volume, o->disk, &err) < 0)
+	if (part) {
+		if (vdisk_open_part(&o->volume, o->disk, part, &err) < 0)
+			return cli_fail(&err);
+	} else if (vdisk_open_root(&o->volume, o->disk, &err) < 0)
 		return cli_fail(&err);
 	if (vdisk_fs_open(&o->fs, o->volume, o->write ? VDISK_FS_WRITE : 0, &err) < 0)
 		return cli_fail(&err);
 	return CLI_OK;
 }
 
-static int fs_get(struct vdisk_fs **out, const char *locator, bool part, bool write)
+static int fs_get(struct vdisk_fs **out, const char *locator, const char *source,
+		  const char *part, bool write)
 {
 	struct open_fs *o;
 	int r;
@@ -51,10 +65,13 @@ static int fs_get(struct vdisk_fs **out, const char *locator, bool part, bool wr
 		}
 	}
 	o = calloc(1, sizeof(*o));
-	if (o)
+	if (o) {
 		o->locator = strdup(locator);
-	if (!o || !o->locator) {
-		free(o);
+		o->source = strdup(source);
+	}
+	if (!o || !o->locator || !o->source) {
+		if (o)
+			open_fs_free(o);
 		cli_error("out of memory");
 		return CLI_FAILED;
 	}
@@ -75,6 +92,8 @@ static int fs_get(struct vdisk_fs **out, const char *locator, bool part, bool wr
 int cli_file_open(struct cli_file *out, const char *text, bool write)
 {
 	AUTO_FREE char *locator = NULL;
+	AUTO_FREE char *source = NULL;
+	AUTO_FREE char *part = NULL;
 	struct vdisk_locator loc = { 0 };
 	struct vdisk_error err = { 0 };
 	int r;
@@ -82,15 +101,17 @@ int cli_file_open(struct cli_file *out, const char *text, bool write)
 	if (vdisk_locator_parse(&loc, text, &err) < 0)
 		return cli_fail(&err);
 	locator = vdisk_locator_format(&loc);
+	part = STEAL(loc.part);
+	source = vdisk_locator_format(&loc);
 	out->path = strdup(loc.path ? loc.path : "/");
-	if (!locator || !out->path) {
+	if (!locator || !source || !out->path) {
 		cli_error("out of memory");
 		r = CLI_FAILED;
 	} else if (loc.snapshot && write) {
 		cli_error("%s: a snapshot cannot be written", locator);
 		r = CLI_FAILED;
 	} else {
-		r = fs_get(&out->fs, locator, loc.part, write);
+		r = fs_get(&out->fs, locator, source, part, write);
 	}
 	vdisk_locator_clear(&loc);
 	return r;

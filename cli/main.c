@@ -29,6 +29,7 @@ static const struct cli_command commands[] = {
 	{ "uuid", cmd_uuid, "show or change a UUID" },
 	{ "mkfs", cmd_mkfs, "make a file system" },
 	{ "fsck", cmd_fsck, "check a file system" },
+	{ "trim", cmd_trim, "make holes of what file systems do not use" },
 
 	{ NULL, NULL, "Files" },
 	{ "ls", cmd_ls, "list a directory" },
@@ -41,6 +42,7 @@ static const struct cli_command commands[] = {
 	{ "ln", cmd_ln, "make links" },
 	{ "chmod", cmd_chmod, "change permissions" },
 	{ "chown", cmd_chown, "change owners" },
+	{ "edit", cmd_edit, "edit a file" },
 	{ "tar", cmd_tar, "pack a directory" },
 	{ "untar", cmd_untar, "unpack an archive" },
 	{ "df", cmd_df, "how full file systems are" },

@@ -223,21 +223,69 @@ static int fsck_volume(struct vdisk **out, struct vdisk *disk, struct vdisk_erro
 	return r < 0 ? r : vdisk_open_root(out, disk, err);
 }
 
+/*
+ * Which program checks what, and how it is told "only look", "repair what is
+ * safe" and "repair everything".  NULL: it cannot be told that.
+ */
+static const struct checker {
+	const char *type;	/* or how it begins */
+	const char *program, *sub;
+	const char *no, *preen, *yes, *force, *always;
+} checkers[] = {
+	{ "ext", "e2fsck", NULL, "-n", "-p", "-y", "-f", NULL },
+	{ "vfat", "fsck.fat", NULL, "-n", "-a", "-a", NULL, NULL },
+	{ "exfat", "fsck.exfat", NULL, "-n", "-p", "-y", NULL, NULL },
+	{ "xfs", "xfs_repair", NULL, "-n", NULL, "", NULL, "-f" },
+	{ "btrfs", "btrfs", "check", "--readonly", "--readonly", "--repair", "--force", NULL },
+	{ "ntfs", "ntfsfix", NULL, "-n", "", "-d", NULL, NULL },
+};
+
+static const struct checker *find_checker(const char *type)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(checkers); i++)
+		if (!strncmp(checkers[i].type, type, strlen(checkers[i].type)))
+			return &checkers[i];
+	return NULL;
+}
+
+static void fsck_command(struct command *c, const struct checker *k, const struct fsck_args *a)
+{
+	const char *answer = a->answer == 'n' ? k->no : a->answer == 'p' ? k->preen :
+			     a->answer == 'y' ? k->yes : "";
+
+	if (!answer) {	/* XFS replays its log when it is mounted, and knows no small repairs */
+		cli_note("%s cannot repair only what is safe; it only looks", k->program);
+		answer = k->no;
+	}
+	add(c, k->program, k->sub);
+	if (k->always)
+		add(c, k->always, NULL);
+	if (a->force && k->force)
+		add(c, k->force, NULL);
+	if (*answer)
+		add(c, answer, NULL);
+	/* e2fsck shows how far it is, where somebody looks */
+	if (!strcmp(k->program, "e2fsck") && !cli.quiet && isatty(STDOUT_FILENO))
+		add(c, "-C0", NULL);
+	add(c, NULL, cli_view);
+}
+
 int cmd_fsck(int argc, char **argv)
 {
 	static const struct argp argp = {
 		.options = fsck_options, .parser = fsck_parse, .children = cli_disk,
 		.args_doc = "DISK[#PART]",
-		.doc = "Check the file system on a volume of a disk with its own fsck. "
-		       "The exit status is that program's: 0 clean, 1 repaired, 4 errors left, 8 "
-		       "and more could not be checked.",
+		.doc = "Check the file system on a volume of a disk with the program that is made for "
+		       "it: e2fsck, fsck.fat, fsck.exfat, xfs_repair, btrfs check or ntfsfix.  The "
+		       "exit status is that program's; of e2fsck: 0 clean, 1 repaired, 4 errors "
+		       "left, 8 and more could not be checked.",
 	};
 	struct fsck_args a = { 0 };
 	char **args = cli_parse(&argp, argc, argv, &a, 1, 1);
 	AUTO_DISK struct vdisk *disk = NULL, *volume = NULL;
 	struct vdisk_error err = { 0 };
 	struct vdisk_probe probe = { 0 };
-	char answer[3] = { '-', a.answer, '\0' }, program[64];
+	const struct checker *checker;
 	struct command c = { 0 };
 	int r;
 
@@ -252,13 +300,12 @@ int cmd_fsck(int argc, char **argv)
 		cli_note("%s: no file system was recognised; trying e2fsck", args[0]);
 		snprintf(probe.type, sizeof(probe.type), "ext4");
 	}
-	snprintf(program, sizeof(program), "fsck.%s", probe.type);
-	add(&c, !strncmp(probe.type, "ext", 3) ? "e2fsck" : program, NULL);
-	if (a.force)
-		add(&c, "-f", NULL);
-	if (a.answer)
-		add(&c, answer, NULL);
-	add(&c, NULL, cli_view);
+	checker = find_checker(probe.type);
+	if (!checker) {
+		cli_error("%s: it holds %s, which has no checker here", args[0], probe.type);
+		return 8;
+	}
+	fsck_command(&c, checker, &a);
 	r = cli_view_run(volume, c.v);
 	if (cli_close(&volume) != CLI_OK || cli_close(&disk) != CLI_OK)
 		return 8;

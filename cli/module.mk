@@ -36,6 +36,10 @@ vdisk_SRCS += \
  cli/view.c \
  cli/mkfs.c \
  cli/label.c \
+ cli/clone.c \
+ cli/replace.c \
+ cli/edit.c \
+ cli/trim.c \
  cli/ls.c \
  cli/names.c \
  cli/tar.c \

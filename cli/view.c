@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 char cli_view[] = "<view>";
@@ -45,9 +46,12 @@ static void *serve(void *arg)
 	return NULL;
 }
 
+static int output = -1;	/* where the program's output goes; -1: where ours does */
+
 static int run(char **argv)
 {
 	char *path = NULL;
+	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t defaults;
 	pid_t pid;
@@ -65,11 +69,18 @@ static int run(char **argv)
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigdefault(&attr, &defaults);
+	posix_spawn_file_actions_init(&actions);
+	if (output >= 0) {
+		posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
+		posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
+	}
 	fflush(stdout);
-	r = posix_spawnp(&pid, argv[0], NULL, &attr, argv, environ);
+	r = posix_spawnp(&pid, argv[0], &actions, &attr, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attr);
 	if (r) {
-		cli_error("%s: %s", argv[0], strerror(r));
+		cli_error("%s: %s%s", argv[0], strerror(r), r == ENOENT ?
+			  " (the program for this is not installed)" : "");
 		return -1;
 	}
 	child = pid;
@@ -132,5 +143,20 @@ int cli_view_run(struct vdisk *disk, char **argv)
 		unlink(file);
 	}
 	rmdir(dir);
+	return r;
+}
+
+int cli_view_run_quiet(struct vdisk *disk, char **argv)
+{
+	AUTO_CLOSE int fd = memfd_create("output", MFD_CLOEXEC);
+	char buf[4096];
+	ssize_t n;
+	int r;
+
+	output = fd;
+	r = cli_view_run(disk, argv);
+	output = -1;
+	for (off_t at = 0; r != 0 && fd >= 0 && (n = pread(fd, buf, sizeof(buf), at)) > 0; at += n)
+		fwrite(buf, 1, (size_t)n, stderr);
 	return r;
 }

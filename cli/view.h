@@ -11,6 +11,8 @@
  * 128 and the signal if one ended it, or -1 after printing why it could not be run.
  */
 int cli_view_run(struct vdisk *disk, char **argv);
+/* The same, but what it prints goes to stderr if it fails, and else nowhere. */
+int cli_view_run_quiet(struct vdisk *disk, char **argv);
 extern char cli_view[];
 
 #endif

@@ -6,8 +6,8 @@ _vdisk() {
     _init_completion || return
 
     local commands='amend bench boot cat check chmod chown commit compare convert cp create df
-        export fsck info inspect label ln ls map measure mkdir mkfs mount mv part parts rebase resize
-        rm snapshot stat tar try umount untar uuid'
+        edit export fsck info inspect label ln ls map measure mkdir mkfs mount mv part parts rebase
+        resize rm snapshot stat tar trim try umount untar uuid'
 
     for ((i = 1; i < cword; i++)); do
         [[ ${words[i]} == -* ]] || { command=${words[i]}; break; }

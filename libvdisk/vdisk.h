@@ -838,6 +838,10 @@ VDISK_API int vdisk_fs_setxattr(struct vdisk_fs *fs, const char *path, const cha
 VDISK_API int vdisk_fs_removexattr(struct vdisk_fs *fs, const char *path, const char *name,
 				   struct vdisk_error *err);
 
+/* Tell the disk which parts of a file system open for writing hold nothing (discard);
+ * @bytes: how much that is. */
+VDISK_API int vdisk_fs_trim(struct vdisk_fs *fs, uint64_t *bytes, struct vdisk_error *err);
+
 /* ---- trees of files ---- */
 
 struct vdisk_tar_opts {

@@ -527,6 +527,7 @@ const struct vd_fs_ops vd_ext_ops = {
 	.unlink = vd_ext_unlink,
 	.rename = vd_ext_rename,
 	.setxattr = vd_ext_setxattr,
+	.each_free = vd_ext_each_free,
 	.set_label = vd_ext_set_label,
 	.set_uuid = vd_ext_set_uuid,
 	.hold = vd_ext_hold,

@@ -144,6 +144,9 @@ int vd_ext_setxattr(struct vdisk_fs *fs, uint64_t ino, const char *name, const v
 
 /* ---- ext_label.c ---- */
 
+int vd_ext_each_free(struct vdisk_fs *fs, int (*each)(void *arg, uint64_t off, uint64_t len),
+		     void *arg, struct vdisk_error *err);
+
 int vd_ext_set_label(struct vdisk_fs *fs, const char *label, struct vdisk_error *err);
 int vd_ext_set_uuid(struct vdisk_fs *fs, const uint8_t uuid[16], struct vdisk_error *err);
 

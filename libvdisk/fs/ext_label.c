@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * ext_label.c - label and UUID of ext2/3/4
+ * ext_label.c - label and UUID of ext2/3/4, and which of its blocks are free
  *
  * Both stand in the superblock and its copies.  The UUID is also the seed of
  * most checksums: with metadata_csum (and no seed of its own stored) every
@@ -158,5 +158,28 @@ int vd_ext_set_uuid(struct vdisk_fs *fs, const uint8_t uuid[16], struct vdisk_er
 		r = write_supers(e, true, err);
 	if (r < 0)
 		e->failed = r;	/* half of it has the new seed */
+	return r;
+}
+
+/* ---- free blocks ---- */
+
+int vd_ext_each_free(struct vdisk_fs *fs, int (*each)(void *arg, uint64_t off, uint64_t len),
+		     void *arg, struct vdisk_error *err)
+{
+	struct ext_fs *e = ext_of(fs);
+	blk64_t last = ext2fs_blocks_count(e->fs->super) - 1, b = e->fs->super->s_first_data_block;
+	uint64_t size = e->fs->blocksize;
+	int r = vd_ext_begin(fs, err);
+
+	while (r == 0 && b <= last) {
+		blk64_t from, to;
+
+		if (ext2fs_find_first_zero_block_bitmap2(e->fs->block_map, b, last, &from) != 0)
+			break;
+		if (ext2fs_find_first_set_block_bitmap2(e->fs->block_map, from, last, &to) != 0)
+			to = last + 1;
+		r = each(arg, from * size, (to - from) * size);
+		b = to;
+	}
 	return r;
 }

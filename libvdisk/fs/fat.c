@@ -491,6 +491,29 @@ static int fat_usage(struct vdisk_fs *fs, struct vdisk_fs_usage *out, struct vdi
 	return 0;
 }
 
+static int fat_each_free(struct vdisk_fs *fs, int (*each)(void *arg, uint64_t off, uint64_t len),
+			 void *arg, struct vdisk_error *err)
+{
+	struct fat *f = fs->priv;
+	uint32_t from = 0, end = f->g.n_clusters + 2;
+	int r = 0;
+
+	for (uint32_t c = 2; r == 0 && c <= end; c++) {
+		uint32_t v = 1;
+
+		if (c < end)
+			r = fat_table_get(f, c, &v, err);
+		if (r == 0 && v == 0 && !from)
+			from = c;
+		if (r == 0 && v != 0 && from) {
+			r = each(arg, f->g.data + (uint64_t)(from - 2) * f->g.cluster,
+				 (uint64_t)(c - from) * f->g.cluster);
+			from = 0;
+		}
+	}
+	return r;
+}
+
 const struct vd_fs_ops vd_fat_ops = {
 	.name = "fat",
 	.match = fat_match,
@@ -512,6 +535,7 @@ const struct vd_fs_ops vd_fat_ops = {
 	.rename = fat_rename,
 	.below = fat_below,
 	.caseless = true,
+	.each_free = fat_each_free,
 	.set_label = fat_set_label,
 	.hold = fat_hold,
 	.release = fat_release,

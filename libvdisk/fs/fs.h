@@ -111,6 +111,9 @@ struct vd_fs_ops {
 	/* The label, and the UUID, of the whole.  NULL: cannot be changed. */
 	int (*set_label)(struct vdisk_fs *fs, const char *label, struct vdisk_error *err);
 	int (*set_uuid)(struct vdisk_fs *fs, const uint8_t uuid[16], struct vdisk_error *err);
+	/* Call @each with the runs of bytes of the disk that hold nothing; non-zero stops. */
+	int (*each_free)(struct vdisk_fs *fs, int (*each)(void *arg, uint64_t off, uint64_t len),
+			 void *arg, struct vdisk_error *err);
 	/* A node is in use from here on: its last name may go, it may not. */
 	int (*hold)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);
 	int (*release)(struct vdisk_fs *fs, uint64_t ino, struct vdisk_error *err);

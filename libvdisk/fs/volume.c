@@ -97,3 +97,43 @@ int vdisk_set_uuid(struct vdisk *disk, const char *text, struct vdisk_error *err
 	r = vd_uuid_parse(text, uuid, err);
 	return r < 0 ? r : vd_swap_set_uuid(disk, uuid, err);
 }
+
+/* ---- trim ---- */
+
+struct trim {
+	struct vdisk *disk;	/* borrowed */
+	struct vdisk_error *err;
+	uint64_t bytes;
+};
+
+static int trim_run(void *arg, uint64_t off, uint64_t len)
+{
+	struct trim *t = arg;
+	uint64_t size = vdisk_size(t->disk);
+	int r;
+
+	if (off >= size)
+		return 0;
+	len = MIN(len, size - off);
+	r = vdisk_discard(t->disk, off, len);
+	if (r < 0)
+		return vd_fail(t->err, -r, "%s: giving back %llu bytes at %llu: %s",
+			       vdisk_name(t->disk), (unsigned long long)len,
+			       (unsigned long long)off, strerror(-r));
+	t->bytes += len;
+	return 0;
+}
+
+int vdisk_fs_trim(struct vdisk_fs *fs, uint64_t *bytes, struct vdisk_error *err)
+{
+	struct trim t = { .disk = fs->disk, .err = err };
+	int r = vd_fs_may_write(fs, err);
+
+	if (r == 0)	/* what is known to be free must be free on the disk */
+		r = vdisk_fs_sync(fs, err);
+	if (r == 0)
+		r = fs->ops->each_free(fs, trim_run, &t, err);
+	if (r == 0)
+		*bytes = t.bytes;
+	return r;
+}
