@@ -9,21 +9,26 @@
  *   - a reboot looks at the disk again: what the guest installed is what boots;
  *   - the terminal is put right whatever ends the engine.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <termios.h>
 
 #include "cli/commands.h"
 #include "cli/guest.h"
 #include "cli/vm.h"
+#include "cli/vmfile.h"
 
 struct boot_args {
 	struct guest_args g;
+	const char *file;	/* that describes the guest; NULL: none */
 	bool read_only, snapshot, list;
 };
 
 enum { OPT_SNAPSHOT = 0x21000, OPT_LIST };
 
 static const struct argp_option boot_options[] = {
+	{ "file", 'f', "FILE", 0, "The guest that FILE describes: vdisk-vm(5), or a file of Xen's", 0 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write to DISK", 0 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 0 },
 	{ "throw-away", 0, NULL, OPTION_ALIAS, NULL, 0 },
@@ -35,10 +40,12 @@ static error_t parse_boot(int key, char *arg, struct argp_state *state)
 {
 	struct boot_args *a = state->input;
 
-	(void)arg;
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &a->g;
+		break;
+	case 'f':
+		a->file = arg;
 		break;
 	case 'r':
 		a->read_only = true;
@@ -60,7 +67,7 @@ static const struct argp_child boot_children[] = {
 };
 
 static const struct argp boot_argp = {
-	.options = boot_options, .parser = parse_boot, .children = boot_children, .args_doc = "DISK",
+	.options = boot_options, .parser = parse_boot, .children = boot_children, .args_doc = "DISK\n-f FILE",
 	.doc = "Boot the guest that is on a disk, with its own kernel, on KVM.\v"
 	       "The guest's serial console is this terminal; Ctrl-] q ends the guest at once.\n"
 	       "Exit status: 0 the guest powered off, 1 it could not be run, 2 usage, 16 it reset "
@@ -68,37 +75,145 @@ static const struct argp boot_argp = {
 	       "from outside.",
 };
 
-/* The first disk gets its own options, all of them the common ones. */
-static void set_disks(struct boot_args *a, const char *locator)
+static void set_disk_options(struct boot_args *a)
 {
 	struct guest *g = &a->g.guest;
 
-	g->disk[0] = (struct guest_disk) {
-		.locator = locator, .format = cli.format, .read_only = a->read_only,
-	};
 	for (unsigned i = 0; i < g->n_disks; i++) {
-		g->disk[i].cache = a->g.cache;
-		g->disk[i].snapshot = a->snapshot;
+		if (a->g.cache)
+			g->disk[i].cache = a->g.cache;
+		g->disk[i].snapshot |= a->snapshot;
 	}
+	g->disk[0].read_only |= a->read_only;
+}
+
+/* ---- a guest from a file ---- */
+
+static char *load_file(const char *path)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char *text = calloc(1, VMFILE_MAX + 2);
+	size_t len = 0;
+	ssize_t n = 1;
+
+	while (fd >= 0 && text && n > 0 && len <= VMFILE_MAX) {
+		n = read(fd, text + len, VMFILE_MAX + 1 - len);
+		len += n > 0 ? (size_t)n : 0;
+	}
+	if (fd >= 0 && text && n >= 0 && len <= VMFILE_MAX)
+		return text;
+	if (len > VMFILE_MAX)
+		errno = EFBIG;
+	cli_error("%s: %m", path);
+	free(text);
+	return NULL;
+}
+
+/* The file's value where no option has said something else. */
+static void fill(const char **to, const char *value)
+{
+	if (!*to)
+		*to = value;
+}
+
+static void fill_end(struct guest_end *to, const char *value, const struct guest_end *preset)
+{
+	if (value && to->reset == preset->reset && to->code == preset->code)
+		guest_end_parse(to, value);
+}
+
+/* The file's disks come first, --disk behind them. */
+static void fill_disks(struct guest *g, const struct vmfile *v)
+{
+	struct guest_disk more[GUEST_DISKS_MAX];
+	unsigned n_more = g->n_disks - 1;
+
+	memcpy(more, g->disk + 1, n_more * sizeof(*more));
+	if (v->n_disks + n_more > GUEST_DISKS_MAX)
+		cli_usage("more than %d disks", GUEST_DISKS_MAX);
+	for (unsigned i = 0; i < v->n_disks; i++)
+		g->disk[i] = (struct guest_disk) {
+			.locator = v->disk[i].locator, .format = v->disk[i].format,
+			.cache = v->disk[i].cache, .old_name = v->disk[i].old_name,
+			.read_only = v->disk[i].read_only, .snapshot = v->disk[i].snapshot,
+		};
+	memcpy(g->disk + v->n_disks, more, n_more * sizeof(*more));
+	g->n_disks = v->n_disks + n_more;
+}
+
+static void fill_guest(struct guest_args *a, const struct vmfile *v)
+{
+	static const struct guest_args preset = GUEST_ARGS_INIT;
+
+	fill(&a->guest.name, v->name);
+	fill(&a->guest.memory, v->memory);
+	fill(&a->guest.cpus, v->cpus);
+	fill(&a->guest.time_limit, v->time_limit);
+	if (!a->choice.entry && !a->choice.recovery)
+		fill(&a->guest.kernel, v->kernel);
+	fill(&a->guest.initrd, v->initrd);
+	fill(&a->choice.append, v->append);
+	if (!a->guest.kernel)
+		fill(&a->choice.entry, v->entry);
+	a->choice.recovery |= v->recovery;
+	a->choice.keep_console |= v->keep_console;
+	fill_end(&a->on_shutdown, v->on_shutdown, &preset.on_shutdown);
+	fill_end(&a->on_reset, v->on_reset, &preset.on_reset);
+	fill_end(&a->on_crash, v->on_crash, &preset.on_crash);
+	fill_disks(&a->guest, v);
+}
+
+/* @v lives as long as the guest: its strings are borrowed. */
+static int read_vm_file(struct boot_args *a, struct vmfile *v)
+{
+	AUTO_FREE char *text = load_file(a->file);
+	struct vdisk_error err = { 0 };
+
+	if (!text)
+		return CLI_FAILED;
+	if (vmfile_parse(v, a->file, text, &err) < 0)
+		return cli_fail(&err);
+	for (unsigned i = 0; i < v->n_notes; i++)
+		cli_note("%s: %s", a->file, v->notes[i]);
+	fill_guest(&a->g, v);
+	return CLI_OK;
+}
+
+static int set_guest(struct boot_args *a, char **args, struct vmfile *v)
+{
+	if (a->file && args[0])
+		cli_usage("-f FILE names the disks itself; an image's format is --format");
+	if (!a->file && !args[0])
+		cli_usage("too few arguments");
+	if (a->file && read_vm_file(a, v) != CLI_OK)
+		return CLI_FAILED;
+	if (!a->file)
+		a->g.guest.disk[0] = (struct guest_disk) { .locator = args[0], .format = cli.format };
+	set_disk_options(a);
+	return CLI_OK;
 }
 
 int cmd_boot(int argc, char **argv)
 {
 	struct boot_args a = { .g = GUEST_ARGS_INIT };
-	char **args = cli_parse(&boot_argp, argc, argv, &a, 1, 1);
+	char **args = cli_parse(&boot_argp, argc, argv, &a, 0, 1);
+	struct vmfile vmfile = { .n_disks = 0 };
 	const struct engine *engine = &engine_kvm;
 	struct termios terminal;
 	bool is_terminal = !tcgetattr(STDIN_FILENO, &terminal);
 	struct vm_entry entry;
 	int status, exit_status;
 
+	if (set_guest(&a, args, &vmfile) != CLI_OK)
+		return CLI_FAILED;
+	if (a.list && !a.g.guest.n_disks)
+		cli_usage("%s names no disk", a.file);
 	if (a.list)
-		return boot_menu_print(args[0]);
-	set_disks(&a, args[0]);
+		return boot_menu_print(a.g.guest.disk[0].locator, a.g.guest.disk[0].format);
 	/* before anything is read: can guests run here at all? */
 	if (engine->check(&a.g.guest) != CLI_OK)
 		return CLI_FAILED;
-	if (vm_register(&entry, a.g.guest.name, args[0]) != CLI_OK)
+	if (vm_register(&entry, a.g.guest.name, a.file ? a.file : args[0]) != CLI_OK)
 		return CLI_FAILED;
 	a.g.guest.name = entry.name;
 	a.g.guest.control_fd = entry.listen_fd;
@@ -108,5 +223,6 @@ int cmd_boot(int argc, char **argv)
 			tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
 	} while (guest_goes_on(&a.g, status, &exit_status));
 	vm_unregister(&entry);
+	vmfile_free(&vmfile);
 	return exit_status;
 }

@@ -19,6 +19,7 @@ struct guest_disk {
 	const char *locator;
 	const char *format;	/* NULL: probe */
 	const char *cache;	/* NULL: writeback */
+	const char *old_name;	/* what the guest called it elsewhere: "xvda"; NULL */
 	bool read_only;
 	bool snapshot;		/* what is written is thrown away */
 };
@@ -69,9 +70,14 @@ struct boot_choice {
 int boot_menu_choose(struct vdisk_boot *out, const char *locator, const char *format,
 		     const struct boot_choice *c);
 /* Print the entries. */
-int boot_menu_print(const char *locator);
+int boot_menu_print(const char *locator, const char *format);
 /* @text with our console at its end, to be freed. */
 int boot_cmdline(char **out, const char *text, bool keep_console);
+/*
+ * @text, to be freed, with a root= that names a disk of another machine
+ * (/dev/xvda1, /dev/sda1) made into what it is here.  Says so.
+ */
+int boot_fix_root(char **out, const char *text, const struct guest *g);
 
 /* ---- guest_args.c: options that say what a guest is ---- */
 

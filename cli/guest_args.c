@@ -122,7 +122,7 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 {
 	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
 	const char *append = a->choice.append ? a->choice.append : "";
-	AUTO_FREE char *cmdline = NULL;
+	AUTO_FREE char *with_console = NULL, *cmdline = NULL;
 	struct guest guest = a->guest;
 	int status = CLI_OK;
 
@@ -130,8 +130,10 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
 					  &a->choice);
 	if (status == CLI_OK)
-		status = boot_cmdline(&cmdline, guest.kernel ? append : boot.cmdline,
+		status = boot_cmdline(&with_console, guest.kernel ? append : boot.cmdline,
 				      a->choice.keep_console);
+	if (status == CLI_OK)
+		status = boot_fix_root(&cmdline, with_console, &guest);
 	if (status == CLI_OK) {
 		guest.cmdline = cmdline;
 		guest.kernel_fd = boot.kernel_fd;

@@ -15,6 +15,8 @@ vdisk_SRCS := \
  cli/boot.c \
  cli/boot_menu.c \
  cli/guest.c \
+ cli/vmfile.c \
+ cli/vmfile_xen.c \
  cli/try.c \
  cli/try_guest.c \
  cli/guest_args.c \

@@ -9,3 +9,7 @@ tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=real
 # the initiator of the benchmarks and of the tests with many sessions
 TOOLS += tests/tools/iscsi-load
 tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
+
+# the parsers of programs, which are in no library
+tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
+tests/fuzz/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c

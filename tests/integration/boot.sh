@@ -1,0 +1,167 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# vdisk boot but for the virtual machine: what is handed to it, from options, from files
+# that describe guests, from disks of several kinds; how endings become exit statuses.
+#
+# A script stands in for vmm-lite and keeps its arguments, the kernel and the initrd.
+. "$(dirname "$0")/../functions.sh"
+requires mke2fs sfdisk mkfs.vfat mcopy python3
+
+mkdir "$tmp/bin" "$tmp/got"
+cp "$VDISK" "$tmp/bin/vdisk"
+export GOT=$tmp/got
+boot=("$tmp/bin/vdisk" boot)
+cat > "$tmp/bin/vmm-lite" <<'END'
+#!/bin/bash
+[ "$1" != --check ] || exit 0
+printf '%s\n' "$@" > "$GOT/args"
+rm -f "$GOT/kernel" "$GOT/initrd"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --append) printf '%s' "$2" > "$GOT/append" ;;
+    --kernel | --initrd) case $2 in fd:*) cat "/proc/self/fd/${2#fd:}" > "$GOT/${1#--}" ;; esac ;;
+    esac
+    shift
+done
+[ ! -s "$GOT/statuses" ] || { s=$(head -1 "$GOT/statuses"); sed -i 1d "$GOT/statuses"; exit "$s"; }
+END
+chmod +x "$tmp/bin/vmm-lite"
+append_is() { [ "$(cat "$tmp/got/append")" = "$1" ] || fail "append: $(cat "$tmp/got/append")"; }
+got() { grep -qx -- "$1" "$tmp/got/args" || fail "no '$1' in: $(tr '\n' ' ' < "$tmp/got/args")"; }
+
+# ---- logical partitions: the root on sda5, /boot on sda1, GRUB legacy, an old root= ----
+
+cd "$tmp"
+mkdir -p b/grub r/etc
+echo old-kernel > b/vmlinuz-2.6; echo old-initrd > b/initrd-2.6
+cat > b/grub/menu.lst <<'END'
+default 0
+title One
+root (hd0,0)
+kernel /vmlinuz-2.6 root=/dev/sda5 ro quiet
+initrd /initrd-2.6
+title Repair
+root (hd0,0)
+kernel /vmlinuz-2.6 root=/dev/sda5 ro single
+END
+echo '/dev/sda5 / ext3 defaults 0 1' > r/etc/fstab
+truncate -s 64M disk.raw
+printf '%s\n' 'start=2048,size=20480,type=83' 'start=22528,type=5' 'start=24576,size=40960,type=83' |
+    sfdisk -q disk.raw
+mke2fs -q -t ext3 -d b -E offset=$((2048 * 512)) disk.raw 10M
+mke2fs -q -t ext3 -d r -E offset=$((24576 * 512)) disk.raw 20M
+
+expect 0 "${boot[@]}" --list disk.raw
+like_output '^\*  0  One'
+like_output '^   1  Repair'
+expect 0 "${boot[@]}" disk.raw
+like_output "booting 'One': /vmlinuz-2.6, found in disk.raw#p1:/grub/menu.lst"
+like_output 'root=/dev/sda5 is /dev/vda5 here'
+append_is 'root=/dev/vda5 ro quiet console=ttyS0'
+cmp got/kernel b/vmlinuz-2.6 || fail kernel
+cmp got/initrd b/initrd-2.6 || fail initrd
+expect 0 "${boot[@]}" --entry Repair --console keep --append 'a b' disk.raw
+append_is 'root=/dev/vda5 ro single a b'
+[ ! -e got/initrd ] || fail 'an initrd from elsewhere'
+expect 0 "${boot[@]}" --recovery disk.raw
+append_is 'root=/dev/vda5 ro single console=ttyS0'
+expect 1 "${boot[@]}" --entry 2 disk.raw
+like_output "no entry '2'"
+expect 0 "${boot[@]}" --initrd b/initrd-2.6 disk.raw
+got b/initrd-2.6
+expect 2 "${boot[@]}" --kernel b/vmlinuz-2.6 --entry 0 disk.raw
+
+# ---- an EFI partition with a unified image and no other menu ----
+
+mkdir -p e/EFI/Linux
+python3 - e/EFI/Linux/debian-6.1.efi <<'END'
+import struct, sys
+parts = [(b'.osrel', b'PRETTY_NAME="Debian 12"\n'), (b'.cmdline', b'root=UUID=1234 quiet rhgb\n'),
+         (b'.uname', b'6.1'), (b'.initrd', b'uki-initrd'), (b'.linux', b'uki-kernel')]
+head = bytearray(2048)
+head[:2] = b'MZ'
+struct.pack_into('<I', head, 0x3c, 0x80)
+struct.pack_into('<4sHH12xH', head, 0x80, b'PE', 0x8664, len(parts), 240)
+body = b''
+for i, (name, data) in enumerate(parts):
+    struct.pack_into('<8sIIII', head, 0x98 + 240 + 40 * i, name, len(data), 4096 * i, 512, 2048 + len(body))
+    body += data.ljust(512, b'\0')
+open(sys.argv[1], 'wb').write(bytes(head) + body)
+END
+truncate -s 64M uki.raw
+printf '%s\n' 'label: gpt' 'size=20M,type=U' 'type=L' | sfdisk -q uki.raw
+truncate -s 20M esp; mkfs.vfat -F 16 esp > /dev/null; mcopy -s -i esp e/EFI ::
+dd if=esp of=uki.raw bs=1M seek=1 conv=notrunc status=none
+mke2fs -q -t ext4 -d r -E offset=$((21 << 20)) uki.raw 40M
+expect 0 "${boot[@]}" uki.raw
+like_output "booting 'Debian 12': /EFI/Linux/debian-6.1.efi, found in uki.raw#p1:/EFI/Linux"
+append_is 'root=UUID=1234 quiet rhgb console=ttyS0'
+[ "$(cat got/kernel got/initrd)" = uki-kerneluki-initrd ] || fail 'sections'
+# no entry for repairs: one is made
+expect 0 "${boot[@]}" --recovery uki.raw
+append_is 'root=UUID=1234 single console=ttyS0'
+
+# ---- from files ----
+
+mkdir vm
+ln disk.raw vm/a.raw
+printf 'name db-1\nmemory 1G\ncpus 2\ndisk a.raw format=raw cache=unsafe\ndisk ../uki.raw read-only\n%s\n' \
+    'append from-file' > vm/db.vm
+expect 0 "${boot[@]}" -f vm/db.vm --disk esp -m 64
+append_is 'root=/dev/vda5 ro quiet from-file console=ttyS0'
+[[ $(tr '\n' ' ' < got/args) == *" --disk vm/a.raw --format raw --cache unsafe --disk vm/../uki.raw \
+--read-only --disk esp "* ]] || fail "disks: $(cat got/args)"
+got 64
+grep -qx 1G got/args && fail 'an option lost against the file'
+expect 0 "${boot[@]}" -f vm/db.vm --append mine
+append_is 'root=/dev/vda5 ro quiet mine console=ttyS0'
+sed -i 's/db-1/db.example.org/' vm/db.vm
+expect 1 "${boot[@]}" -f vm/db.vm
+like_output "vm/db.vm:.*no dots.*'db-example-org' would do"
+expect 2 "${boot[@]}" -f vm/db.vm disk.raw
+expect 1 "${boot[@]}" -f vm/none
+
+# Xen: a kernel of dom0 and a disk that the guest knew as a partition
+cat > xen.cfg <<END
+kernel = '$tmp/b/vmlinuz-2.6'
+ramdisk = '$tmp/b/initrd-2.6'
+memory = 128
+name = 'web'
+root = '/dev/xvda2 ro'
+disk = [ 'phy:$tmp/esp,xvda1,w', 'file:$tmp/uki.raw,xvda2,r', 'tap:aio:$tmp/disk.raw,sda,w' ]
+vif = [ '' ]
+on_reboot = 'destroy'
+END
+expect 0 "${boot[@]}" -f xen.cfg
+like_output 'left out: vif'
+like_output 'root=/dev/xvda2 is /dev/vdb here'
+append_is 'root=/dev/vdb ro console=ttyS0'
+got "$tmp/b/vmlinuz-2.6"
+sed -i 's,/dev/xvda2,/dev/sda5,' xen.cfg
+expect 0 "${boot[@]}" -f xen.cfg
+append_is 'root=/dev/vdc5 ro console=ttyS0'
+# pygrub: the disk's own
+printf '%s\n' 'bootloader="pygrub"' "disk=['tap:aio:$tmp/disk.raw,xvda,w']" 'extra="more"' > py.cfg
+expect 0 "${boot[@]}" -f py.cfg
+like_output "booting 'One'"
+append_is 'root=/dev/sda5 ro quiet more console=ttyS0'
+
+# ---- endings ----
+
+ends() { # STATUSES WANT [OPTION]...
+    # shellcheck disable=SC2086 # words
+    printf '%s\n' $1 > got/statuses
+    expect "$2" "${boot[@]}" "${@:3}" disk.raw
+    [ ! -s got/statuses ] || fail "not booted again: left $(cat got/statuses)"
+}
+ends '0' 0
+ends '16 16 0' 0
+ends '16' 16 --on-reset=exit
+ends '16' 16 --reboot=exit
+ends '17' 17
+ends '18' 18
+ends '17 18 16 0 19' 19 --on-crash=reset --on-shutdown=reset
+ends '0' 5 --on-shutdown=exit:5
+ends '18' 0 --on-crash=exit:0
+printf '16\n' > got/statuses
+expect 16 "${boot[@]}" -f xen.cfg
