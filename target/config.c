@@ -37,7 +37,7 @@
 /* where a directive may be; a bit each */
 enum scope {
 	TOP = 1, PORTAL = 2, USER = 4, LIMITS = 8, DISCOVERY = 16, TARGET = 32, LUN = 64,
-	INITIATOR = 128,
+	INITIATOR = 128, THREADS = 256,
 };
 
 struct parser {
@@ -202,6 +202,22 @@ static int do_advertise(struct parser *p, char **arg, unsigned n UNUSED)
 	if (!numeric_address(arg[0], address, sizeof(address)) || address[0] == ':')
 		return bad(p, "'%s' is neither \"no\" nor ADDRESS[:PORT] in numbers", arg[0]);
 	return set_string(p, &portal_of(p)->advertise, address);
+}
+
+static int do_threads(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	return number(p, arg[0], 1, REACTOR_MAX, &p->config->reactors.threads);
+}
+
+static int do_pin(struct parser *p, char **arg UNUSED, unsigned n UNUSED)
+{
+	p->config->reactors.pin = true;
+	return 0;
+}
+
+static int do_busy_poll(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	return number(p, arg[0], 0, 1000000, &p->config->reactors.busy_us);
 }
 
 static struct iscsi_user *find_user(struct config *c, const char *name)
@@ -627,6 +643,9 @@ static const struct directive {
 	int (*end)(struct parser *p);	/* of the block, or of the line if there is none */
 } directives[] = {
 	{ "user", TOP, 1, 1, 0, false, do_user, NULL },
+	{ "threads", TOP, 1, 1, THREADS, false, do_threads, NULL },
+	{ "pin", THREADS, 0, 0, 0, false, do_pin, NULL },
+	{ "busy-poll", THREADS, 1, 1, 0, false, do_busy_poll, NULL },
 	{ "portal", TOP, 1, 1, PORTAL, true, do_portal, NULL },
 	{ "group", PORTAL, 1, 1, 0, false, do_portal_group, NULL },
 	{ "advertise", PORTAL, 1, 1, 0, false, do_advertise, NULL },

@@ -16,6 +16,7 @@
 
 #include "target/iscsi/access.h"
 #include "target/iscsi/throttle.h"
+#include "target/reactor/reactor.h"
 #include "vdisk.h"
 
 #define CONFIG_FILE		"/etc/vdiskd.conf"
@@ -58,6 +59,7 @@ struct config {
 	unsigned n_targets;
 	struct iscsi_access discovery;
 	struct iscsi_limits limits;
+	struct reactor_opts reactors;	/* counts at the start only */
 };
 
 /* Get the secret in this file, up to ISCSI_SECRET_MAX bytes; its length, or -errno. */

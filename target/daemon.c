@@ -108,6 +108,11 @@ static int start(struct server *s, struct config *config, struct vdisk_error *er
 		config_free(config);
 		return r;
 	}
+	r = reactor_spawn(s->reactor, &config->reactors, err);
+	if (r < 0) {
+		config_free(config);
+		return r;
+	}
 	s->serving = true;
 	r = served_start(&s->served, s->reactor, config, err);
 	s->served.reloaded = reloaded;

@@ -17,6 +17,7 @@ secret alice 'the secret of alice'
 secret server 'what the server knows'
 secret finder 'finds what is there'
 {
+    echo 'threads 2'
     echo "portal 127.0.0.1:$port"
     printf 'portal 127.0.0.1:%s {\ngroup 2\n}\n' "$second"
     for u in alice server finder; do printf 'chap-user %s {\nsecret-file %s\n}\n' $u "$tmp/$u"; done

@@ -35,6 +35,7 @@ static void test_whole(void **state UNUSED)
 	static const char text[] =
 		"# a comment\r\n"
 		"user vdiskd\n"
+		"threads 3 {\n pin\n busy-poll 50\n}\n"
 		"\n"
 		"portal 192.0.2.1            # the port is 3260\n"
 		"portal [2001:db8::1]:860 {\n"
@@ -91,6 +92,9 @@ static void test_whole(void **state UNUSED)
 	if (parse(&c, text, &err) < 0)
 		fail_msg("%s", err.msg);
 	assert_string_equal(c->user, "vdiskd");
+	assert_int_equal(c->reactors.threads, 3);
+	assert_int_equal(c->reactors.busy_us, 50);
+	assert_true(c->reactors.pin);
 	assert_int_equal(c->n_portals, 3);
 	assert_string_equal(c->portals[0].address, "192.0.2.1:3260");
 	assert_int_equal(c->portals[0].group, 1);
@@ -169,6 +173,8 @@ static void test_wrong(void **state UNUSED)
 		{ "limits {\n sessions 99999999999999999999\n}\n", 2, "not a number" },
 		{ "limits {\n login-timeout 0\n}\n", 2, "not a number" },
 		{ "limits {\n colour 3\n}\n", 2, "not a directive" },
+		{ "threads 0\n", 1, "not a number" },
+		{ "threads 65\n", 1, "not a number" },
 		{ "chap-user u\n", 1, "no secret-file" },
 		{ "chap-user u {\n}\n", 2, "no secret-file" },
 		{ "chap-user u {\nsecret-file /missing\n}\n", 2, "no such file" },
