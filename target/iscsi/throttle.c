@@ -12,8 +12,8 @@
 
 struct bucket {
 	uint8_t address[16];
-	uint64_t at;		/* ms: when it was last filled up; 0: not in use */
-	uint64_t logins, failures;	/* tokens that are left */
+	uint64_t at;		/* ms: when tokens were last given back; 0: not in use */
+	uint64_t logins, failures;	/* tokens that are taken */
 };
 
 struct iscsi_throttle {
@@ -51,8 +51,7 @@ static uint64_t mix(uint64_t h, uint64_t v)
 	return h ^ h >> 29;
 }
 
-static struct bucket *bucket_of(struct iscsi_throttle *t, const uint8_t address[16],
-				uint64_t now, uint64_t max_logins, uint64_t max_failures)
+static struct bucket *bucket_of(struct iscsi_throttle *t, const uint8_t address[16], uint64_t now)
 {
 	struct bucket *set, *oldest;
 	uint8_t host[16];
@@ -68,21 +67,25 @@ static struct bucket *bucket_of(struct iscsi_throttle *t, const uint8_t address[
 	}
 	memcpy(oldest->address, host, sizeof(host));
 	oldest->at = now;
-	oldest->logins = max_logins;
-	oldest->failures = max_failures;
+	oldest->logins = oldest->failures = 0;
 	return oldest;
+}
+
+/* What time gives back; with no limit, there is nothing to remember. */
+static uint64_t given_back(uint64_t taken, uint64_t ms, uint64_t a_millisecond)
+{
+	return a_millisecond ? taken - MIN(taken, ms * a_millisecond) : 0;
 }
 
 static struct bucket *fill(struct iscsi_throttle *t, const uint8_t address[16], uint64_t now,
 			   const struct iscsi_limits *l)
 {
-	uint64_t max_logins = 2ull * l->logins_per_second * TOKEN;
-	uint64_t max_failures = (uint64_t)l->failed_logins_per_minute * TOKEN;
-	struct bucket *b = bucket_of(t, address, now ? now : 1, max_logins, max_failures);
+	struct bucket *b = bucket_of(t, address, now ? now : 1);
 	uint64_t ms = now > b->at ? MIN(now - b->at, (uint64_t)60000) : 0;
 
-	b->logins = MIN(b->logins + ms * l->logins_per_second * (TOKEN / 1000), max_logins);
-	b->failures = MIN(b->failures + ms * l->failed_logins_per_minute * (TOKEN / 60000), max_failures);
+	b->logins = given_back(b->logins, ms, (uint64_t)l->logins_per_second * (TOKEN / 1000));
+	b->failures = given_back(b->failures, ms,
+				 (uint64_t)l->failed_logins_per_minute * (TOKEN / 60000));
 	b->at = MAX(b->at, now);
 	return b;
 }
@@ -92,13 +95,14 @@ bool iscsi_throttle_login(struct iscsi_throttle *t, const uint8_t address[16], u
 {
 	struct bucket *b = fill(t, address, now, l);
 
-	if (l->failed_logins_per_minute && b->failures < TOKEN)
+	if (l->failed_logins_per_minute &&
+	    b->failures + TOKEN > (uint64_t)l->failed_logins_per_minute * TOKEN)
 		return false;
 	if (!l->logins_per_second)
 		return true;
-	if (b->logins < TOKEN)
+	if (b->logins + TOKEN > 2ull * l->logins_per_second * TOKEN)
 		return false;
-	b->logins -= TOKEN;
+	b->logins += TOKEN;
 	return true;
 }
 
@@ -107,5 +111,5 @@ void iscsi_throttle_failed(struct iscsi_throttle *t, const uint8_t address[16], 
 {
 	struct bucket *b = fill(t, address, now, l);
 
-	b->failures -= MIN(b->failures, (uint64_t)TOKEN);
+	b->failures = MIN(b->failures + TOKEN, (uint64_t)l->failed_logins_per_minute * TOKEN);
 }

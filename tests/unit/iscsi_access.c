@@ -70,6 +70,54 @@ static void test_nets(void **state UNUSED)
 	assert_false(iscsi_address_loopback(a));
 }
 
+/* ---- throttle ---- */
+
+static void test_throttle(void **state UNUSED)
+{
+	const struct iscsi_limits limits = { .logins_per_second = 10, .failed_logins_per_minute = 3 };
+	const struct iscsi_limits none = { 0 };
+	struct iscsi_throttle *t = iscsi_throttle_new();
+	uint8_t a[16], b[16], neighbour[16], other[16];
+	unsigned n;
+
+	address(a, "192.0.2.1");
+	address(b, "192.0.2.2");
+	/* a burst of two seconds' worth, then one every 100 ms; nobody else is held up */
+	for (n = 0; iscsi_throttle_login(t, a, 5000, &limits); n++)
+		;
+	assert_int_equal(n, 20);
+	assert_true(iscsi_throttle_login(t, b, 5000, &limits));
+	assert_false(iscsi_throttle_login(t, a, 5099, &limits));
+	assert_true(iscsi_throttle_login(t, a, 5100, &limits));
+	assert_false(iscsi_throttle_login(t, a, 5100, &limits));
+	assert_true(iscsi_throttle_login(t, a, 5100, &none));
+	for (n = 0; iscsi_throttle_login(t, a, 1000000, &limits); n++)
+		;
+	assert_int_equal(n, 20);
+	/* failures: three, then one every 20 s */
+	for (n = 0; n < 5; n++)
+		iscsi_throttle_failed(t, b, 6000, &limits);
+	assert_false(iscsi_throttle_login(t, b, 6000, &limits));
+	assert_false(iscsi_throttle_login(t, b, 25999, &limits));
+	assert_true(iscsi_throttle_login(t, b, 26000, &limits));
+	iscsi_throttle_failed(t, b, 26000, &limits);
+	assert_false(iscsi_throttle_login(t, b, 26001, &limits));
+	/* an IPv6 host has all of its /64 */
+	address(a, "2001:db8::1");
+	address(neighbour, "2001:db8::ffff:1");
+	address(other, "2001:db8:0:1::1");
+	for (n = 0; n < 3; n++)
+		iscsi_throttle_failed(t, a, 30000, &limits);
+	assert_false(iscsi_throttle_login(t, neighbour, 30000, &limits));
+	assert_true(iscsi_throttle_login(t, other, 30000, &limits));
+	/* any number of addresses is taken; a clock that stands is no harm */
+	for (unsigned i = 1; i < 100000; i++) {
+		store_be32(a, 0x20010db8 + i);
+		assert_true(iscsi_throttle_login(t, a, 0, &limits));
+	}
+	iscsi_throttle_free(t);
+}
+
 /* ---- CHAP ---- */
 
 /*
@@ -581,6 +629,7 @@ int main(void)
 #define WITH_WORLD(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_nets),
+		cmocka_unit_test(test_throttle),
 		cmocka_unit_test(test_digests),
 		cmocka_unit_test(test_binary),
 		cmocka_unit_test(test_keys),
