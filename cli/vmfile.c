@@ -64,14 +64,14 @@ int vmfile_check_name(const char *name, struct vdisk_error *err)
 
 	while (name_char(name[n]))
 		n++;
-	if (n && n <= 63 && !name[n] && isalnum((unsigned char)*name))
+	if (n && n <= 60 && !name[n] && isalnum((unsigned char)*name))
 		return 0;
 	for (n = 0; name[n] && n < sizeof(better) - 1; n++)
 		better[n] = name_char(name[n]) ? name[n] : '-';
 	better[n] = '\0';
 	if (!n || !isalnum((unsigned char)better[0]))
 		return vd_fail(err, EINVAL, "the name '%.64s' does not begin with a letter or digit", name);
-	return vd_fail(err, EINVAL, "the name '%.64s' is not up to 63 letters, digits, '-' and '_'%s: "
+	return vd_fail(err, EINVAL, "the name '%.64s' is not up to 60 letters, digits, '-' and '_'%s: "
 		       "'%s' would do", name, strchr(name, '.') ? " (no dots)" : "", better);
 }
 

@@ -50,7 +50,7 @@ struct vmfile {
 int vmfile_parse(struct vmfile *out, const char *file, const char *text, struct vdisk_error *err);
 void vmfile_free(struct vmfile *v);
 
-/* Letters, digits, '-' and '_', at most 63, no dots.  -EINVAL with a better proposal. */
+/* Letters, digits, '-' and '_', at most 60, no dots.  -EINVAL with a better proposal. */
 int vmfile_check_name(const char *name, struct vdisk_error *err);
 
 /* ---- between vmfile.c and vmfile_xen.c ---- */

@@ -52,6 +52,7 @@ LIB_SRCS += \
  libvdisk/guest/menu.c \
  libvdisk/guest/volumes.c \
  libvdisk/guest/jail.c \
+ libvdisk/core/landlock.c \
  libvdisk/guest/boot.c \
  libvdisk/guest/packages.c \
  libvdisk/guest/inspect.c

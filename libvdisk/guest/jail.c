@@ -10,7 +10,7 @@
  *     close, fcntl): libblkid wants a descriptor to probe;
  *   - futex, clock_gettime, getrandom, exit and the like: the C library.
  * Opening files and asking devices fails with EACCES; anything else kills the
- * child.  Its memory, processor time and number of files are limited.
+ * child.  Where the kernel has Landlock, no file could be opened anyway.  Its memory, processor time and number of files are limited.
  *
  * The wire, both ways: a header of fixed size, then its bytes.  The child
  * asks READ (answered by a status and the bytes) and WRITE (answered by a
@@ -31,6 +31,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
+
+#include "core/landlock.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
@@ -272,6 +274,9 @@ static int drop_calls(void)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return -errno;
+	r = vd_landlock_nothing();
+	if (r < 0 && r != -ENOSYS && r != -EOPNOTSUPP)
+		return r;
 	ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (!ctx)
 		return -ENOMEM;

@@ -9,12 +9,15 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
+#include "core/landlock.h"
 #include "guest/jail.h"
 
 struct test {
@@ -288,6 +291,34 @@ static void long_messages(void **state)
 	assert_int_equal(run(too_long, &t, 20, NULL), -EMSGSIZE);
 }
 
+/* Without the filter of calls, which is in front of it: is it in force? */
+static void landlock(void **state)
+{
+	enum { HELD = 10, MISSING, LEAKS };
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), status;
+	pid_t pid = fork();
+	char c;
+
+	(void)state;
+	assert_true(pid >= 0 && fd >= 0);
+	if (pid == 0) {
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		if (vd_landlock_nothing() < 0)
+			_exit(MISSING);
+		if (open("/dev/null", O_RDONLY) >= 0 || open("/tmp", O_DIRECTORY) >= 0 ||
+		    mkdir("/tmp/landlock-leaks", 0700) == 0 || errno != EACCES)
+			_exit(LEAKS);
+		/* what was open stays open */
+		_exit(read(fd, &c, 1) == 0 ? HELD : LEAKS);
+	}
+	close(fd);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == MISSING)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), HELD);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -298,6 +329,7 @@ int main(void)
 		cmocka_unit_test(no_files),
 		cmocka_unit_test(bad_children),
 		cmocka_unit_test(long_messages),
+		cmocka_unit_test(landlock),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
