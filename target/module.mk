@@ -34,6 +34,8 @@ vdiskd_SRCS := \
  target/served.c \
  target/service.c \
  target/config.c \
+ target/config_directives.c \
+ target/config_file.c \
  target/sandbox.c \
  target/log.c \
  $(target_reactor_SRCS) \
@@ -45,7 +47,8 @@ tests/unit/iscsi_SRCS := target/log.c $(target_reactor_SRCS) $(target_scsi_SRCS)
  $(target_iscsi_SRCS)
 tests/fuzz/login_SRCS := $(tests/unit/iscsi_SRCS)
 tests/fuzz/login_LIBS := -lcrypto
-tests/unit/vdiskd_config_SRCS := target/log.c target/config.c target/iscsi/access.c \
+tests/unit/vdiskd_config_SRCS := target/log.c target/config.c \
+ target/config_directives.c target/config_file.c target/iscsi/access.c \
  target/iscsi/chap.c target/iscsi/text.c
 tests/unit/vdiskd_config_PKGS := libcrypto
 tests/fuzz/vdiskd_config_SRCS := $(tests/unit/vdiskd_config_SRCS)
