@@ -8,6 +8,7 @@ LIB_SRCS += \
  libvdisk/core/lock.c \
  libvdisk/core/control.c \
  libvdisk/core/copy.c \
+ libvdisk/core/range.c \
  libvdisk/core/measure.c \
  libvdisk/core/window.c \
  libvdisk/core/overlay.c \

@@ -242,6 +242,7 @@ enum vdisk_op {
 	VDISK_OP_FLUSH,
 	VDISK_OP_ZERO,
 	VDISK_OP_DISCARD,
+	VDISK_OP_CALL,		/* run ->call on a thread that may block */
 };
 
 /*
@@ -258,6 +259,9 @@ struct vdisk_request {
 	uint64_t length;
 	void *user;		/* the caller's */
 	int result;		/* out: 0 or -errno */
+	/* CALL: whatever blocks and belongs to nobody's hot path; its return is the
+	 * result, and nothing else of the request is looked at */
+	int (*call)(struct vdisk_request *req);
 	struct vdisk_request *next; /* the queue's while it has the request */
 	uint64_t reserved[56];	/* the queue's */
 };
@@ -461,6 +465,16 @@ struct vdisk_copy_opts {
 /* Copy all of @src to the start of @dst, which must be at least as large. */
 VDISK_API int vdisk_copy(struct vdisk *dst, struct vdisk *src,
 			 const struct vdisk_copy_opts *opts, struct vdisk_error *err);
+
+/*
+ * Make @len bytes from @dst_off of @dst read as those from @src_off of @src do now.
+ * The disks may be the same and the ranges overlap.  What reads as zeroes becomes
+ * zeroes that may take no space, and blocks are shared where the file system can;
+ * the rest is read and written.  Blocks; writes by others at the same time end up
+ * before or after, byte by byte.
+ */
+VDISK_API int vdisk_copy_range(struct vdisk *dst, uint64_t dst_off, struct vdisk *src,
+			       uint64_t src_off, uint64_t len);
 
 /*
  * Do two disks read the same?  The shorter one goes on with zeroes.  Returns 0

@@ -1086,6 +1086,8 @@ int vd_io_validate(const struct vdisk_request *req)
 {
 	struct vdisk *d = req->disk;
 
+	if (req->op == VDISK_OP_CALL)
+		return 0;
 	if (req->op == VDISK_OP_FLUSH)
 		return d->failed ? -EIO : 0;
 	if (unlikely(!vd_in_range(req->offset, req->length, d->size)))
@@ -1112,6 +1114,8 @@ int vd_io_run(struct vdisk_request *req)
 		return vd_io_zero(req->disk, req->offset, req->length, req->flags);
 	case VDISK_OP_DISCARD:
 		return vd_io_discard(req->disk, req->offset, req->length);
+	case VDISK_OP_CALL:
+		return req->call(req);
 	default:
 		return -EINVAL;
 	}
