@@ -10,10 +10,12 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 
 #include "target/iscsi/server.h"
@@ -30,8 +32,11 @@ struct export {
 	const char *name;		/* --iqn; NULL: from the first disk */
 	const char *portals[MAX_PORTALS];
 	unsigned n_portals;
-	bool read_only, quiet;
+	bool read_only, removable, quiet;
 	struct reactor_opts reactors;
+	const char *state_dir;		/* --state-dir; NULL: reservations end with us */
+	uint64_t sanitize_rate;
+	uint32_t physical;
 	struct vdisk_open_opts open;
 	char **disks;
 	unsigned n_disks;
@@ -52,6 +57,10 @@ static void help(void)
 	     "  -r, --read-only              initiators may not write\n"
 	     "  -f, --format=FMT             the disks' image format, instead of probing\n"
 	     "  -b, --block-size=512|4096    logical blocks\n"
+	     "      --physical-block-size=512|4096  what initiators shall align to\n"
+	     "      --removable              the media can be ejected\n"
+	     "      --state-dir=DIR          keep persistent reservations there\n"
+	     "      --sanitize-rate=BYTES    a second, at most, for SANITIZE\n"
 	     "      --refs=none|dir|any      which other files an image may name\n"
 	     "  -U, --force-share            open although others have it open (with -r)\n"
 	     "  -t, --threads=N              threads that serve connections (1)\n"
@@ -118,14 +127,48 @@ static void print_recipe(const struct export *e)
 
 /* ---- opening ---- */
 
+/* An ISO image by name and by content: a disk may well hold one and be none. */
+static bool is_cdrom(const char *locator, struct vdisk *disk)
+{
+	size_t n = strlen(locator);
+
+	return n > 4 && !strcasecmp(locator + n - 4, ".iso") && scsi_looks_like_cdrom(disk);
+}
+
+/* The LUN's own file in the state directory; one server at a time uses it. */
+static int restore_state(struct export *e, unsigned lun, struct vdisk_error *err)
+{
+	AUTO_FREE char *path = NULL;
+	int fd, r;
+
+	if (asprintf(&path, "%s/%s,%u.pr", e->state_dir, e->target->name, lun) < 0)
+		return fail(err, ENOMEM, "out of memory");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return fail(err, errno, "%s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		r = fail(err, errno, "%s: another server uses it", path);
+	} else {
+		r = scsi_unit_restore(e->target->units[lun], fd, err);
+	}
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
 static int open_disk(struct export *e, unsigned lun, struct vdisk_error *err)
 {
+	struct scsi_unit_opts opts = { .read_only = e->read_only, .removable = e->removable,
+				       .physical_size = e->physical };
 	struct vdisk *disk;
 	int r = vdisk_open(&disk, e->disks[lun], &e->open, err);
 
 	if (r < 0)
 		return r;
-	r = scsi_target_add(e->target, (uint16_t)lun, disk, e->read_only, err);
+	opts.type = is_cdrom(e->disks[lun], disk) ? SCSI_CDROM : SCSI_DISK;
+	r = scsi_target_add_unit(e->target, (uint16_t)lun, disk, &opts, err);
+	if (r == 0 && e->state_dir && opts.type == SCSI_DISK)
+		r = restore_state(e, lun, err);
 	vdisk_close(disk, NULL);	/* the target has its own reference */
 	return r;
 }
@@ -161,6 +204,7 @@ static int open_all(struct export *e, struct vdisk_error *err)
 	e->target = scsi_target_new(name);
 	if (!e->target)
 		return fail(err, ENOMEM, "out of memory");
+	e->target->sanitize_rate = e->sanitize_rate;
 	for (unsigned lun = 0; lun < e->n_disks; lun++) {
 		r = open_disk(e, lun, err);
 		if (r < 0)
@@ -188,7 +232,7 @@ static int open_all(struct export *e, struct vdisk_error *err)
 
 static int serve(struct export *e, struct vdisk_error *err)
 {
-	while (!e->server.stopping || e->server.n_conns) {
+	while (!e->server.stopping || e->server.n_conns || !scsi_target_quiesce(e->target)) {
 		int r = reactor_turn(e->reactor, -1);
 
 		if (r < 0)
@@ -240,7 +284,7 @@ static int parse_number(const char *text, unsigned max, unsigned *out)
 /* 0: go on; 1: all is done (help); -EINVAL */
 static int parse(struct export *e, int argc, char **argv)
 {
-	enum { REFS = 256, PIN, BUSY };
+	enum { REFS = 256, PIN, BUSY, REMOVABLE, PHYSICAL, STATE_DIR, SANITIZE_RATE };
 	static const struct option options[] = {
 		{ "portal", required_argument, NULL, 'p' },
 		{ "iqn", required_argument, NULL, 'n' },
@@ -248,6 +292,10 @@ static int parse(struct export *e, int argc, char **argv)
 		{ "format", required_argument, NULL, 'f' },
 		{ "block-size", required_argument, NULL, 'b' },
 		{ "refs", required_argument, NULL, REFS },
+		{ "physical-block-size", required_argument, NULL, PHYSICAL },
+		{ "removable", no_argument, NULL, REMOVABLE },
+		{ "state-dir", required_argument, NULL, STATE_DIR },
+		{ "sanitize-rate", required_argument, NULL, SANITIZE_RATE },
 		{ "force-share", no_argument, NULL, 'U' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "pin", no_argument, NULL, PIN },
@@ -293,6 +341,21 @@ static int parse(struct export *e, int argc, char **argv)
 			break;
 		case BUSY:
 			if (parse_number(optarg, 1000000, &e->reactors.busy_us) < 0)
+				return -EINVAL;
+			break;
+		case PHYSICAL:
+			e->physical = !strcmp(optarg, "4096") ? 4096 : 512;
+			if (e->physical == 512 && strcmp(optarg, "512") != 0)
+				return -EINVAL;
+			break;
+		case REMOVABLE:
+			e->removable = true;
+			break;
+		case STATE_DIR:
+			e->state_dir = optarg;
+			break;
+		case SANITIZE_RATE:
+			if (vdisk_parse_size(optarg, &e->sanitize_rate) < 0)
 				return -EINVAL;
 			break;
 		case 'U':

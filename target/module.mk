@@ -1,6 +1,16 @@
 target_scsi_SRCS := \
  target/scsi/sense.c \
  target/scsi/server.c \
+ target/scsi/order.c \
+ target/scsi/port.c \
+ target/scsi/pr.c \
+ target/scsi/state.c \
+ target/scsi/alua.c \
+ target/scsi/atomic.c \
+ target/scsi/sanitize.c \
+ target/scsi/xcopy.c \
+ target/scsi/provisioning.c \
+ target/scsi/mmc.c \
  target/scsi/table.c \
  target/scsi/spc.c \
  target/scsi/mode.c \

@@ -306,7 +306,7 @@ static void remove_unit(struct served *s, struct scsi_unit *unit)
 	s->removals++;
 	r->served = s;
 	r->unit = unit;
-	scsi_nexus_init(&r->nexus, unit->target, &removal_ops);
+	scsi_nexus_init(&r->nexus, unit->target, &removal_ops, NULL, 0);
 	scsi_unit_leave(unit);
 	r->tmf = (struct scsi_tmf) {
 		.function = SCSI_LUN_RESET, .nexus = &r->nexus, .unit = unit, .done = removal_empty,
@@ -512,7 +512,7 @@ static void tick(struct reactor_timer *timer)
 
 	for (t = LIST_FIRST(&s->leaving); t; t = next) {
 		next = LIST_NEXT(t, link);
-		if (iscsi_target_idle(t->iscsi))
+		if (iscsi_target_idle(t->iscsi) && scsi_target_quiesce(t->scsi))
 			close_target(s, t);
 	}
 	if (!LIST_EMPTY(&s->leaving) || s->removals) {
@@ -608,6 +608,13 @@ void served_stop(struct served *s)
 
 bool served_idle(const struct served *s)
 {
+	const struct served_target *t;
+
+	/* what runs in the background is stopped by the end only */
+	if (s->server.stopping)
+		LIST_FOREACH(t, &s->targets, link)
+			if (!scsi_target_quiesce(t->scsi))
+				return false;
 	return !s->plan && service_jobs() == 0;
 }
 

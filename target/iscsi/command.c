@@ -252,6 +252,8 @@ static void run(struct iscsi_task *t, enum scsi_step step)
 	case SCSI_DONE:
 		over(t);
 		break;
+	case SCSI_WAIT:		/* resume_task() */
+		break;
 	}
 }
 
@@ -283,8 +285,22 @@ void iscsi_task_received(struct iscsi_task *t)
 		task_free(t);
 }
 
+/*
+ * It waited; maybe for one of another thread, which then calls this.  While its
+ * command's PDU is still coming in, iscsi_command_end() goes on.
+ */
+static void resume_task(struct scsi_task *scsi)
+{
+	struct iscsi_task *t = container_of(scsi, struct iscsi_task, scsi);
+
+	t->step = scsi_step(scsi);
+	if (!t->beginning)
+		run(t, t->step);
+}
+
 const struct scsi_nexus_ops iscsi_nexus_ops = {
 	.abort = abort_task,
+	.resume = resume_task,
 };
 
 /* What makes a command a reject rather than a failed command; 0: nothing. */
@@ -308,6 +324,15 @@ static uint8_t command_wrong(const struct iscsi_conn *c, const struct iscsi_requ
 	if (!r->final && (!r->command.write || c->params.initial_r2t))
 		return ISCSI_REJECT_PROTOCOL_ERROR;
 	return 0;
+}
+
+/* 11.3.1; untagged is simple, and of ACA there is none */
+static uint8_t attribute(uint8_t code)
+{
+	enum { UNTAGGED, SIMPLE, ORDERED, HEAD_OF_QUEUE };
+
+	return code == ORDERED ? SCSI_ORDERED : code == HEAD_OF_QUEUE ? SCSI_HEAD_OF_QUEUE :
+								       SCSI_SIMPLE;
 }
 
 static struct iscsi_task *task_new(struct iscsi_conn *c, const struct iscsi_request *r)
@@ -334,6 +359,7 @@ static struct iscsi_task *task_new(struct iscsi_conn *c, const struct iscsi_requ
 	memcpy(t->scsi.lun, r->lun, sizeof(t->scsi.lun));
 	memcpy(t->scsi.cdb, r->command.cdb, sizeof(t->scsi.cdb));
 	t->scsi.in_limit = r->command.read ? r->command.expected_len : 0;
+	t->scsi.attribute = attribute(r->command.attribute);
 	t->scsi.out_limit = r->command.write ? r->command.expected_len : 0;
 	if (t->immediate)
 		s->immediate_commands++;
@@ -363,6 +389,7 @@ void iscsi_command_begin(struct iscsi_conn *c, const struct iscsi_request *r)
 	t = task_new(c, r);
 	if (!t)
 		return;
+	t->beginning = true;
 	t->step = scsi_start(&t->scsi);
 	c->rx.task = t;
 	if (t->step == SCSI_DATA_OUT) {
@@ -380,6 +407,7 @@ void iscsi_command_end(struct iscsi_conn *c, const struct iscsi_request *r)
 	if (!t)
 		return;
 	c->rx.task = NULL;
+	t->beginning = false;
 	t->received = t->requested = r->data_len;
 	run(t, t->step);
 }
@@ -392,7 +420,7 @@ static void data_wrong(struct iscsi_conn *c, struct iscsi_task *t, uint16_t asc,
 	log_info("%s: Data-Out: %s", c->peer, why);
 	t->unsolicited = false;
 	t->n_r2t = 0;
-	if (t->io_pending || t->sending)
+	if (t->io_pending || t->sending || t->scsi.parked)
 		return;		/* it has what it needs; this was too much of a good thing */
 	if (!t->over)
 		scsi_fail(&t->scsi, SCSI_ABORTED_COMMAND, asc);

@@ -234,6 +234,7 @@ static void task_request(struct iscsi_conn *c, const struct iscsi_request *r)
 		[ISCSI_CLEAR_TASK_SET] = { true, true, SCSI_CLEAR_TASK_SET },
 		[ISCSI_LUN_RESET] = { true, true, SCSI_LUN_RESET },
 		[ISCSI_TARGET_WARM_RESET] = { true, false, SCSI_TARGET_RESET },
+		[ISCSI_TARGET_COLD_RESET] = { true, false, SCSI_TARGET_RESET },
 	};
 	uint8_t f = r->task.function;
 	struct scsi_tmf what = { .unit = NULL };

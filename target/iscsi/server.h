@@ -80,6 +80,7 @@ struct iscsi_server {
 	struct reactor *reactor;	/* borrowed */
 	struct reactor_client disk;	/* completions of our requests */
 	struct iscsi_access discovery;	/* owned; who may ask what there is */
+	struct reactor_client background; /* and of the targets' own */
 	LIST_HEAD(iscsi_target_list, iscsi_target) targets;
 	LIST_HEAD(iscsi_session_list, iscsi_session) sessions;
 	LIST_HEAD(iscsi_conn_list, iscsi_conn) conns;
@@ -389,6 +390,7 @@ struct iscsi_task {
 	uint32_t expected_len;
 	bool immediate;
 	enum scsi_step step;		/* what is to be done when the command's data are here */
+	bool beginning;			/* its command's PDU is coming in */
 	bool io_pending;		/* its disk request is in flight */
 	bool sending;			/* a segment of Data-In is on its way */
 	bool wants_data;		/* scsi asked for a segment */

@@ -16,6 +16,21 @@ static void disk_done(struct reactor_client *client UNUSED, struct vdisk_request
 	iscsi_task_io_done(container_of(scsi, struct iscsi_task, scsi));
 }
 
+static void background_done(struct reactor_client *client UNUSED, struct vdisk_request *req)
+{
+	scsi_background_done(req);
+}
+
+static void background_submit(struct scsi_target *target, struct vdisk_request *req)
+{
+	struct iscsi_server *s = target->owner;
+
+	req->user = &s->background;
+	reactor_submit(s->reactor, req);
+}
+
+static const struct scsi_target_ops target_ops = { .submit = background_submit };
+
 void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor)
 {
 	*s = (struct iscsi_server) {
@@ -25,6 +40,7 @@ void iscsi_server_init(struct iscsi_server *s, struct reactor *reactor)
 			.nop_interval = 15, .nop_timeout = 15,
 		},
 		.disk.done = disk_done,
+		.background.done = background_done,
 		.tasks.size = sizeof(struct iscsi_task),
 		.outs.size = sizeof(struct iscsi_out),
 		.tmfs.size = sizeof(struct iscsi_tmf),
@@ -58,6 +74,8 @@ struct iscsi_target *iscsi_server_add_target(struct iscsi_server *s, struct scsi
 		return NULL;
 	t->server = s;
 	t->scsi = scsi;
+	scsi->ops = &target_ops;
+	scsi->owner = s;
 	LIST_INSERT_HEAD(&s->targets, t, link);
 	return t;
 }
@@ -199,6 +217,21 @@ static uint16_t new_tsih(struct iscsi_server *server)
 	return server->last_tsih;
 }
 
+/* 3.1: the initiator port is the name with the ISID; the target port is the portal group */
+static void nexus_init(struct iscsi_session *s)
+{
+	char text[ISCSI_NAME_MAX + 32];
+	const struct scsi_view *view = iscsi_access_view(&s->target->access, s->initiator);
+	struct scsi_port port;
+	const uint8_t *i = s->isid;
+
+	snprintf(text, sizeof(text), "%s,i,0x%02x%02x%02x%02x%02x%02x", s->initiator,
+		 i[0], i[1], i[2], i[3], i[4], i[5]);
+	scsi_nexus_init(&s->nexus, s->target->scsi, &iscsi_nexus_ops,
+			scsi_port_iscsi(&port, text) == 0 ? &port : NULL, s->group);
+	s->nexus.view = view ? *view : (struct scsi_view) { 0 };
+}
+
 struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
 {
 	struct iscsi_server *server = c->server;
@@ -216,12 +249,8 @@ struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
 	memcpy(s->initiator, c->params.initiator_name, sizeof(s->initiator));
 	s->exp_cmd_sn = c->login.init_cmd_sn;
 	TAILQ_INIT(&s->tasks);
-	if (s->target) {
-		const struct scsi_view *view = iscsi_access_view(&s->target->access, s->initiator);
-
-		scsi_nexus_init(&s->nexus, s->target->scsi, &iscsi_nexus_ops);
-		s->nexus.view = view ? *view : (struct scsi_view) { 0 };
-	}
+	if (s->target)
+		nexus_init(s);
 	LIST_INSERT_HEAD(&server->sessions, s, link);
 	server->n_sessions++;
 	return s;
@@ -263,20 +292,28 @@ static void all_aborted(struct scsi_tmf *scsi)
 	s->ended(s);
 }
 
+/* The first again each time: the end of one may be the end of others that waited for it. */
+static struct iscsi_task *find_idle(const struct iscsi_session *s)
+{
+	struct iscsi_task *t;
+
+	TAILQ_FOREACH(t, &s->tasks, link)
+		if (!t->io_pending && !t->sending)
+			return t;
+	return NULL;
+}
+
 void iscsi_session_abort_all(struct iscsi_session *s, void (*done)(struct iscsi_session *s))
 {
-	struct iscsi_task *t, *next;
+	struct iscsi_task *t;
 
 	s->ended = done;
 	if (s->is_ending)
 		return;
 	s->is_ending = true;
 	/* those that wait for data, or to be answered; the others through the nexus */
-	for (t = TAILQ_FIRST(&s->tasks); t; t = next) {
-		next = TAILQ_NEXT(t, link);
-		if (!t->io_pending && !t->sending)
-			iscsi_nexus_ops.abort(&t->scsi);
-	}
+	while ((t = find_idle(s)))
+		iscsi_nexus_ops.abort(&t->scsi);
 	s->ending = (struct scsi_tmf) {
 		.function = SCSI_NEXUS_LOSS, .nexus = &s->nexus, .done = all_aborted,
 	};

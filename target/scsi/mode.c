@@ -8,10 +8,11 @@
  */
 #include "target/scsi/op.h"
 
-#define PAGE_MAX	20u
+#define PAGE_MAX	28u
 
 struct mode_page {
 	uint8_t page;
+	bool cdrom;		/* only a CD-ROM has it */
 	uint8_t len;		/* all of it, with its two bytes of header */
 	uint8_t changeable[PAGE_MAX];
 	void (*put)(const struct scsi_unit *u, uint8_t *p);
@@ -57,6 +58,15 @@ static void put_exceptions(const struct scsi_unit *u UNUSED, uint8_t *p)
 	p[2] = 0x08;		/* DEXCPT: none are reported */
 }
 
+/* MM capabilities (MMC-6, appendix E): reads, has a tray that locks and ejects */
+static void put_capabilities(const struct scsi_unit *u UNUSED, uint8_t *p)
+{
+	p[4] = 0x40;		/* MULTI SESSION */
+	p[6] = 0x20 | 0x08 | 0x01;	/* tray, EJECT, LOCK */
+	store_be16(p + 8, 7056);	/* KB/s: 40x */
+	store_be16(p + 14, 7056);
+}
+
 static const struct mode_page pages[] = {	/* in ascending order, as 0x3f returns them */
 	{ .page = 0x01, .len = 12, .put = put_recovery },
 	{ .page = 0x08, .len = 20, .changeable = { [2] = WCE },
@@ -64,7 +74,13 @@ static const struct mode_page pages[] = {	/* in ascending order, as 0x3f returns
 	{ .page = 0x0a, .len = 12, .changeable = { [2] = D_SENSE, [4] = SWP },
 	  .put = put_control, .set = set_control },
 	{ .page = 0x1c, .len = 12, .put = put_exceptions },
+	{ .page = 0x2a, .len = 22, .cdrom = true, .put = put_capabilities },
 };
+
+static bool has_page(const struct scsi_unit *u, const struct mode_page *m)
+{
+	return !m->cdrom || u->type == SCSI_CDROM;
+}
 
 enum page_control { CURRENT, CHANGEABLE, DEFAULT, SAVED };
 
@@ -87,7 +103,7 @@ static uint32_t put_header(const struct scsi_task *t, uint8_t *p, bool ten)
 {
 	const struct scsi_unit *u = t->unit;
 	bool descriptor = !(t->cdb[1] & 0x08), long_lba = ten && t->cdb[1] & 0x10;
-	uint8_t specific = (scsi_read_only(t) || u->software_protect ? 0x80 : 0) | 0x10; /* DPOFUA */
+	uint8_t specific = (scsi_protected(u, t->nexus) ? 0x80 : 0) | 0x10; /* DPOFUA */
 	uint32_t n = ten ? 8 : 4;
 	uint8_t *d = p + n;
 
@@ -124,7 +140,7 @@ enum scsi_step scsi_mode_sense(struct scsi_task *t)
 	memset(t->buf, 0, 512);
 	n = put_header(t, t->buf, ten);
 	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
-		if (page != 0x3f && page != pages[i].page)
+		if ((page != 0x3f && page != pages[i].page) || !has_page(t->unit, &pages[i]))
 			continue;
 		n += put_page(t->unit, &pages[i], which, t->buf + n);
 		found = true;
@@ -156,10 +172,10 @@ static enum scsi_step check_page(struct scsi_task *t, const struct mode_page *m,
 	return SCSI_DONE;
 }
 
-static const struct mode_page *find_page(uint8_t page)
+static const struct mode_page *find_page(const struct scsi_unit *u, uint8_t page)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++)
-		if (pages[i].page == page)
+		if (pages[i].page == page && has_page(u, &pages[i]))
 			return &pages[i];
 	return NULL;
 }
@@ -168,7 +184,7 @@ static const struct mode_page *find_page(uint8_t page)
 static enum scsi_step walk_list(struct scsi_task *t, uint32_t at, bool apply, bool *ok)
 {
 	while (at < t->transfer) {
-		const struct mode_page *m = find_page(t->buf[at] & 0x7f);
+		const struct mode_page *m = find_page(t->unit, t->buf[at] & 0x7f);
 		enum scsi_step step;
 
 		*ok = false;

@@ -15,6 +15,8 @@ enum scsi_lba_rule {
 	SCSI_LBA_10,	/* 32 at 2; 16 at 7 */
 	SCSI_LBA_12,	/* 32 at 2; 32 at 6 */
 	SCSI_LBA_16,	/* 64 at 2; 32 at 10 */
+	SCSI_LBA_16_8,	/* 64 at 2; 8 at 13 */
+	SCSI_LBA_16_16,	/* 64 at 2; 16 at 12 */
 };
 
 /* What another nexus' reservation allows (SPC-4, table 65). */
@@ -29,14 +31,27 @@ enum scsi_op_flags {
 	SCSI_OP_NO_UNIT = 1 << 1,	/* answered for a unit that is not there */
 	SCSI_OP_PAST_ATTENTION = 1 << 2, /* runs although a unit attention is pending */
 	SCSI_OP_TO_END = 1 << 3,	/* a number of blocks of 0 means up to the end */
+	SCSI_OP_PAST_RESERVE = 1 << 4,	/* runs although another nexus did RESERVE */
+	SCSI_OP_STANDBY = 1 << 5,	/* runs through a port in standby state */
+	SCSI_OP_UNAVAILABLE = 1 << 6,	/* and through one that is unavailable */
+	SCSI_OP_NO_MEDIUM = 1 << 7,	/* runs without a medium */
+	SCSI_OP_SANITIZING = 1 << 8,	/* runs during SANITIZE, and after a failed one */
+	/* who has it; neither: every unit */
+	SCSI_OP_DISK = 1 << 9,
+	SCSI_OP_CDROM = 1 << 10,
+	SCSI_OP_THIN = 1 << 11,		/* only if blocks can be unmapped */
+	SCSI_OP_REMOVABLE = 1 << 12,
+	SCSI_OP_BACKGROUND = 1 << 13,	/* only where the target can run things in the background */
+	SCSI_OP_EXCLUSIVE = 1 << 14,	/* its blocks are nobody else's while it runs */
 };
 
 struct scsi_op {
 	uint8_t opcode;
 	uint8_t service_action;		/* in byte 1, or SCSI_NO_SERVICE_ACTION */
+	uint8_t dir;			/* enum scsi_dir: which way its data go, if there are any */
 	uint8_t lba;			/* enum scsi_lba_rule */
 	uint8_t reserved;		/* enum scsi_reserved */
-	uint8_t flags;			/* enum scsi_op_flags */
+	uint16_t flags;			/* enum scsi_op_flags */
 	/* The bits that may be set, byte by byte; a set bit outside ends the command. */
 	uint8_t usage[SCSI_CDB_MAX];
 	/* Run the command from task->state; called again after each step. */
@@ -46,9 +61,11 @@ struct scsi_op {
 extern const struct scsi_op scsi_ops[];
 extern const unsigned scsi_n_ops;
 unsigned scsi_cdb_len(uint8_t opcode);
-/* Whether any operation has this opcode; if with service actions in @has_actions. */
-bool scsi_opcode_known(uint8_t opcode, bool *has_actions);
+/* Whether any operation of @unit has this opcode; if with service actions in @has_actions. */
+bool scsi_opcode_known(uint8_t opcode, bool *has_actions, const struct scsi_unit *unit);
 const struct scsi_op *scsi_op_find(uint8_t opcode, uint8_t service_action);
+/* Does this unit have the operation? */
+bool scsi_op_supported(const struct scsi_op *op, const struct scsi_unit *unit);
 
 /* ---- for handlers ---- */
 
@@ -68,21 +85,95 @@ enum scsi_step scsi_reply(struct scsi_task *t, uint32_t len, uint32_t alloc);
 /* Ask for a parameter list of @len bytes into task->buf (all of it at once). */
 enum scsi_step scsi_want_list(struct scsi_task *t, uint32_t len, uint8_t next_state);
 
-/* Whatever is the reason: the medium, the server, or what this initiator may do. */
-static inline bool scsi_read_only(const struct scsi_task *t)
+enum scsi_step scsi_check_sense(struct scsi_task *t, const struct scsi_sense *sense);
+/* Start a disk request on the task's unit; @buf NULL: without data. */
+enum scsi_step scsi_start_io(struct scsi_task *t, enum vdisk_op op, uint8_t *buf, uint64_t offset,
+			     uint64_t len, uint8_t flags, uint8_t next_state);
+/* Run @call on a thread that may block. */
+enum scsi_step scsi_start_call(struct scsi_task *t, int (*call)(struct vdisk_request *),
+			       uint8_t next_state);
+static inline struct scsi_task *scsi_task_of(struct vdisk_request *req)
 {
-	return t->unit->read_only || !scsi_view_has(t->nexus->view.writable, t->unit->lun);
+	return container_of(req, struct scsi_task, io);
 }
+/* What a failed disk request means. */
+enum scsi_step scsi_io_failed(struct scsi_task *t);
+/* VDISK_REQ_FUA where the cache is off or the CDB says so. */
+uint8_t scsi_write_flags(const struct scsi_task *t, bool fua);
+bool scsi_cdb_fua(const struct scsi_task *t);
+/* A second buffer as large as the first. */
+bool scsi_get_scratch(struct scsi_task *t);
 
 static inline uint64_t scsi_unit_bytes(const struct scsi_unit *u)
 {
 	return u->blocks << u->block_shift;
 }
+static inline uint32_t scsi_block(const struct scsi_unit *u)
+{
+	return 1u << u->block_shift;
+}
+static inline uint64_t scsi_lba_bytes(const struct scsi_task *t)
+{
+	return t->lba << t->unit->block_shift;
+}
+static inline uint64_t scsi_range_bytes(const struct scsi_task *t)
+{
+	return t->n_blocks << t->unit->block_shift;
+}
+/* Whatever is the reason: the medium, the server, or what this initiator may do. */
+static inline bool scsi_read_only(const struct scsi_unit *u, const struct scsi_nexus *n)
+{
+	return u->read_only || !scsi_view_has(n->view.writable, u->lun);
+}
+static inline bool scsi_protected(const struct scsi_unit *u, const struct scsi_nexus *n)
+{
+	return scsi_read_only(u, n) || u->software_protect;
+}
 
+void scsi_attention_add(struct scsi_nexus *n, uint16_t lun, uint16_t asc);
 /* Raise a unit attention for all nexuses but @except (NULL: all). */
 void scsi_attention_all(struct scsi_unit *u, const struct scsi_nexus *except, uint16_t asc);
 /* The oldest one, taken off; 0 if there is none. */
 uint16_t scsi_attention_take(struct scsi_nexus *n, uint16_t lun);
+
+/* The index of a target port; -1: there is none of this number. */
+int scsi_find_port(const struct scsi_target *target, uint16_t id);
+
+/* ---- order.c ---- */
+
+enum scsi_parked { SCSI_RUNS, SCSI_PARKED_START, SCSI_PARKED_IO, SCSI_PARKED_HANDLER };
+/* The task has a say in what may run: count it. */
+void scsi_gate(struct scsi_task *t);
+/* Is it this task's turn, with what it is about to do? */
+bool scsi_may_go(struct scsi_task *t);
+/* Something ended: let those go whose turn it is. */
+void scsi_wake(struct scsi_unit *u);
+/* A handler returns this to wait for scsi_resume(). */
+enum scsi_step scsi_wait(struct scsi_task *t, uint8_t next_state);
+void scsi_resume(struct scsi_task *t);
+
+/* ---- pr.c, port.c, state.c ---- */
+
+/* Does a reservation keep this nexus from a command of this kind? */
+bool scsi_reserved(const struct scsi_unit *u, const struct scsi_nexus *n, enum scsi_reserved kind);
+void scsi_pr_clear(struct scsi_pr *pr);
+/* A persistent reservation's state as bytes: for the file, and back (-EUCLEAN). */
+size_t scsi_pr_encode(const struct scsi_pr *pr, uint8_t *out, size_t size);
+int scsi_pr_decode(struct scsi_pr *out, const uint8_t *p, size_t len);
+/* Write @pr to the unit's file; blocks. */
+int scsi_pr_save(struct scsi_unit *u, const struct scsi_pr *pr);
+/* One TransportID, checked and made uniform; -EINVAL.  @used: its bytes. */
+int scsi_port_decode(struct scsi_port *out, const uint8_t *p, size_t len, size_t *used);
+
+/* ---- sanitize.c ---- */
+void scsi_sanitize_stop(struct scsi_unit *u);
+/* The unit goes; what still runs ends by itself. */
+void scsi_sanitize_orphan(struct scsi_unit *u);
+uint16_t scsi_sanitize_progress(const struct scsi_unit *u);
+
+/* ---- provisioning.c ---- */
+/* Blocks that are used and that are left below a unit; blocks, -errno. */
+int scsi_provisioning(struct scsi_unit *u, uint64_t *used, uint64_t *available);
 
 /* spc.c */
 enum scsi_step scsi_test_unit_ready(struct scsi_task *t);
@@ -108,6 +199,42 @@ enum scsi_step scsi_write_verify(struct scsi_task *t);
 enum scsi_step scsi_write_same(struct scsi_task *t);
 enum scsi_step scsi_unmap(struct scsi_task *t);
 
+enum scsi_step scsi_compare_and_write(struct scsi_task *t);
+enum scsi_step scsi_orwrite(struct scsi_task *t);
+enum scsi_step scsi_write_atomic(struct scsi_task *t);
+enum scsi_step scsi_read_defects(struct scsi_task *t);
+enum scsi_step scsi_prevent_allow(struct scsi_task *t);
+enum scsi_step scsi_sanitize(struct scsi_task *t);
+/* provisioning.c */
+enum scsi_step scsi_log_sense(struct scsi_task *t);
+/* pr.c */
+enum scsi_step scsi_reserve(struct scsi_task *t);
+enum scsi_step scsi_release(struct scsi_task *t);
+enum scsi_step scsi_pr_in(struct scsi_task *t);
+enum scsi_step scsi_pr_out(struct scsi_task *t);
+/* alua.c */
+enum scsi_step scsi_report_groups(struct scsi_task *t);
+enum scsi_step scsi_set_groups(struct scsi_task *t);
+/* xcopy.c */
+enum scsi_step scsi_extended_copy(struct scsi_task *t);
+enum scsi_step scsi_receive_copy(struct scsi_task *t);
+/* mmc.c */
+enum scsi_step scsi_read_toc(struct scsi_task *t);
+enum scsi_step scsi_get_configuration(struct scsi_task *t);
+enum scsi_step scsi_event_status(struct scsi_task *t);
+enum scsi_step scsi_disc_information(struct scsi_task *t);
+enum scsi_step scsi_mechanism_status(struct scsi_task *t);
+
+/* COMPARE AND WRITE's limit, in blocks: both halves fit a segment, and 8 bits */
+static inline uint32_t scsi_max_compare(const struct scsi_unit *u)
+{
+	return MIN(SCSI_SEGMENT / 2 >> u->block_shift, 255u);
+}
+/* The designators of page 83, into at least 1024 bytes; their length (spc.c). */
+uint32_t scsi_designators(const struct scsi_unit *u, uint16_t target_port, uint8_t *p);
+
+/* a transfer's limit, in bytes: well inside what a transport can say */
+#define SCSI_MAX_TRANSFER		(1ull << 30)
 #define SCSI_MAX_UNMAP_DESCRIPTORS	256u
 #define SCSI_MAX_WRITE_SAME		(1u << 22)	/* blocks */
 

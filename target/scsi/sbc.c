@@ -19,57 +19,9 @@ enum {
 	FINISHING,			/* the one disk request that there was */
 };
 
-static enum scsi_step start_io(struct scsi_task *t, enum vdisk_op op, uint8_t *buf,
-			       uint64_t offset, uint64_t len, uint8_t flags, uint8_t next_state)
-{
-	t->iov = (struct iovec) { .iov_base = buf, .iov_len = buf ? len : 0 };
-	t->io.op = (uint8_t)op;
-	t->io.flags = flags;
-	t->io.iov = &t->iov;
-	t->io.iovcnt = buf ? 1 : 0;
-	t->io.offset = offset;
-	t->io.length = len;
-	t->state = next_state;
-	return SCSI_IO;
-}
-
-static enum scsi_step io_failed(struct scsi_task *t)
-{
-	uint64_t lba = t->io.offset >> t->unit->block_shift;
-
-	if (t->io.op == VDISK_OP_READ)
-		return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_UNRECOVERED_READ, lba);
-	if (t->io.result == -ENOSPC)	/* SBC-3, 4.7.3.6 */
-		return scsi_check(t, SCSI_DATA_PROTECT, SCSI_ASC_SPACE_ALLOCATION_FAILED);
-	if (t->io.op == VDISK_OP_FLUSH)
-		return scsi_check(t, SCSI_MEDIUM_ERROR, SCSI_ASC_WRITE_ERROR);
-	return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_WRITE_ERROR, lba);
-}
-
-static uint64_t lba_bytes(const struct scsi_task *t)
-{
-	return t->lba << t->unit->block_shift;
-}
-
-static uint64_t range_bytes(const struct scsi_task *t)
-{
-	return t->n_blocks << t->unit->block_shift;
-}
-
 static uint32_t whole_blocks(const struct scsi_task *t, uint64_t bytes)
 {
-	return (uint32_t)vd_align_up(bytes, 1u << t->unit->block_shift);
-}
-
-/* The cache is off, or this command wants its data on the medium. */
-static uint8_t write_flags(const struct scsi_task *t, bool fua)
-{
-	return fua || !t->unit->write_cache ? VDISK_REQ_FUA : 0;
-}
-
-static bool cdb_fua(const struct scsi_task *t)
-{
-	return scsi_cdb_len(t->cdb[0]) > 6 && t->cdb[1] & 0x08;
+	return (uint32_t)vd_align_up(bytes, scsi_block(t->unit));
 }
 
 /* ---- capacity, provisioning ---- */
@@ -128,27 +80,21 @@ static int lba_status_run(const struct scsi_unit *u, uint64_t at, uint32_t *bloc
 	return 0;
 }
 
-/* SBC-3, 5.4: runs of blocks that are mapped (0) or deallocated (1) */
-enum scsi_step scsi_get_lba_status(struct scsi_task *t)
+/* On a worker, as maps may have to be read: the descriptors, from the 8th byte of the buffer. */
+static int lba_status_call(struct vdisk_request *req)
 {
+	struct scsi_task *t = scsi_task_of(req);
 	const struct scsi_unit *u = t->unit;
-	uint32_t alloc = load_be32(t->cdb + 10), n = 8;
-	uint64_t lba = load_be64(t->cdb + 2), at = lba << u->block_shift;
+	uint64_t at = t->lba << u->block_shift;
+	uint32_t n = 8;
 
-	if (lba >= u->blocks)
-		return scsi_check_info(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_LBA_OUT_OF_RANGE, lba);
-	if (alloc < 24)
-		return scsi_bad_cdb(t, 10, 7);
-	if (!scsi_get_buf(t, 8 + 16 * LBA_STATUS_MAX))
-		return scsi_no_buf(t);
-	memset(t->buf, 0, 8 + 16 * LBA_STATUS_MAX);
 	while (at < scsi_unit_bytes(u)) {
 		uint8_t *d = t->buf + n, status;
 		uint32_t blocks;
+		int r = lba_status_run(u, at, &blocks, &status);
 
-		if (lba_status_run(u, at, &blocks, &status) < 0)
-			return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_UNRECOVERED_READ,
-					       at >> u->block_shift);
+		if (r < 0)
+			return r;
 		if (n > 8 && lba_status_joins(d - 16, blocks, status)) {
 			store_be32(d - 8, load_be32(d - 8) + blocks);
 		} else if (n == 8 + 16 * LBA_STATUS_MAX) {
@@ -162,7 +108,29 @@ enum scsi_step scsi_get_lba_status(struct scsi_task *t)
 		at += (uint64_t)blocks << u->block_shift;
 	}
 	store_be32(t->buf, n - 4);
-	return scsi_reply(t, n, alloc);
+	return 0;
+}
+
+/* SBC-3, 5.4: runs of blocks that are mapped (0) or deallocated (1) */
+enum scsi_step scsi_get_lba_status(struct scsi_task *t)
+{
+	uint32_t alloc = load_be32(t->cdb + 10);
+
+	if (t->state == FINISHING) {
+		if (t->io.result < 0)
+			return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_UNRECOVERED_READ,
+					       t->lba);
+		return scsi_reply(t, load_be32(t->buf) + 4, alloc);
+	}
+	t->lba = load_be64(t->cdb + 2);
+	if (t->lba >= t->unit->blocks)
+		return scsi_check_info(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_LBA_OUT_OF_RANGE, t->lba);
+	if (alloc < 24)
+		return scsi_bad_cdb(t, 10, 7);
+	if (!scsi_get_buf(t, 8 + 16 * LBA_STATUS_MAX))
+		return scsi_no_buf(t);
+	memset(t->buf, 0, 8 + 16 * LBA_STATUS_MAX);
+	return scsi_start_call(t, lba_status_call, FINISHING);
 }
 
 /* ---- cache and medium ---- */
@@ -170,8 +138,8 @@ enum scsi_step scsi_get_lba_status(struct scsi_task *t)
 static enum scsi_step flush(struct scsi_task *t)
 {
 	if (t->state == FINISHING)
-		return t->io.result < 0 ? io_failed(t) : scsi_good(t);
-	return start_io(t, VDISK_OP_FLUSH, NULL, 0, 0, 0, FINISHING);
+		return t->io.result < 0 ? scsi_io_failed(t) : scsi_good(t);
+	return scsi_start_io(t, VDISK_OP_FLUSH, NULL, 0, 0, 0, FINISHING);
 }
 
 /* The whole cache is written out whatever the range is (5.24 allows it). */
@@ -180,30 +148,86 @@ enum scsi_step scsi_sync_cache(struct scsi_task *t)
 	return flush(t);
 }
 
-/* Stopping makes the data safe; the medium stays where it is. */
+static bool removal_prevented(const struct scsi_unit *u)
+{
+	const struct scsi_nexus *n;
+
+	LIST_FOREACH(n, &u->target->nexuses, link)
+		if (n->prevents[u->lun])
+			return true;
+	return false;
+}
+
+/*
+ * Stopping makes the data safe.  A removable medium goes out and comes in by LOEJ
+ * (SBC-3, 5.25); a fixed one stays where it is.
+ */
 enum scsi_step scsi_start_stop(struct scsi_task *t)
 {
-	bool stop = !(t->cdb[4] & 0x01), no_flush = t->cdb[4] & 0x04;
+	struct scsi_unit *u = t->unit;
+	bool start = t->cdb[4] & 0x01, load = t->cdb[4] & 0x02, no_flush = t->cdb[4] & 0x04;
+	bool power = t->cdb[4] & 0xf0;
 
 	if (t->state == FINISHING)
 		return flush(t);
-	if (t->cdb[4] & 0xf0)		/* a power condition: nothing to do */
+	/* starting hurts nobody (SPC-4, table 65) */
+	if (!(start && !power) && scsi_reserved(u, t->nexus, SCSI_RESERVED_DENY)) {
+		t->status = SCSI_RESERVATION_CONFLICT;
+		return SCSI_DONE;
+	}
+	if (power)			/* a power condition: nothing to do */
 		return scsi_good(t);
-	if (t->cdb[4] & 0x02)		/* LOEJ, on a medium that is not removable */
+	if (load && !u->removable)
 		return scsi_bad_cdb(t, 4, 1);
-	return stop && !no_flush ? flush(t) : scsi_good(t);
+	if (load && removal_prevented(u))
+		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_REMOVAL_PREVENTED);
+	if (load && start && !u->loaded)
+		scsi_attention_all(u, t->nexus, SCSI_ASC_MEDIUM_CHANGED);
+	if (load)
+		u->loaded = start;
+	return start || no_flush || u->read_only ? scsi_good(t) : flush(t);
+}
+
+/* SPC-4, 6.17 (of 2009): by nexus, until it allows it, is lost or the unit is reset */
+enum scsi_step scsi_prevent_allow(struct scsi_task *t)
+{
+	bool prevent = t->cdb[4] & 0x01;
+
+	if (prevent && scsi_reserved(t->unit, t->nexus, SCSI_RESERVED_DENY)) {
+		t->status = SCSI_RESERVATION_CONFLICT;
+		return SCSI_DONE;
+	}
+	t->nexus->prevents[t->unit->lun] = prevent;
+	return scsi_good(t);
+}
+
+/*
+ * SBC-3, 5.17 and 5.18: there are no defects.  The list has the format that was
+ * asked for where a list of no entries has it.
+ */
+enum scsi_step scsi_read_defects(struct scsi_task *t)
+{
+	bool twelve = t->cdb[0] == 0xb7;
+	uint8_t wanted = twelve ? t->cdb[1] : t->cdb[2];
+	uint32_t alloc = twelve ? load_be32(t->cdb + 6) : load_be16(t->cdb + 7);
+
+	if (!scsi_get_buf(t, 8))
+		return scsi_no_buf(t);
+	memset(t->buf, 0, 8);
+	t->buf[1] = wanted & 0x1f;
+	return scsi_reply(t, twelve ? 8 : 4, alloc);
 }
 
 /* Bring the start of the range into the host's cache; more would only push out more. */
 enum scsi_step scsi_prefetch(struct scsi_task *t)
 {
-	uint32_t len = (uint32_t)MIN(range_bytes(t), (uint64_t)SCSI_SEGMENT);
+	uint32_t len = (uint32_t)MIN(scsi_range_bytes(t), (uint64_t)SCSI_SEGMENT);
 
 	if (t->state == FINISHING)
-		return t->io.result < 0 ? io_failed(t) : scsi_good(t);
+		return t->io.result < 0 ? scsi_io_failed(t) : scsi_good(t);
 	if (len == 0 || !scsi_get_buf(t, len))
 		return scsi_good(t);
-	return start_io(t, VDISK_OP_READ, t->buf, lba_bytes(t), len, 0, FINISHING);
+	return scsi_start_io(t, VDISK_OP_READ, t->buf, scsi_lba_bytes(t), len, 0, FINISHING);
 }
 
 /* ---- READ ---- */
@@ -215,7 +239,7 @@ static enum scsi_step read_more(struct scsi_task *t)
 	t->seg_offset = t->done;
 	t->seg_len = len;
 	/* a transfer that the initiator cut short still reads whole blocks */
-	return start_io(t, VDISK_OP_READ, t->buf, lba_bytes(t) + t->done, whole_blocks(t, len), 0,
+	return scsi_start_io(t, VDISK_OP_READ, t->buf, scsi_lba_bytes(t) + t->done, whole_blocks(t, len), 0,
 			LOADED);
 }
 
@@ -224,7 +248,7 @@ enum scsi_step scsi_read(struct scsi_task *t)
 	switch (t->state) {
 	case SCSI_STATE_START:
 		t->dir = SCSI_DIR_IN;
-		t->length = range_bytes(t);
+		t->length = scsi_range_bytes(t);
 		t->transfer = MIN(t->length, (uint64_t)t->in_limit);
 		if (t->transfer == 0)
 			return scsi_good(t);
@@ -233,7 +257,7 @@ enum scsi_step scsi_read(struct scsi_task *t)
 		return read_more(t);
 	case LOADED:
 		if (t->io.result < 0)
-			return io_failed(t);
+			return scsi_io_failed(t);
 		t->done += t->seg_len;
 		t->status = SCSI_GOOD;
 		t->last = t->done == t->transfer;
@@ -258,9 +282,9 @@ static enum scsi_step want_more(struct scsi_task *t)
 static enum scsi_step start_out(struct scsi_task *t)
 {
 	t->dir = SCSI_DIR_OUT;
-	t->length = range_bytes(t);
+	t->length = scsi_range_bytes(t);
 	t->transfer = vd_align_down(MIN(t->length, (uint64_t)t->out_limit),
-				    1u << t->unit->block_shift);
+				    scsi_block(t->unit));
 	if (t->transfer == 0)
 		return scsi_good(t);
 	if (!scsi_get_buf(t, (uint32_t)MIN(t->transfer, (uint64_t)SCSI_SEGMENT)))
@@ -280,20 +304,18 @@ enum scsi_step scsi_write(struct scsi_task *t)
 	case SCSI_STATE_START:
 		return start_out(t);
 	case RECEIVED:
-		return start_io(t, VDISK_OP_WRITE, t->buf, lba_bytes(t) + t->done, t->seg_len,
-				write_flags(t, cdb_fua(t)), WRITTEN);
+		return scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t) + t->done, t->seg_len,
+				scsi_write_flags(t, scsi_cdb_fua(t)), WRITTEN);
 	default:
-		return t->io.result < 0 ? io_failed(t) : segment_done(t);
+		return t->io.result < 0 ? scsi_io_failed(t) : segment_done(t);
 	}
 }
 
 static enum scsi_step read_back(struct scsi_task *t, uint32_t len)
 {
-	if (!t->scratch)
-		t->scratch = pool_get(t->pool, t->buf_size);
-	if (!t->scratch)
+	if (!scsi_get_scratch(t))
 		return scsi_no_buf(t);
-	return start_io(t, VDISK_OP_READ, t->scratch, lba_bytes(t) + t->done, len, 0, READ_BACK);
+	return scsi_start_io(t, VDISK_OP_READ, t->scratch, scsi_lba_bytes(t) + t->done, len, 0, READ_BACK);
 }
 
 /* Sense has the offset of the first byte that differs (5.36). */
@@ -314,7 +336,7 @@ static uint32_t first_difference(const uint8_t *a, const uint8_t *b, uint32_t le
 static enum scsi_step compare_segment(struct scsi_task *t)
 {
 	if (t->io.result < 0)
-		return io_failed(t);
+		return scsi_io_failed(t);
 	if (memcmp(t->buf, t->scratch, t->seg_len) != 0)
 		return miscompare(t, t->done + first_difference(t->buf, t->scratch, t->seg_len));
 	return segment_done(t);
@@ -328,10 +350,10 @@ enum scsi_step scsi_write_verify(struct scsi_task *t)
 	case SCSI_STATE_START:
 		return start_out(t);
 	case RECEIVED:
-		return start_io(t, VDISK_OP_WRITE, t->buf, lba_bytes(t) + t->done, t->seg_len,
+		return scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t) + t->done, t->seg_len,
 				VDISK_REQ_FUA, WRITTEN);
 	case WRITTEN:
-		return t->io.result < 0 ? io_failed(t) : read_back(t, t->seg_len);
+		return t->io.result < 0 ? scsi_io_failed(t) : read_back(t, t->seg_len);
 	default:
 		/* without BYTCHK only reading it was asked for, but as it is here */
 		return compare_segment(t);
@@ -347,17 +369,17 @@ static enum scsi_step verify_medium(struct scsi_task *t)
 		t->seg_len = 0;
 		if (t->n_blocks == 0)
 			return scsi_good(t);
-		if (!scsi_get_buf(t, (uint32_t)MIN(range_bytes(t), (uint64_t)SCSI_SEGMENT)))
+		if (!scsi_get_buf(t, (uint32_t)MIN(scsi_range_bytes(t), (uint64_t)SCSI_SEGMENT)))
 			return scsi_no_buf(t);
 	} else if (t->io.result < 0) {
-		return io_failed(t);
+		return scsi_io_failed(t);
 	}
 	t->done += t->seg_len;
-	left = range_bytes(t) - t->done;
+	left = scsi_range_bytes(t) - t->done;
 	if (left == 0)
 		return scsi_good(t);
 	t->seg_len = (uint32_t)MIN(left, (uint64_t)SCSI_SEGMENT);
-	return start_io(t, VDISK_OP_READ, t->buf, lba_bytes(t) + t->done, t->seg_len, 0, READ_BACK);
+	return scsi_start_io(t, VDISK_OP_READ, t->buf, scsi_lba_bytes(t) + t->done, t->seg_len, 0, READ_BACK);
 }
 
 /* BYTCHK 1: the data are compared, block by block. */
@@ -376,7 +398,7 @@ static enum scsi_step verify_data(struct scsi_task *t)
 /* BYTCHK 3: one block is compared with each of the range. */
 static enum scsi_step verify_same(struct scsi_task *t)
 {
-	uint32_t block = 1u << t->unit->block_shift;
+	uint32_t block = scsi_block(t->unit);
 
 	switch (t->state) {
 	case SCSI_STATE_START:
@@ -389,11 +411,11 @@ static enum scsi_step verify_same(struct scsi_task *t)
 		break;
 	default:
 		if (t->io.result < 0)
-			return io_failed(t);
+			return scsi_io_failed(t);
 		if (memcmp(t->buf, t->scratch, block) != 0)
 			return miscompare(t, first_difference(t->buf, t->scratch, block));
 		t->done += block;
-		if (t->done == range_bytes(t))
+		if (t->done == scsi_range_bytes(t))
 			return scsi_good(t);
 	}
 	return read_back(t, block);
@@ -422,8 +444,8 @@ static bool all_zero(const uint8_t *p, uint32_t len)
 /* The pattern block, repeated over as much of a segment as the range needs. */
 static bool repeat_block(struct scsi_task *t)
 {
-	uint32_t block = 1u << t->unit->block_shift;
-	uint32_t size = (uint32_t)MIN(range_bytes(t), (uint64_t)SCSI_SEGMENT);
+	uint32_t block = scsi_block(t->unit);
+	uint32_t size = (uint32_t)MIN(scsi_range_bytes(t), (uint64_t)SCSI_SEGMENT);
 	uint8_t *buf = pool_get(t->pool, size);
 
 	if (!buf)
@@ -438,17 +460,17 @@ static bool repeat_block(struct scsi_task *t)
 
 static enum scsi_step same_more(struct scsi_task *t)
 {
-	t->seg_len = (uint32_t)MIN(range_bytes(t) - t->done, (uint64_t)t->buf_size);
-	return start_io(t, VDISK_OP_WRITE, t->buf, lba_bytes(t) + t->done, t->seg_len,
-			write_flags(t, false), WRITTEN);
+	t->seg_len = (uint32_t)MIN(scsi_range_bytes(t) - t->done, (uint64_t)t->buf_size);
+	return scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t) + t->done, t->seg_len,
+			scsi_write_flags(t, false), WRITTEN);
 }
 
 static enum scsi_step same_zero(struct scsi_task *t)
 {
 	uint8_t unmap = t->cdb[1] & 0x08 && t->unit->limits.can_discard ? VDISK_REQ_UNMAP : 0;
 
-	return start_io(t, VDISK_OP_ZERO, NULL, lba_bytes(t), range_bytes(t),
-			(uint8_t)(write_flags(t, false) | unmap), FINISHING);
+	return scsi_start_io(t, VDISK_OP_ZERO, NULL, scsi_lba_bytes(t), scsi_range_bytes(t),
+			(uint8_t)(scsi_write_flags(t, false) | unmap), FINISHING);
 }
 
 static enum scsi_step same_start(struct scsi_task *t)
@@ -456,13 +478,13 @@ static enum scsi_step same_start(struct scsi_task *t)
 	bool no_data = t->cdb[0] == 0x93 && t->cdb[1] & 0x01;	/* NDOB */
 
 	/* one block of data, no more and no less */
-	if (!no_data && t->out_limit != 1u << t->unit->block_shift)
+	if (!no_data && t->out_limit != scsi_block(t->unit))
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_INVALID_FIELD_IN_CDB);
 	if (t->n_blocks > SCSI_MAX_WRITE_SAME)
 		return scsi_bad_cdb(t, t->cdb[0] == 0x93 ? 10 : 7, 7);
 	if (no_data)
 		return t->n_blocks ? same_zero(t) : scsi_good(t);
-	return scsi_want_list(t, 1u << t->unit->block_shift, RECEIVED);
+	return scsi_want_list(t, scsi_block(t->unit), RECEIVED);
 }
 
 enum scsi_step scsi_write_same(struct scsi_task *t)
@@ -479,16 +501,16 @@ enum scsi_step scsi_write_same(struct scsi_task *t)
 		 * Who sets UNMAP wants the blocks gone; they read as zeroes then,
 		 * which is what conformance tests expect whatever block came along.
 		 */
-		if (unmap || all_zero(t->buf, 1u << t->unit->block_shift))
+		if (unmap || all_zero(t->buf, scsi_block(t->unit)))
 			return same_zero(t);
 		return repeat_block(t) ? same_more(t) : scsi_no_buf(t);
 	case WRITTEN:
 		if (t->io.result < 0)
-			return io_failed(t);
+			return scsi_io_failed(t);
 		t->done += t->seg_len;
-		return t->done == range_bytes(t) ? scsi_good(t) : same_more(t);
+		return t->done == scsi_range_bytes(t) ? scsi_good(t) : same_more(t);
 	default:
-		return t->io.result < 0 ? io_failed(t) : scsi_good(t);
+		return t->io.result < 0 ? scsi_io_failed(t) : scsi_good(t);
 	}
 }
 
@@ -506,9 +528,9 @@ static enum scsi_step unmap_next(struct scsi_task *t)
 
 		t->done += 16;
 		if (blocks)
-			return start_io(t, VDISK_OP_ZERO, NULL, lba << t->unit->block_shift,
+			return scsi_start_io(t, VDISK_OP_ZERO, NULL, lba << t->unit->block_shift,
 					blocks << t->unit->block_shift,
-					(uint8_t)(VDISK_REQ_UNMAP | write_flags(t, false)),
+					(uint8_t)(VDISK_REQ_UNMAP | scsi_write_flags(t, false)),
 					WRITTEN);
 	}
 	return scsi_good(t);
@@ -549,6 +571,6 @@ enum scsi_step scsi_unmap(struct scsi_task *t)
 	case RECEIVED:
 		return unmap_list(t);
 	default:
-		return t->io.result < 0 ? io_failed(t) : unmap_next(t);
+		return t->io.result < 0 ? scsi_io_failed(t) : unmap_next(t);
 	}
 }

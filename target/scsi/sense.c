@@ -13,6 +13,13 @@ static void put_field(uint8_t *p, const struct scsi_sense *s)
 	store_be16(p + 1, s->field);
 }
 
+/* 4.5.2.4.4: how far something is */
+static void put_progress(uint8_t *p, const struct scsi_sense *s)
+{
+	p[0] = 0x80;
+	store_be16(p + 1, s->progress);
+}
+
 static uint8_t encode_fixed(uint8_t *p, const struct scsi_sense *s)
 {
 	p[0] = 0x70;
@@ -25,6 +32,8 @@ static uint8_t encode_fixed(uint8_t *p, const struct scsi_sense *s)
 	store_be16(p + 12, s->asc);
 	if (s->has_field)
 		put_field(p + 15, s);
+	else if (s->has_progress)
+		put_progress(p + 15, s);
 	return 18;
 }
 
@@ -45,6 +54,11 @@ static uint8_t encode_descriptor(uint8_t *p, const struct scsi_sense *s)
 		p[len] = 0x02;
 		p[len + 1] = 0x06;
 		put_field(p + len + 4, s);
+		len += 8;
+	} else if (s->has_progress) {
+		p[len] = 0x02;
+		p[len + 1] = 0x06;
+		put_progress(p + len + 4, s);
 		len += 8;
 	}
 	p[7] = (uint8_t)(len - 8);

@@ -31,30 +31,51 @@ struct scsi_target *scsi_target_new(const char *name)
 	return t;
 }
 
+/* All of a unit but its disk. */
+static void unit_clear(struct scsi_unit *u)
+{
+	scsi_pr_clear(&u->pr);
+	if (u->state_fd >= 0)
+		close(u->state_fd);
+	free(u);
+}
+
+/* Give a unit back; the first error of its disk is the result. */
+static int unit_free(struct scsi_unit *u, struct vdisk_error *err)
+{
+	int result = u->read_only ? 0 : vdisk_flush(u->disk), r;
+
+	if (result < 0)
+		fail(err, -result, "%s: flush: %s", vdisk_name(u->disk), strerror(-result));
+	r = vdisk_close(u->disk, result ? NULL : err);
+	unit_clear(u);
+	return result < 0 ? result : r;
+}
+
 int scsi_target_free(struct scsi_target *t, struct vdisk_error *err)
 {
 	int result = 0;
 
 	if (!t)
 		return 0;
-	assert(LIST_EMPTY(&t->nexuses));
+	assert(LIST_EMPTY(&t->nexuses) && t->background == 0);
 	for (unsigned i = 0; i < SCSI_MAX_LUNS; i++) {
-		struct scsi_unit *u = t->units[i];
-		int r;
+		int r = t->units[i] ? unit_free(t->units[i], result ? NULL : err) : 0;
 
-		if (!u)
-			continue;
-		r = u->read_only ? 0 : vdisk_flush(u->disk);
-		if (r < 0 && result == 0)
-			result = fail(err, -r, "%s: flush: %s", vdisk_name(u->disk), strerror(-r));
-		r = vdisk_close(u->disk, result ? NULL : err);
-		if (r < 0 && result == 0)
+		if (result == 0)
 			result = r;
-		free(u);
 	}
 	free(t->name);
 	free(t);
 	return result;
+}
+
+bool scsi_target_quiesce(struct scsi_target *t)
+{
+	for (unsigned i = 0; i < SCSI_MAX_LUNS; i++)
+		if (t->units[i])
+			scsi_sanitize_stop(t->units[i]);
+	return t->background == 0;
 }
 
 /* The same for the same target name and LUN, whatever else changes. */
@@ -66,11 +87,29 @@ static uint64_t unit_id(const char *name, uint16_t lun)
 	return crc64_ecma_refl(0, (const unsigned char *)text, (uint64_t)n);
 }
 
-int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
-		    bool read_only, struct vdisk_error *err)
+static void set_geometry(struct scsi_unit *u)
 {
-	struct scsi_unit *u;
+	vdisk_get_limits(u->disk, &u->limits);
+	if (u->physical)
+		u->limits.physical_size = u->physical;
+	if (u->type == SCSI_CDROM) {
+		u->block_shift = 11;		/* what every CD has */
+		u->limits.can_discard = false;
+	} else {
+		u->block_shift = u->limits.block_size == 4096 ? 12 : 9;
+	}
+	u->blocks = vdisk_size(u->disk) >> u->block_shift;
+}
 
+int scsi_target_add_unit(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
+			 const struct scsi_unit_opts *opts, struct vdisk_error *err)
+{
+	static const struct scsi_unit_opts defaults = { .type = SCSI_DISK };
+	struct scsi_unit *u;
+	struct scsi_nexus *n;
+
+	if (!opts)
+		opts = &defaults;
 	if (lun >= SCSI_MAX_LUNS || t->units[lun])
 		return fail(err, EINVAL, "LUN %u: not free", lun);
 	if (vdisk_size(disk) < 4096)
@@ -82,17 +121,51 @@ int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
 	u->target = t;
 	u->disk = vdisk_ref(disk);
 	u->lun = lun;
-	u->read_only = read_only || !vdisk_writable(disk);
-	vdisk_get_limits(disk, &u->limits);
-	if (u->limits.block_size != 4096)
-		u->limits.block_size = 512;
-	u->block_shift = u->limits.block_size == 4096 ? 12 : 9;
-	u->blocks = vdisk_size(disk) >> u->block_shift;
+	u->type = (uint8_t)opts->type;
+	u->read_only = opts->read_only || opts->type == SCSI_CDROM || !vdisk_writable(disk);
+	u->removable = opts->removable || opts->type == SCSI_CDROM;
+	u->loaded = true;
+	u->physical = opts->physical_size;
 	u->id = unit_id(t->name, lun);
 	u->write_cache = true;
+	u->state_fd = -1;
+	set_geometry(u);
 	TAILQ_INIT(&u->tasks);
 	t->units[lun] = u;
+	/* 5.9.3 of SPC-4: who is here already learns of it through any other unit */
+	LIST_FOREACH(n, &t->nexuses, link)
+		for (uint16_t i = 0; i < SCSI_MAX_LUNS; i++)
+			if (t->units[i])
+				scsi_attention_add(n, i, i == lun ? SCSI_ASC_POWER_ON :
+								    SCSI_ASC_LUNS_CHANGED);
 	return 0;
+}
+
+int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
+		    bool read_only, struct vdisk_error *err)
+{
+	return scsi_target_add_unit(t, lun, disk, &(struct scsi_unit_opts) {
+		.read_only = read_only,
+	}, err);
+}
+
+void scsi_unit_resized(struct scsi_unit *u)
+{
+	uint64_t before = u->blocks;
+
+	set_geometry(u);
+	if (u->blocks != before)
+		scsi_attention_all(u, NULL, SCSI_ASC_CAPACITY_CHANGED);
+}
+
+/* ECMA-119, 8.4: the first volume descriptor is in sector 16. */
+bool scsi_looks_like_cdrom(struct vdisk *disk)
+{
+	uint8_t sector[2048];
+
+	return vdisk_size(disk) >= 17 * sizeof(sector) &&
+	       vdisk_read(disk, sector, sizeof(sector), 16 * sizeof(sector)) == 0 &&
+	       !memcmp(sector + 1, "CD001", 5);
 }
 
 /* SAM-5, 4.7: peripheral device and flat space addressing, one level */
@@ -123,7 +196,7 @@ struct scsi_unit *scsi_unit_find(const struct scsi_nexus *nexus, const uint8_t l
 
 /* ---- nexuses and unit attentions ---- */
 
-static void attention_add(struct scsi_nexus *n, uint16_t lun, uint16_t asc)
+void scsi_attention_add(struct scsi_nexus *n, uint16_t lun, uint16_t asc)
 {
 	uint16_t *queue = n->attention[lun];
 
@@ -159,16 +232,33 @@ void scsi_attention_all(struct scsi_unit *u, const struct scsi_nexus *except, ui
 
 	LIST_FOREACH(n, &u->target->nexuses, link)
 		if (n != except)
-			attention_add(n, u->lun, asc);
+			scsi_attention_add(n, u->lun, asc);
 }
 
-void scsi_nexus_init(struct scsi_nexus *n, struct scsi_target *t, const struct scsi_nexus_ops *ops)
+void scsi_nexus_init(struct scsi_nexus *n, struct scsi_target *t, const struct scsi_nexus_ops *ops,
+		     const struct scsi_port *port, uint16_t target_port)
 {
-	*n = (struct scsi_nexus) { .target = t, .ops = ops, .view = SCSI_VIEW_ALL };
+	*n = (struct scsi_nexus) {
+		.target = t, .ops = ops, .target_port = target_port, .view = SCSI_VIEW_ALL,
+	};
+	if (port)
+		n->port = *port;
+	if (target_port)
+		scsi_target_add_port(t, target_port);
 	LIST_INSERT_HEAD(&t->nexuses, n, link);
 	for (uint16_t lun = 0; lun < SCSI_MAX_LUNS; lun++)
 		if (t->units[lun])
-			attention_add(n, lun, SCSI_ASC_POWER_ON);
+			scsi_attention_add(n, lun, SCSI_ASC_POWER_ON);
+}
+
+static struct scsi_tmf *find_of_nexus(const struct scsi_nexus *n)
+{
+	struct scsi_tmf *tmf;
+
+	TAILQ_FOREACH(tmf, &n->target->tmfs, link)
+		if (tmf->nexus == n)
+			return tmf;
+	return NULL;
 }
 
 void scsi_nexus_set_view(struct scsi_nexus *n, const struct scsi_view *view)
@@ -179,19 +269,19 @@ void scsi_nexus_set_view(struct scsi_nexus *n, const struct scsi_view *view)
 	/* SPC-4, 5.14: reported by any unit that is still there */
 	for (uint16_t lun = 0; other && lun < SCSI_MAX_LUNS; lun++)
 		if (n->target->units[lun] && scsi_view_has(view->visible, lun))
-			attention_add(n, lun, SCSI_ASC_LUNS_CHANGED);
+			scsi_attention_add(n, lun, SCSI_ASC_LUNS_CHANGED);
 }
 
 void scsi_nexus_fini(struct scsi_nexus *n)
 {
-	struct scsi_tmf *tmf, *next;
+	struct scsi_tmf *tmf;
 
 	LIST_REMOVE(n, link);
+	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++)
+		if (n->target->units[lun] && n->target->units[lun]->reserved_by == n)
+			n->target->units[lun]->reserved_by = NULL;	/* SPC-2, 5.5.1 */
 	/* nobody waits any more for what it asked to be aborted elsewhere */
-	for (tmf = TAILQ_FIRST(&n->target->tmfs); tmf; tmf = next) {
-		next = TAILQ_NEXT(tmf, link);
-		if (tmf->nexus != n)
-			continue;
+	while ((tmf = find_of_nexus(n))) {
 		TAILQ_REMOVE(&n->target->tmfs, tmf, link);
 		tmf->done(tmf);
 	}
@@ -205,7 +295,7 @@ enum scsi_step scsi_good(struct scsi_task *t)
 	return SCSI_DONE;
 }
 
-static enum scsi_step check(struct scsi_task *t, const struct scsi_sense *s)
+enum scsi_step scsi_check_sense(struct scsi_task *t, const struct scsi_sense *s)
 {
 	t->status = SCSI_CHECK_CONDITION;
 	t->sense_len = scsi_sense_encode(t->sense, s, t->unit && t->unit->descriptor_sense);
@@ -214,19 +304,19 @@ static enum scsi_step check(struct scsi_task *t, const struct scsi_sense *s)
 
 enum scsi_step scsi_check(struct scsi_task *t, uint8_t key, uint16_t asc)
 {
-	return check(t, &(struct scsi_sense) { .key = key, .asc = asc });
+	return scsi_check_sense(t, &(struct scsi_sense) { .key = key, .asc = asc });
 }
 
 enum scsi_step scsi_check_info(struct scsi_task *t, uint8_t key, uint16_t asc, uint64_t info)
 {
-	return check(t, &(struct scsi_sense) {
+	return scsi_check_sense(t, &(struct scsi_sense) {
 		.key = key, .asc = asc, .has_info = true, .info = info,
 	});
 }
 
 enum scsi_step scsi_bad_cdb(struct scsi_task *t, uint16_t byte, int8_t bit)
 {
-	return check(t, &(struct scsi_sense) {
+	return scsi_check_sense(t, &(struct scsi_sense) {
 		.key = SCSI_ILLEGAL_REQUEST, .asc = SCSI_ASC_INVALID_FIELD_IN_CDB,
 		.has_field = true, .field_in_cdb = true, .field = byte, .bit = bit,
 	});
@@ -234,10 +324,17 @@ enum scsi_step scsi_bad_cdb(struct scsi_task *t, uint16_t byte, int8_t bit)
 
 enum scsi_step scsi_bad_list(struct scsi_task *t, uint16_t byte)
 {
-	return check(t, &(struct scsi_sense) {
+	return scsi_check_sense(t, &(struct scsi_sense) {
 		.key = SCSI_ILLEGAL_REQUEST, .asc = SCSI_ASC_INVALID_FIELD_IN_LIST,
 		.has_field = true, .field = byte, .bit = -1,
 	});
+}
+
+bool scsi_get_scratch(struct scsi_task *t)
+{
+	if (!t->scratch)
+		t->scratch = pool_get(t->pool, t->buf_size);
+	return t->scratch;
 }
 
 bool scsi_get_buf(struct scsi_task *t, uint32_t size)
@@ -283,6 +380,50 @@ enum scsi_step scsi_want_list(struct scsi_task *t, uint32_t len, uint8_t next_st
 	return SCSI_DATA_OUT;
 }
 
+enum scsi_step scsi_start_io(struct scsi_task *t, enum vdisk_op op, uint8_t *buf, uint64_t offset,
+			     uint64_t len, uint8_t flags, uint8_t next_state)
+{
+	t->iov = (struct iovec) { .iov_base = buf, .iov_len = buf ? len : 0 };
+	t->io.op = (uint8_t)op;
+	t->io.flags = flags;
+	t->io.iov = &t->iov;
+	t->io.iovcnt = buf ? 1 : 0;
+	t->io.offset = offset;
+	t->io.length = len;
+	t->state = next_state;
+	return SCSI_IO;
+}
+
+enum scsi_step scsi_start_call(struct scsi_task *t, int (*call)(struct vdisk_request *),
+			       uint8_t next_state)
+{
+	t->io.call = call;
+	return scsi_start_io(t, VDISK_OP_CALL, NULL, 0, 0, 0, next_state);
+}
+
+enum scsi_step scsi_io_failed(struct scsi_task *t)
+{
+	uint64_t lba = t->io.offset >> t->unit->block_shift;
+
+	if (t->io.op == VDISK_OP_READ)
+		return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_UNRECOVERED_READ, lba);
+	if (t->io.result == -ENOSPC || t->io.result == -EDQUOT)	/* SBC-3, 4.7.3.6 */
+		return scsi_check(t, SCSI_DATA_PROTECT, SCSI_ASC_SPACE_ALLOCATION_FAILED);
+	if (t->io.op == VDISK_OP_FLUSH || t->io.op == VDISK_OP_CALL)
+		return scsi_check(t, SCSI_MEDIUM_ERROR, SCSI_ASC_WRITE_ERROR);
+	return scsi_check_info(t, SCSI_MEDIUM_ERROR, SCSI_ASC_WRITE_ERROR, lba);
+}
+
+uint8_t scsi_write_flags(const struct scsi_task *t, bool fua)
+{
+	return fua || !t->unit->write_cache ? VDISK_REQ_FUA : 0;
+}
+
+bool scsi_cdb_fua(const struct scsi_task *t)
+{
+	return scsi_cdb_len(t->cdb[0]) > 6 && t->cdb[1] & 0x08;
+}
+
 /* ---- a command's way to its handler ---- */
 
 static void decode_lba(struct scsi_task *t)
@@ -306,19 +447,38 @@ static void decode_lba(struct scsi_task *t)
 		t->lba = load_be64(c + 2);
 		t->n_blocks = load_be32(c + 10);
 		break;
+	case SCSI_LBA_16_8:
+		t->lba = load_be64(c + 2);
+		t->n_blocks = c[13];
+		break;
+	case SCSI_LBA_16_16:
+		t->lba = load_be64(c + 2);
+		t->n_blocks = load_be16(c + 12);
+		break;
 	}
 }
 
-/* 0, or the step that ends the command */
-static bool lba_ok(struct scsi_task *t)
+/* The range is one of the unit's, and not more than a command may transfer. */
+static bool lba_ok(struct scsi_task *t, enum scsi_step *step)
 {
+	static const uint8_t length_at[] = {
+		[SCSI_LBA_10] = 7, [SCSI_LBA_12] = 6, [SCSI_LBA_16] = 10,
+	};
+
 	if (t->op->lba == SCSI_LBA_NONE)
 		return true;
 	decode_lba(t);
-	if (!vd_in_range(t->lba, t->n_blocks, t->unit->blocks))
+	if (!vd_in_range(t->lba, t->n_blocks, t->unit->blocks)) {
+		*step = scsi_check_info(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_LBA_OUT_OF_RANGE, t->lba);
 		return false;
-	if (t->n_blocks == 0 && (t->op->flags & SCSI_OP_TO_END))
-		t->n_blocks = t->unit->blocks - t->lba;
+	}
+	if (t->op->flags & SCSI_OP_TO_END) {
+		if (t->n_blocks == 0)
+			t->n_blocks = t->unit->blocks - t->lba;
+	} else if (t->n_blocks > SCSI_MAX_TRANSFER >> t->unit->block_shift) {
+		*step = scsi_bad_cdb(t, length_at[t->op->lba], 7);
+		return false;
+	}
 	return true;
 }
 
@@ -341,17 +501,79 @@ static bool reserved_bit(const struct scsi_task *t, uint16_t *byte, int8_t *bit)
 
 static enum scsi_step write_protected(struct scsi_task *t)
 {
-	return scsi_check(t, SCSI_DATA_PROTECT, scsi_read_only(t) ?
+	return scsi_check(t, SCSI_DATA_PROTECT, scsi_read_only(t->unit, t->nexus) ?
 			  SCSI_ASC_WRITE_PROTECTED : SCSI_ASC_SOFTWARE_WRITE_PROTECTED);
+}
+
+/* Is the port that this came through one that runs the command (SPC-4, 5.15.2.4)? */
+static bool port_lets(const struct scsi_task *t, uint16_t *asc)
+{
+	const struct scsi_target *target = t->nexus->target;
+	int port = scsi_find_port(target, t->nexus->target_port);
+	uint8_t access = port >= 0 ? target->ports[port].access : SCSI_OPTIMIZED;
+
+	if (access == SCSI_STANDBY) {
+		*asc = SCSI_ASC_STANDBY;
+		return t->op->flags & SCSI_OP_STANDBY;
+	}
+	*asc = SCSI_ASC_UNAVAILABLE;
+	return access != SCSI_UNAVAILABLE || t->op->flags & SCSI_OP_UNAVAILABLE;
+}
+
+static enum scsi_step sanitizing(struct scsi_task *t)
+{
+	return scsi_check_sense(t, &(struct scsi_sense) {
+		.key = SCSI_NOT_READY, .asc = SCSI_ASC_SANITIZE_IN_PROGRESS,
+		.has_progress = true, .progress = scsi_sanitize_progress(t->unit),
+	});
+}
+
+/* The state of the unit, and of others' claims on it; true: the command may run. */
+static bool unit_lets(struct scsi_task *t, enum scsi_step *step)
+{
+	const struct scsi_unit *u = t->unit;
+	uint16_t flags = t->op->flags, asc;
+
+	if (unlikely(t->nexus->target->access_why) && !port_lets(t, &asc)) {
+		*step = scsi_check(t, SCSI_NOT_READY, asc);
+		return false;
+	}
+	if ((unlikely(u->reserved_by) && u->reserved_by != t->nexus &&
+	     !(flags & SCSI_OP_PAST_RESERVE)) ||
+	    (unlikely(u->pr.type) && scsi_reserved(u, t->nexus, t->op->reserved))) {
+		t->status = SCSI_RESERVATION_CONFLICT;
+		*step = SCSI_DONE;
+		return false;
+	}
+	if (unlikely(u->sanitize) && !(flags & SCSI_OP_SANITIZING)) {
+		*step = sanitizing(t);
+		return false;
+	}
+	if (unlikely(u->sanitize_failed) && !(flags & SCSI_OP_SANITIZING)) {
+		*step = scsi_check(t, SCSI_MEDIUM_ERROR, SCSI_ASC_SANITIZE_FAILED);
+		return false;
+	}
+	if (unlikely(!u->loaded) && !(flags & SCSI_OP_NO_MEDIUM)) {
+		*step = scsi_check(t, SCSI_NOT_READY, SCSI_ASC_NO_MEDIUM);
+		return false;
+	}
+	if (flags & SCSI_OP_WRITES && scsi_protected(u, t->nexus)) {
+		*step = write_protected(t);
+		return false;
+	}
+	return true;
 }
 
 static enum scsi_step dispatch(struct scsi_task *t)
 {
 	bool has_actions;
+	enum scsi_step step;
 	uint16_t asc, byte;
 	int8_t bit;
 
 	t->op = scsi_op_find(t->cdb[0], t->cdb[1] & 0x1f);
+	if (t->op && t->unit && !scsi_op_supported(t->op, t->unit))
+		t->op = NULL;
 	if (!t->unit && !(t->op && t->op->flags & SCSI_OP_NO_UNIT))
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_NO_LUN);
 	if (t->unit && t->nexus->attentions &&
@@ -360,7 +582,7 @@ static enum scsi_step dispatch(struct scsi_task *t)
 		if (asc)
 			return scsi_check(t, SCSI_UNIT_ATTENTION, asc);
 	}
-	if (!t->op && scsi_opcode_known(t->cdb[0], &has_actions) && has_actions)
+	if (!t->op && scsi_opcode_known(t->cdb[0], &has_actions, t->unit) && has_actions)
 		return scsi_bad_cdb(t, 1, 4);
 	if (!t->op)
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_INVALID_OPCODE);
@@ -368,24 +590,59 @@ static enum scsi_step dispatch(struct scsi_task *t)
 		return scsi_bad_cdb(t, byte, bit);
 	if (!t->unit)
 		return t->op->run(t);	/* nothing to protect, and no LBA */
-	if (t->op->flags & SCSI_OP_WRITES && (scsi_read_only(t) || t->unit->software_protect))
-		return write_protected(t);
-	if (!lba_ok(t))
-		return scsi_check_info(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_LBA_OUT_OF_RANGE, t->lba);
+	if (!unit_lets(t, &step))
+		return step;
+	if (!lba_ok(t, &step))
+		return step;
+	if (t->op->flags & SCSI_OP_EXCLUSIVE && t->n_blocks) {
+		t->exclusive = true;
+		scsi_gate(t);
+	}
 	return t->op->run(t);
 }
 
 static enum scsi_step stepped(struct scsi_task *t, enum scsi_step step)
 {
-	if (step == SCSI_DONE || (step == SCSI_DATA_IN && t->last))
+	if (step == SCSI_IO) {
+		t->in_io = true;
+		if (unlikely(t->unit->gates)) {
+			if (t->unit->sanitize && !(t->op->flags & SCSI_OP_SANITIZING)) {
+				step = sanitizing(t);	/* what it still meant to do */
+				scsi_end(t);
+				return step;
+			}
+			t->in_io = scsi_may_go(t);
+			t->parked = t->in_io ? SCSI_RUNS : SCSI_PARKED_IO;
+			return t->in_io ? SCSI_IO : SCSI_WAIT;
+		}
+	} else if (step == SCSI_DONE || (step == SCSI_DATA_IN && t->last)) {
 		scsi_end(t);		/* invariant 1 */
+	}
 	return step;
+}
+
+/* Not its turn yet.  A command with data-out fetches them first, see stepped(). */
+static bool park_at_start(struct scsi_task *t)
+{
+	if (t->attribute == SCSI_ORDERED)
+		scsi_gate(t);
+	if (likely(!t->unit->gates) || t->out_limit)
+		return false;
+	t->parked = SCSI_PARKED_START;
+	if (!scsi_may_go(t))
+		return true;
+	t->parked = SCSI_RUNS;
+	return false;
 }
 
 enum scsi_step scsi_start(struct scsi_task *t)
 {
 	t->dir = SCSI_DIR_NONE;
-	t->last = t->aborted = false;
+	t->last = t->aborted = t->in_io = t->started = t->gate = false;
+	t->exclusive = t->holds = t->preempted = false;
+	t->parked = SCSI_RUNS;
+	t->at_end = NULL;
+	t->priv = NULL;
 	t->sense_len = 0;
 	t->length = t->transfer = t->done = 0;
 	t->buf = t->scratch = NULL;
@@ -396,17 +653,35 @@ enum scsi_step scsi_start(struct scsi_task *t)
 	if (t->unit) {
 		TAILQ_INSERT_TAIL(&t->unit->tasks, t, link);
 		t->io.disk = t->unit->disk;
+		if (park_at_start(t))
+			return SCSI_WAIT;
 	}
 	return stepped(t, dispatch(t));
 }
 
 enum scsi_step scsi_step(struct scsi_task *t)
 {
-	return stepped(t, t->op->run(t));
+	struct scsi_unit *u = t->unit;
+	uint8_t parked = t->parked;
+	enum scsi_step step;
+
+	t->parked = SCSI_RUNS;
+	if (unlikely(parked == SCSI_PARKED_IO)) {
+		t->in_io = true;
+		return SCSI_IO;
+	}
+	if (unlikely(parked == SCSI_PARKED_START))
+		return stepped(t, dispatch(t));
+	t->in_io = false;
+	step = stepped(t, t->op->run(t));
+	if (unlikely(u && u->gates))
+		scsi_wake(u);
+	return step;
 }
 
 void scsi_fail(struct scsi_task *t, uint8_t key, uint16_t asc)
 {
+	t->parked = SCSI_RUNS;
 	stepped(t, scsi_check(t, key, asc));
 }
 
@@ -425,6 +700,7 @@ void scsi_unit_leave(struct scsi_unit *u)
 	struct scsi_target *t = u->target;
 
 	u->leaving = true;
+	scsi_sanitize_stop(u);
 	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++)
 		if (t->units[lun] && !t->units[lun]->leaving)
 			scsi_attention_all(t->units[lun], NULL, SCSI_ASC_LUNS_CHANGED);
@@ -436,7 +712,8 @@ struct vdisk *scsi_unit_remove(struct scsi_unit *u)
 
 	assert(u->leaving && TAILQ_EMPTY(&u->tasks));
 	u->target->units[u->lun] = NULL;
-	free(u);
+	scsi_sanitize_orphan(u);
+	unit_clear(u);
 	return disk;
 }
 
@@ -452,6 +729,8 @@ static bool covers(const struct scsi_tmf *tmf, const struct scsi_task *t)
 	case SCSI_ABORT_TASK_SET:
 	case SCSI_NEXUS_LOSS:
 		return t->nexus == tmf->nexus;
+	case SCSI_ABORT_PREEMPTED:
+		return t->preempted;
 	case SCSI_CLEAR_TASK_SET:
 	case SCSI_LUN_RESET:
 	case SCSI_TARGET_RESET:
@@ -476,7 +755,21 @@ static struct scsi_task *find_covered(const struct scsi_tmf *tmf, bool aborted_t
 	return NULL;
 }
 
-static void raise_attentions(const struct scsi_tmf *tmf)
+/* What a reset of a unit does besides (SAM-5, 6.3.3; SPC-2, 5.5.1; SBC-3, 5.15). */
+static void reset_unit(struct scsi_unit *u)
+{
+	struct scsi_nexus *n;
+
+	u->software_protect = false;
+	u->descriptor_sense = false;
+	u->write_cache = true;
+	u->reserved_by = NULL;
+	LIST_FOREACH(n, &u->target->nexuses, link)
+		n->prevents[u->lun] = false;
+	scsi_attention_all(u, NULL, SCSI_ASC_LUN_RESET);	/* who asked for it, too */
+}
+
+static void reset_units(const struct scsi_tmf *tmf)
 {
 	bool all = tmf->function == SCSI_TARGET_RESET;
 
@@ -485,12 +778,8 @@ static void raise_attentions(const struct scsi_tmf *tmf)
 	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++) {
 		struct scsi_unit *u = tmf->nexus->target->units[lun];
 
-		if (!u || (!all && u != tmf->unit))
-			continue;
-		u->software_protect = false;
-		u->descriptor_sense = false;
-		u->write_cache = true;
-		scsi_attention_all(u, tmf->nexus, SCSI_ASC_LUN_RESET);
+		if (u && (all || u == tmf->unit))
+			reset_unit(u);
 	}
 }
 
@@ -498,7 +787,7 @@ static void abort_task(const struct scsi_tmf *tmf, struct scsi_task *t)
 {
 	t->aborted = true;
 	if (tmf->function == SCSI_CLEAR_TASK_SET && t->nexus != tmf->nexus)
-		attention_add(t->nexus, t->unit->lun, SCSI_ASC_CLEARED_BY_ANOTHER);
+		scsi_attention_add(t->nexus, t->unit->lun, SCSI_ASC_CLEARED_BY_ANOTHER);
 	t->nexus->ops->abort(t);
 }
 
@@ -508,7 +797,7 @@ void scsi_tmf_start(struct scsi_tmf *tmf)
 	struct scsi_task *t;
 
 	tmf->serial = target->serial;
-	raise_attentions(tmf);
+	reset_units(tmf);
 	while ((t = find_covered(tmf, false)))
 		abort_task(tmf, t);
 	if (find_covered(tmf, true))
@@ -535,8 +824,14 @@ void scsi_end(struct scsi_task *t)
 
 	if (!t->in_set)
 		return;
+	if (t->at_end)
+		t->at_end(t);
 	TAILQ_REMOVE(&t->unit->tasks, t, link);
-	t->in_set = false;
+	t->in_set = t->in_io = false;
+	if (t->gate)
+		t->unit->gates--;
+	if (t->gate || t->unit->gates)
+		scsi_wake(t->unit);
 	while (!TAILQ_EMPTY(&target->tmfs) && (tmf = find_ready(target))) {
 		TAILQ_REMOVE(&target->tmfs, tmf, link);
 		tmf->done(tmf);

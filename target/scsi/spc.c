@@ -6,6 +6,7 @@
 
 #define VENDOR		"VDISK   "
 #define PRODUCT		"virtual disk    "
+#define PRODUCT_CDROM	"virtual CD-ROM   "
 #define REVISION	"0.1 "
 #define REPLY_MAX	4096u
 
@@ -38,16 +39,22 @@ enum scsi_step scsi_request_sense(struct scsi_task *t)
 		sense.asc = scsi_attention_take(t->nexus, t->unit->lun);
 		if (sense.asc)
 			sense.key = SCSI_UNIT_ATTENTION;
+		else if (t->unit->sanitize)
+			sense = (struct scsi_sense) {
+				.key = SCSI_NOT_READY, .asc = SCSI_ASC_SANITIZE_IN_PROGRESS,
+				.has_progress = true,
+				.progress = scsi_sanitize_progress(t->unit),
+			};
 	}
 	return scsi_reply(t, scsi_sense_encode(p, &sense, t->cdb[1] & 1), t->cdb[4]);
 }
 
 /* ---- INQUIRY (6.6) and its vital product data (7.8) ---- */
 
-/* qualifier and type: a disk, or "not capable of supporting a device here" */
+/* qualifier and type of device, or "not capable of supporting a device here" */
 static uint8_t peripheral(const struct scsi_task *t)
 {
-	return t->unit ? 0x00 : 0x7f;
+	return t->unit ? t->unit->type : 0x7f;
 }
 
 static uint32_t standard_inquiry(const struct scsi_task *t, uint8_t *p)
@@ -58,17 +65,22 @@ static uint32_t standard_inquiry(const struct scsi_task *t, uint8_t *p)
 		0x0460,		/* SPC-4 */
 		0x04c0,		/* SBC-3 */
 	};
+	bool cdrom = t->unit && t->unit->type == SCSI_CDROM;
 
 	p[0] = peripheral(t);
+	p[1] = t->unit && t->unit->removable ? 0x80 : 0;
 	p[2] = 0x06;		/* SPC-4 */
 	p[3] = 0x12;		/* HISUP, response data format 2 */
 	p[4] = 96 - 5;
+	p[5] = cdrom ? 0x30 : 0x38;	/* TPGS: both ways; 3PC */
+	p[6] = t->nexus->target->n_ports > 1 ? 0x10 : 0;	/* MULTIP */
 	p[7] = 0x02;		/* CMDQUE */
 	memcpy(p + 8, VENDOR, 8);
-	memcpy(p + 16, PRODUCT, 16);
+	memcpy(p + 16, cdrom ? PRODUCT_CDROM : PRODUCT, 16);
 	memcpy(p + 32, REVISION, 4);
 	for (unsigned i = 0; i < ARRAY_SIZE(versions); i++)
-		store_be16(p + 58 + 2 * i, versions[i]);
+		if (!cdrom || versions[i] != 0x04c0)
+			store_be16(p + 58 + 2 * i, versions[i]);
 	return 96;
 }
 
@@ -98,12 +110,10 @@ static uint32_t put_name(uint8_t *p, uint8_t association, const char *name)
 	return put_designator(p, 3, association, 8, text, (uint32_t)vd_align_up((uint64_t)n + 1, 4));
 }
 
-static uint32_t vpd_designation(const struct scsi_task *t, uint8_t *p)
+uint32_t scsi_designators(const struct scsi_unit *u, uint16_t target_port, uint8_t *p)
 {
-	const struct scsi_unit *u = t->unit;
-	static const uint8_t relative_port[4] = { 0, 0, 0, 1 };
+	uint8_t naa[8], number[4] = { 0 };
 	char text[256];
-	uint8_t naa[8];
 	uint32_t n = 0;
 
 	/* locally assigned NAA (type 3): 60 bits of ours */
@@ -114,11 +124,36 @@ static uint32_t vpd_designation(const struct scsi_task *t, uint8_t *p)
 	snprintf(text, sizeof(text), "%.223s,L,0x%016llx", u->target->name,
 		 (unsigned long long)u->lun << 48);
 	n += put_name(p + n, 0, text);
-	n += put_designator(p + n, 1, 1, 4, relative_port, sizeof(relative_port));
-	snprintf(text, sizeof(text), "%.223s,t,0x0001", u->target->name);
+	/* the port that this was asked through, and its group of the same number */
+	store_be16(number + 2, target_port);
+	n += put_designator(p + n, 1, 1, 4, number, sizeof(number));
+	n += put_designator(p + n, 1, 1, 5, number, sizeof(number));
+	snprintf(text, sizeof(text), "%.223s,t,0x%04x", u->target->name, target_port);
 	n += put_name(p + n, 1, text);
 	n += put_name(p + n, 2, u->target->name);
 	return n;
+}
+
+static uint32_t vpd_designation(const struct scsi_task *t, uint8_t *p)
+{
+	return scsi_designators(t->unit, t->nexus->target_port, p);
+}
+
+/* 7.8.7: which task attributes there are, and that the cache is volatile */
+static uint32_t vpd_extended(const struct scsi_task *t, uint8_t *p)
+{
+	p[1] = 0x04 | 0x02 | 0x01;	/* HEADSUP, ORDSUP, SIMPSUP */
+	p[2] = t->unit->read_only ? 0 : 0x01;	/* V_SUP */
+	p[9] = SCSI_SENSE_MAX;
+	return 0x3c;
+}
+
+/* 7.8.10: every mode page is the same for all initiators */
+static uint32_t vpd_mode_policy(const struct scsi_task *t UNUSED, uint8_t *p)
+{
+	p[0] = 0x3f;
+	p[1] = 0xff;
+	return 4;
 }
 
 static uint32_t vpd_block_limits(const struct scsi_task *t, uint8_t *p)
@@ -126,27 +161,35 @@ static uint32_t vpd_block_limits(const struct scsi_task *t, uint8_t *p)
 	const struct scsi_unit *u = t->unit;
 	uint64_t unit = MAX(u->limits.unit, (uint64_t)u->limits.physical_size);
 	uint32_t granularity = (uint32_t)MIN(unit >> u->block_shift, (uint64_t)UINT32_MAX);
+	uint32_t segment = SCSI_SEGMENT >> u->block_shift;
 
+	p[1] = (uint8_t)scsi_max_compare(u);
 	store_be16(p + 2, (uint16_t)MIN(u->limits.physical_size >> u->block_shift, 65535u));
-	store_be32(p + 8, SCSI_SEGMENT >> u->block_shift);	/* optimal transfer length */
+	store_be32(p + 4, (uint32_t)(SCSI_MAX_TRANSFER >> u->block_shift));
+	store_be32(p + 8, segment);	/* optimal transfer length */
 	if (u->limits.can_discard) {
 		store_be32(p + 16, UINT32_MAX);	/* unmap: any number of blocks */
 		store_be32(p + 20, SCSI_MAX_UNMAP_DESCRIPTORS);
 		store_be32(p + 24, MAX(granularity, 1u));
+		p[28] = 0x80;		/* alignment: from block 0 on */
 	}
 	store_be64(p + 32, SCSI_MAX_WRITE_SAME);
+	store_be32(p + 40, segment);	/* atomic writes; any alignment and granularity */
 	return 0x3c;
 }
 
-static uint32_t vpd_characteristics(const struct scsi_task *t UNUSED, uint8_t *p)
+static uint32_t vpd_characteristics(const struct scsi_task *t, uint8_t *p)
 {
 	store_be16(p, 1);	/* non-rotating medium */
+	if (t->unit->limits.can_discard && t->unit->target->ops)
+		p[3] = 1 << 6;	/* WABEREQ: after BLOCK ERASE blocks read as zeroes */
 	return 0x3c;
 }
 
 static uint32_t vpd_provisioning(const struct scsi_task *t, uint8_t *p)
 {
 	if (t->unit->limits.can_discard) {
+		p[0] = SCSI_THRESHOLD_SHIFT;
 		/* LBPU, LBPWS, LBPWS10, LBPRZ: what is unmapped reads as zeroes */
 		p[1] = 0x80 | 0x40 | 0x20 | 0x04;
 		p[2] = 2;	/* thin */
@@ -154,26 +197,47 @@ static uint32_t vpd_provisioning(const struct scsi_task *t, uint8_t *p)
 	return 4;
 }
 
+/* SBC-4, 6.6.7: the one block length that there is, without protection information */
+static uint32_t vpd_block_lengths(const struct scsi_task *t, uint8_t *p)
+{
+	store_be32(p, scsi_block(t->unit));
+	p[5] = 0x01;		/* T0PS */
+	return 8;
+}
+
 static uint32_t vpd_pages(const struct scsi_task *t, uint8_t *p);
 
 static const struct vpd {
 	uint8_t page;
+	bool disk;		/* of disks only */
 	/* write the page from its byte 4 on; its length */
 	uint32_t (*put)(const struct scsi_task *t, uint8_t *p);
 } vpds[] = {
-	{ 0x00, vpd_pages },
-	{ 0x80, vpd_serial },
-	{ 0x83, vpd_designation },
-	{ 0xb0, vpd_block_limits },
-	{ 0xb1, vpd_characteristics },
-	{ 0xb2, vpd_provisioning },
+	{ 0x00, false, vpd_pages },
+	{ 0x80, false, vpd_serial },
+	{ 0x83, false, vpd_designation },
+	{ 0x86, false, vpd_extended },
+	{ 0x87, false, vpd_mode_policy },
+	{ 0xb0, true, vpd_block_limits },
+	{ 0xb1, true, vpd_characteristics },
+	{ 0xb2, true, vpd_provisioning },
+	{ 0xb4, true, vpd_block_lengths },
 };
 
-static uint32_t vpd_pages(const struct scsi_task *t UNUSED, uint8_t *p)
+/* nothing but the list of pages is known of a unit that is not there */
+static bool has_vpd(const struct scsi_unit *u, const struct vpd *v)
 {
+	return v->page == 0 || (u && (!v->disk || u->type == SCSI_DISK));
+}
+
+static uint32_t vpd_pages(const struct scsi_task *t, uint8_t *p)
+{
+	uint32_t n = 0;
+
 	for (unsigned i = 0; i < ARRAY_SIZE(vpds); i++)
-		p[i] = vpds[i].page;
-	return ARRAY_SIZE(vpds);
+		if (has_vpd(t->unit, &vpds[i]))
+			p[n++] = vpds[i].page;
+	return n;
 }
 
 static enum scsi_step inquiry_vpd(struct scsi_task *t, uint8_t *p, uint32_t alloc)
@@ -181,8 +245,7 @@ static enum scsi_step inquiry_vpd(struct scsi_task *t, uint8_t *p, uint32_t allo
 	for (unsigned i = 0; i < ARRAY_SIZE(vpds); i++) {
 		uint32_t len;
 
-		/* nothing but the list of pages is known of a unit that is not there */
-		if (vpds[i].page != t->cdb[2] || (!t->unit && vpds[i].page))
+		if (vpds[i].page != t->cdb[2] || !has_vpd(t->unit, &vpds[i]))
 			continue;
 		p[0] = peripheral(t);
 		p[1] = vpds[i].page;
@@ -251,6 +314,8 @@ static enum scsi_step report_all(struct scsi_task *t, uint8_t *p, uint32_t alloc
 		const struct scsi_op *op = &scsi_ops[i];
 		bool actions = op->service_action != SCSI_NO_SERVICE_ACTION;
 
+		if (!scsi_op_supported(op, t->unit))
+			continue;
 		p[n] = op->opcode;
 		store_be16(p + n + 2, actions ? op->service_action : 0);
 		p[n + 5] = (uint8_t)((timeouts ? 2 : 0) | (actions ? 1 : 0));
@@ -270,7 +335,7 @@ static enum scsi_step report_one(struct scsi_task *t, uint8_t *p, uint32_t alloc
 
 	if (load_be16(t->cdb + 4) > 0x1f && op && op->service_action != SCSI_NO_SERVICE_ACTION)
 		op = NULL;
-	if (!op) {
+	if (!op || !scsi_op_supported(op, t->unit)) {
 		p[1] = 1;	/* not supported */
 		return scsi_reply(t, n, alloc);
 	}
@@ -294,7 +359,7 @@ enum scsi_step scsi_report_opcodes(struct scsi_task *t)
 
 	if (!p)
 		return scsi_no_buf(t);
-	known = scsi_opcode_known(t->cdb[3], &actions);
+	known = scsi_opcode_known(t->cdb[3], &actions, t->unit);
 	switch (t->cdb[2] & 7) {
 	case 0:
 		return report_all(t, p, alloc, timeouts);
