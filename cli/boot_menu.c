@@ -24,9 +24,9 @@ int boot_menu_choose(struct vdisk_boot *out, const char *locator, const char *fo
 	return CLI_OK;
 }
 
-static json_t *entry_json(const struct vdisk_boot *b, int index, bool chosen)
+static json_t *entry_json(const struct vdisk_boot *b, bool chosen)
 {
-	return json_pack("{si sb ss ss ss ss ss}", "number", index, "default", chosen, "title",
+	return json_pack("{ss sb ss ss ss ss ss}", "number", b->number, "default", chosen, "title",
 			 b->title, "id", b->id, "kernel", b->kernel, "initrd", b->initrd, "cmdline",
 			 b->cmdline);
 }
@@ -46,12 +46,13 @@ int boot_menu_print(const char *locator, const char *format)
 		return cli_fail(&err);
 	if (!cli.json) {
 		for (int i = 0; i < n; i++)
-			printf("%c %2d  %s\n", i == chosen ? '*' : ' ', i, list[i].title);
+			printf("%c %-4s %s\n", i == chosen ? '*' : ' ', list[i].number,
+			       list[i].title);
 		return CLI_OK;
 	}
 	array = json_array();
 	for (int i = 0; i < n; i++)
-		json_array_append_new(array, entry_json(&list[i], i, i == chosen));
+		json_array_append_new(array, entry_json(&list[i], i == chosen));
 	return cli_print_json(json_pack("{so}", "entries", array));
 }
 

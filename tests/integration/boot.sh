@@ -52,8 +52,8 @@ mke2fs -q -t ext3 -d b -E offset=$((2048 * 512)) disk.raw 10M
 mke2fs -q -t ext3 -d r -E offset=$((24576 * 512)) disk.raw 20M
 
 expect 0 "${boot[@]}" --list disk.raw
-like_output '^\*  0  One'
-like_output '^   1  Repair'
+like_output '^\* 0 +One$'
+like_output '^  1 +Repair$'
 expect 0 "${boot[@]}" disk.raw
 like_output "booting 'One': /vmlinuz-2.6, found in disk.raw#p1:/grub/menu.lst"
 like_output 'root=/dev/sda5 is /dev/vda5 here'
@@ -100,6 +100,29 @@ append_is 'root=UUID=1234 quiet rhgb console=ttyS0'
 # no entry for repairs: one is made
 expect 0 "${boot[@]}" --recovery uki.raw
 append_is 'root=UUID=1234 single console=ttyS0'
+
+# ---- GRUB 2: what --list shows is what --entry takes ----
+
+mkdir -p g/boot/grub
+echo k1 > g/boot/k1; echo k2 > g/boot/k2
+cat > g/boot/grub/grub.cfg <<'END'
+default="more>two"
+menuentry One { linux /boot/k1 root=LABEL=x }
+submenu More --id more {
+menuentry Two --id two { linux /boot/k2 root=LABEL=x quiet }
+}
+END
+truncate -s 20M grub.raw
+mke2fs -q -t ext4 -d g grub.raw
+expect 0 "${boot[@]}" --list grub.raw
+like_output '^  0 +One$'
+like_output '^\* 1>0 +More>Two$'
+for entry in '1>0' 'more>two' 'More>Two'; do
+    expect 0 "${boot[@]}" --entry "$entry" grub.raw
+    [ "$(cat got/kernel)" = k2 ] || fail "--entry $entry: $(cat got/kernel)"
+done
+expect 0 "${boot[@]}" --list --json grub.raw
+like_output '"number": "1>0"'
 
 # ---- from files ----
 

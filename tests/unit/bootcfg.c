@@ -257,6 +257,25 @@ static void efi_stub(void **state)
 	check_boots(READ2(&menu, files, NULL), &menu, "/vmlinuz", "/initrd", "b");
 }
 
+/* Fedora's does, too: /boot is a partition of its own. */
+static void efi_stub_fedora(void **state)
+{
+	static const struct file files[] = {
+		{ 1, "/EFI/fedora/grub.cfg",
+		  "search --no-floppy --root-dev-only --fs-uuid --set=dev " BOOT_UUID "\n"
+		  "set prefix=($dev)/grub2\n\nexport $prefix\nconfigfile $prefix/grub.cfg\n" },
+		{ 0, "/grub2/grub.cfg.new", "" },
+		{ 0, "/vmlinuz", NULL },
+		{ 0, "/grub2/other.cfg", "menuentry other { linux /vmlinuz other }\n" },
+		{ 0, "/grub2/grub.cfg", "set fallback=\"1 0\"\nmenuentry gone { linux /gone }\n"
+		  "menuentry here { linux /vmlinuz here }\n" },
+	};
+	struct boot_menu menu;
+
+	(void)state;
+	check_boots(READ2(&menu, files, NULL), &menu, "/vmlinuz", NULL, "here");
+}
+
 /* ---- Ubuntu ---- */
 
 static void ubuntu(void **state)
@@ -798,6 +817,7 @@ int main(void)
 		cmocka_unit_test(saved_and_next_entry),
 		cmocka_unit_test(separate_boot),
 		cmocka_unit_test(efi_stub),
+		cmocka_unit_test(efi_stub_fedora),
 		cmocka_unit_test(ubuntu),
 		cmocka_unit_test(fedora),
 		cmocka_unit_test(rhel8_kernelopts),
