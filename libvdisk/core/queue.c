@@ -558,12 +558,19 @@ static enum walk lay_out(struct vdisk_request *req)
 
 /*
  * Bytes that the page cache has.  Less than all is fine (the ring or a worker
- * goes on), an error too: they meet it again.
+ * goes on), an error too: they meet it again.  (A vector, even of one, costs the
+ * kernel 0.1 us more than a buffer, a tenth of a 4 KiB read.)
  */
 static void read_inline(struct seg *seg)
 {
-	ssize_t n = preadv2(seg->src->fd, seg->iov, (int)seg->iovcnt, (off_t)seg->off,
-			    seg->src->never_blocks ? 0 : RWF_NOWAIT);
+	const struct vdisk *src = seg->src;
+	ssize_t n;
+
+	if (src->never_blocks && seg->iovcnt == 1)
+		n = pread(src->fd, seg->iov->iov_base, seg->iov->iov_len, (off_t)seg->off);
+	else
+		n = preadv2(src->fd, seg->iov, (int)seg->iovcnt, (off_t)seg->off,
+			    src->never_blocks ? 0 : RWF_NOWAIT);
 
 	if (n > 0)
 		seg->done = (uint64_t)n;
@@ -576,8 +583,12 @@ static void read_inline(struct seg *seg)
  */
 static void write_inline(struct seg *seg)
 {
-	ssize_t n = pwritev2(seg->src->fd, seg->iov, (int)seg->iovcnt, (off_t)seg->off, 0);
+	ssize_t n;
 
+	if (seg->iovcnt == 1)
+		n = pwrite(seg->src->fd, seg->iov->iov_base, seg->iov->iov_len, (off_t)seg->off);
+	else
+		n = pwritev(seg->src->fd, seg->iov, (int)seg->iovcnt, (off_t)seg->off);
 	if (n <= 0)
 		return;
 	seg->done = (uint64_t)n;

@@ -109,6 +109,22 @@ static size_t iov_bytes(const struct iovec *iov, unsigned n)
 	return total;
 }
 
+/* A vector, even of one, costs the kernel more than a buffer. */
+static ssize_t send_some(int fd, struct iovec *iov, unsigned n)
+{
+	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+
+	if (n == 1)
+		return send(fd, iov->iov_base, iov->iov_len, flags);
+	return sendmsg(fd, &(struct msghdr) { .msg_iov = iov, .msg_iovlen = n }, flags);
+}
+
+static ssize_t receive_some(int fd, struct iovec *iov, unsigned n)
+{
+	return n == 1 ? recv(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT) :
+			readv(fd, iov, (int)n);
+}
+
 static void flush(struct reactor_deferred *work)
 {
 	struct iscsi_socket *s = container_of(work, struct iscsi_socket, flush);
@@ -116,12 +132,11 @@ static void flush(struct reactor_deferred *work)
 	unsigned n;
 
 	while (!s->conn.closed && (n = iscsi_conn_output(&s->conn, iov, IOVECS))) {
-		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
 		int error;
 		ssize_t sent;
 
 		reactor_leave(s->conn.reactor);
-		sent = sendmsg(s->source.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+		sent = send_some(s->source.fd, iov, n);
 		error = sent < 0 ? errno : 0;
 		reactor_enter(s->conn.reactor);
 		if (error == EINTR)
@@ -155,22 +170,25 @@ static size_t staging_want(const struct iscsi_conn *c)
 		(c->header_digest ? ISCSI_DIGEST_SIZE : 0);
 }
 
-/* A task that was aborted meanwhile goes now.  Is it worth another attempt? */
-static bool receive_nothing(struct iscsi_conn *c, int error)
+enum got { NOTHING, ALL, MAYBE_MORE };
+
+/* A task that was aborted meanwhile goes now. */
+static enum got receive_nothing(struct iscsi_conn *c, int error)
 {
 	if (c->rx.task)
 		iscsi_task_received(c->rx.task);
-	return error == EINTR;
+	return error == EINTR ? MAYBE_MORE : NOTHING;
 }
 
-/* One read; false when there is no more for now, or the connection is closed. */
-static bool read_once(struct iscsi_socket *s)
+/* One read.  Whether the connection is closed then, is to be looked at. */
+static enum got read_once(struct iscsi_socket *s)
 {
 	struct iscsi_conn *c = &s->conn;
 	uint8_t *staging = reactor_scratch(c->reactor), *dst;
 	size_t direct = iscsi_conn_direct(c, &dst), behind = REACTOR_SCRATCH, want, got;
 	struct iovec iov[2];
-	int n = 0, error;
+	unsigned n = 0;
+	int error;
 	ssize_t r;
 
 	if (direct < DIRECT_MIN)
@@ -183,7 +201,7 @@ static bool read_once(struct iscsi_socket *s)
 	want = direct + behind;
 	c->receiving = direct > 0;
 	reactor_leave(c->reactor);
-	r = readv(s->source.fd, iov, n);
+	r = receive_some(s->source.fd, iov, n);
 	error = r < 0 ? errno : 0;
 	reactor_enter(c->reactor);
 	c->receiving = false;
@@ -194,14 +212,21 @@ static bool read_once(struct iscsi_socket *s)
 			close_errno(c, error);
 		else
 			iscsi_conn_close(c, "connection closed by the initiator");
-		return false;
+		return ALL;
 	}
 	got = (size_t)r;
 	if (direct && iscsi_conn_received(c, MIN(got, direct)) < 0)
-		return false;
+		return ALL;
 	if (got > direct && iscsi_conn_input(c, staging, got - direct) < 0)
-		return false;
-	return got == want && !c->paused;
+		return ALL;
+	return got == want && !c->paused ? MAYBE_MORE : ALL;
+}
+
+static bool socket_poll(struct reactor_source *source)
+{
+	struct iscsi_socket *s = container_of(source, struct iscsi_socket, source);
+
+	return !s->conn.paused && read_once(s) != NOTHING;
 }
 
 static void socket_ready(struct reactor_source *source, uint32_t events)
@@ -221,7 +246,7 @@ static void socket_ready(struct reactor_source *source, uint32_t events)
 	if (s->conn.paused || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
 	for (int i = 0; i < READS_A_TURN; i++)
-		if (!read_once(s))
+		if (read_once(s) != MAYBE_MORE)
 			return;
 }
 
@@ -251,7 +276,7 @@ void iscsi_socket_accepted(struct iscsi_portal *portal, int fd,
 		return;
 	}
 	tune(fd);
-	s->source = (struct reactor_source) { .fd = fd, .ready = socket_ready };
+	s->source = (struct reactor_source) { .fd = fd, .ready = socket_ready, .poll = socket_poll };
 	s->flush.run = flush;
 	getsockname(fd, (struct sockaddr *)&local, &len);
 	iscsi_address_bytes(s->conn.peer_address, peer);

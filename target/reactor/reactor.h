@@ -47,6 +47,11 @@ struct reactor_source {
 	uint32_t events;	/* as registered */
 	/* @events: EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR as they are */
 	void (*ready)(struct reactor_source *source, uint32_t events);
+	/*
+	 * See whether there is input, and if so take it and return true; NULL: it
+	 * is not tried.  Saves the only source that is busy the way through epoll.
+	 */
+	bool (*poll)(struct reactor_source *source);
 };
 
 /* Work for the end of this turn. */
