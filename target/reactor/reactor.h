@@ -38,7 +38,7 @@
 struct reactor;
 struct pool;
 
-#define REACTOR_SCRATCH	(64u << 10)
+#define REACTOR_SCRATCH	(256u << 10)
 #define REACTOR_MAX	64u
 
 /* A file descriptor to watch; in the owner's memory. */
