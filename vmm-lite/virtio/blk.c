@@ -52,6 +52,9 @@
 
 #define NS		UINT64_C(1000000000)
 
+#define POLL_CREDIT_MAX	16
+#define POLL_VAIN_COSTS	4
+
 #define FEATURE(bit)	(UINT64_C(1) << (bit))
 
 struct range {
@@ -91,6 +94,8 @@ struct queue {
 	bool broken;
 	bool io_ready;		/* the descriptor of ->io was readable */
 	uint64_t wait_until;	/* the limits allow the next request then; 0: now */
+	int poll_credit;	/* how well looking on has paid */
+	unsigned poll_skip, poll_back_off; /* sleeps not to look on before */
 	unsigned in_flight;
 	struct vdisk_queue *io;
 	struct request *req;	/* owned: one for each head */
@@ -126,6 +131,7 @@ struct blk {
 	bool always_through;	/* blk_options.write_through */
 	const struct guest_memory *mem;	/* borrowed while started */
 	unsigned poll_us;
+	void (*confine)(void);
 	struct limiter limiter;
 	_Atomic bool writeback;	/* config field */
 	pthread_mutex_t lock;
@@ -625,6 +631,22 @@ static int sleep_ms(const struct queue *q)
 	return q->wait_until <= now ? 0 : (int)MIN((q->wait_until - now) / 1000000 + 1, 1000ull);
 }
 
+/*
+ * Whoever looks for nothing loses trust, and then looks only before every 16th,
+ * 32nd ... sleep: the guest may be idle, or want the processor that we look on.
+ */
+static void poll_was_vain(struct queue *q)
+{
+	q->poll_credit -= POLL_VAIN_COSTS;
+	if (q->poll_credit >= 0) {
+		q->poll_back_off = 0;
+		return;
+	}
+	q->poll_credit = 0;
+	q->poll_back_off = q->poll_back_off ? MIN(2 * q->poll_back_off, 1024u) : 16;
+	q->poll_skip = q->poll_back_off;
+}
+
 /* The driver may be quick: look at the ring for a while before sleeping. */
 static bool poll_briefly(struct queue *q)
 {
@@ -632,12 +654,19 @@ static bool poll_briefly(struct queue *q)
 
 	if (!q->blk->poll_us || q->wait_until)
 		return false;
+	if (q->poll_skip) {
+		q->poll_skip--;
+		return false;
+	}
 	until = now_ns() + q->blk->poll_us * UINT64_C(1000);
 	while (!q->stop && now_ns() < until) {
-		if (turn(q))
+		if (turn(q)) {
+			q->poll_credit = MIN(q->poll_credit + 1, POLL_CREDIT_MAX);
 			return true;
+		}
 		__builtin_ia32_pause();
 	}
+	poll_was_vain(q);
 	return false;
 }
 
@@ -679,6 +708,8 @@ static void *queue_thread(void *arg)
 	struct blk *blk = q->blk;
 	struct vdisk_queue_opts opts = { .size = sizeof(opts), .depth = 2 * BLK_QUEUE_SIZE };
 
+	if (blk->confine)
+		blk->confine();
 	/* the io queue is its thread's from the beginning */
 	q->setup_error = vdisk_queue_new(&q->io, &opts, NULL);
 	pthread_mutex_lock(&blk->lock);
@@ -982,6 +1013,7 @@ int blk_new(struct virtio_device **out, const struct blk_options *opts, struct v
 	blk->always_through = opts->write_through;
 	blk->writeback = !opts->write_through;
 	blk->poll_us = opts->poll_us;
+	blk->confine = opts->confine;
 	limiter_set(&blk->limiter, &opts->limits);
 	blk->read_only = opts->read_only || !vdisk_writable(blk->disk);
 	vdisk_get_limits(blk->disk, &blk->limits);

@@ -29,7 +29,9 @@ struct blk_options {
 	const char *serial;	/* at most BLK_ID_BYTES characters, or NULL */
 	bool write_through;	/* a write is durable before it completes */
 	struct blk_limits limits;
-	unsigned poll_us;	/* look at an idle queue this long before sleeping */
+	void (*confine)(void);	/* called by each queue's thread as it starts; NULL ok */
+	unsigned poll_us;	/* look at an idle queue at most this long before sleeping, as far
+				 * as experience says that it pays */
 };
 
 /* Starts a thread for each queue, idle until ->start(). */
