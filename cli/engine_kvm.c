@@ -64,6 +64,10 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 		add(c, "--force");
 	if (g->stats)
 		add(c, "--stats");
+	if (g->fast_kernel)
+		add(c, "--fast-kernel");
+	if (g->huge_pages)
+		add(c, "--huge-pages");
 	for (unsigned i = 0; i < g->n_disks; i++)
 		add_disk(c, &g->disk[i]);
 	add_pair(c, "--name", g->name);

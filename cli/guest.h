@@ -30,7 +30,7 @@ struct guest {
 	struct guest_disk disk[GUEST_DISKS_MAX]; /* the first is booted from */
 	unsigned n_disks;
 	const char *time_limit;		/* seconds; NULL: none */
-	bool force, stats;
+	bool force, stats, fast_kernel, huge_pages;
 	const char *name;		/* NULL: none */
 	int control_fd;			/* a listening socket; 0 or -1: none */
 

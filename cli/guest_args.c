@@ -7,7 +7,7 @@
 
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
-	OPT_NAME, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
+	OPT_NAME, OPT_FAST_KERNEL, OPT_HUGE_PAGES, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
 	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH,
 };
 
@@ -34,6 +34,9 @@ static const struct argp_option options[] = {
 	{ "on-crash", OPT_ON_CRASH, "reset|exit[:N]", 0,
 	  "When its kernel panics or it faults thrice: the same (default exit; status 17, 18)", 2 },
 	{ "reboot", OPT_REBOOT, "again|exit", OPTION_HIDDEN, NULL, 2 },
+	{ "fast-kernel", OPT_FAST_KERNEL, NULL, 0,
+	  "Decompress the kernel here instead of in the guest (no random load address)", 1 },
+	{ "huge-pages", OPT_HUGE_PAGES, NULL, 0, "Memory from the host's pool of huge pages", 0 },
 	{ "name", OPT_NAME, "NAME", 0,
 	  "What vdisk vm calls the guest (default: after its disk)", 2 },
 	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
@@ -86,6 +89,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_APPEND:	a->choice.append = arg; break;
 	case OPT_KERNEL:	a->guest.kernel = arg; break;
 	case OPT_INITRD:	a->guest.initrd = arg; break;
+	case OPT_FAST_KERNEL:	a->guest.fast_kernel = true; break;
+	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
 	case OPT_NAME:		a->guest.name = arg; break;
 	case OPT_TIME_LIMIT:	a->guest.time_limit = arg; break;
 	case OPT_FORCE:		a->guest.force = true; break;

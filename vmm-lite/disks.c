@@ -102,7 +102,7 @@ static unsigned poll_us(const struct options *o)
 {
 	if (o->poll_us >= 0)
 		return (unsigned)o->poll_us;
-	return o->vcpus < vd_cpus() ? 50 : 0;
+	return o->vcpus < vd_cpus() ? 200 : 0;
 }
 
 int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
@@ -112,6 +112,7 @@ int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 		.queues = queue_count(v->options.vcpus), .serial = d->serial,
 		.write_through = d->write_through, .limits = d->limits,
 		.poll_us = poll_us(&v->options),
+		.confine = v->options.no_sandbox ? NULL : sandbox_disk,
 	};
 
 	return blk_new(&d->dev, &b, err);

@@ -191,20 +191,20 @@ static bool again(const struct options *o, enum vmm_end *end)
 
 static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 {
-	int r = sandbox_drop_privileges(err);
+	int r = console_init(&v->console, &v->serial, v->options.time_limit, err);
 	bool first = true;
 
-	if (!r)
-		r = console_init(&v->console, &v->serial, v->options.time_limit, err);
-	if (!r)
-		r = make_devices(v, err);
+	if (!r && !v->options.no_sandbox)
+		r = sandbox_enter(&v->sandbox, v->options.memory, err);
 	if (!r)
 		r = ram_new(&v->ram, v->options.memory, v->options.huge_pages, err);
 	if (!r)
 		terminal_raw();
 	/* from here on nothing is opened; kernel and initrd are a guest's, and suspect */
 	if (!r && !v->options.no_sandbox)
-		r = sandbox_filter(err);
+		r = sandbox_filter(&v->sandbox, err);
+	if (!r)
+		r = make_devices(v, err);
 	if (!r)
 		r = kernel_unpack(&v->kernel_fd, v->options.fast_kernel, err);
 	do {
@@ -237,6 +237,8 @@ int main(int argc, char **argv)
 		r = kvm_open(&v.kvm_fd, v.options.force, &err);
 	} else {
 		serial_init(&v.serial);
+		if (!v.options.no_sandbox)
+			sandbox_prepare(&v.sandbox);
 		r = open_everything(&v, &err);
 		if (!r)
 			r = run(&v, &end, &err);

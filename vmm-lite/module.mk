@@ -54,3 +54,4 @@ vdisk-uml.so_SRCS := vmm-lite/uml/shim.c
 vdisk-uml.so_ALONE := -shared -fPIC
 vdisk-uml-init_SRCS := vmm-lite/uml/init.c
 vdisk-uml-init_ALONE := -static -s
+tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c

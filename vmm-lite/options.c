@@ -40,8 +40,8 @@ static const struct argp_option options[] = {
 	{ "limit", OPT_LIMIT, "LIMITS", 0,
 	  "bytes=10M,ops=500 a second, burst=200 milliseconds of it at once", 1 },
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
-	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long an idle disk thread looks for more before "
-	  "it sleeps (default: 50 if the host has processors to spare, else 0)", 1 },
+	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long at most an idle disk thread looks for more "
+	  "before it sleeps (default: 200 if the host has processors to spare, else 0)", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
 	{ "reboot", OPT_REBOOT, "again|exit", 0,
 	  "The same as --on-reset=reset (default) and --on-reset=exit", 2 },

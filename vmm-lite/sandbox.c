@@ -8,19 +8,28 @@
  * reason.  A call outside them is reported by number and ends the process; the
  * terminal is restored first.
  *
- * Filters add up: a thread may install more, never remove one, so vCPU threads
- * put theirs on top of the process's.
+ * Filters add up: a thread may install more, never remove one.  The process's
+ * is what any of its threads may do; those of vCPUs and of disks put a narrower
+ * one on top of it.
+ *
+ * See docs/THREATS.md for what this is meant to stop.
  */
 #include "vmm-lite/sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
+#include <linux/landlock.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -32,119 +41,186 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
 
+/* ---- what is left ---- */
+
+enum { MAIN = 1, VCPU = 2, DISK = 4, ALL = MAIN | VCPU | DISK };
+
+static const struct rule {
+	int call;
+	unsigned who;
+	const char *why;
+	/* if @mask: only where argument @arg, masked, is @value */
+	unsigned arg;
+	uint64_t mask, value;
+} rules[] = {
 #define CALL(name)	SCMP_SYS(name)
-
-/* The process: the terminal, the disks, and a machine made anew at reboot. */
-static const int process_calls[] = {
-	/* disk I/O on descriptors that are open, by ring or by hand */
-	CALL(read), CALL(write), CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64),
-	CALL(preadv), CALL(pwritev), CALL(preadv2), CALL(pwritev2), CALL(lseek),
-	CALL(fallocate), CALL(fdatasync), CALL(fsync), CALL(ftruncate), CALL(fstat),
-	CALL(newfstatat),	/* how this libc spells fstat */
-	CALL(fstatfs), CALL(statx), /* what a new disk lies on; its alignment */
-	CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register),
-	CALL(fcntl),		/* locks are given back; flags */
-	CALL(close),		/* ... and at the end */
-	/* the control socket, its answers, the descriptors of new disks */
-	CALL(accept4), CALL(recvmsg), CALL(sendmsg), CALL(sendto), CALL(recvfrom),
+	{ CALL(read), ALL, "eventfds: doorbells, wake-ups; the terminal; disks" },
+	{ CALL(write), ALL, "eventfds: interrupts; the terminal; messages; disks" },
+	/* disks, on descriptors that are open */
+	{ CALL(readv), MAIN | DISK, "disks" },
+	{ CALL(writev), MAIN | DISK, "disks" },
+	{ CALL(pread64), MAIN | DISK, "disks; kernel and initrd at each start" },
+	{ CALL(pwrite64), MAIN | DISK, "disks: metadata" },
+	{ CALL(preadv), MAIN | DISK, "disks" },
+	{ CALL(pwritev), MAIN | DISK, "disks" },
+	{ CALL(preadv2), MAIN | DISK, "disks: what the page cache has, without waiting" },
+	{ CALL(pwritev2), MAIN | DISK, "disks: durable writes" },
+	{ CALL(lseek), MAIN | DISK, "where a file has holes" },
+	{ CALL(fallocate), MAIN | DISK, "discard, zeroes; the guest's memory, cleared" },
+	{ CALL(fdatasync), MAIN | DISK, "flush" },
+	{ CALL(fsync), MAIN | DISK, "flush" },
+	{ CALL(ftruncate), MAIN | DISK, "an image that grows" },
+	{ CALL(fstat), MAIN | DISK, "kernel, initrd, new disks: their size" },
+	{ CALL(newfstatat), MAIN | DISK, "how this libc spells fstat" },
+	{ CALL(fstatfs), MAIN, "what a new disk lies on" },
+	{ CALL(statx), MAIN, "the alignment that a new disk wants" },
+	{ CALL(io_uring_setup), MAIN | DISK, "a queue's ring" },
+	{ CALL(io_uring_enter), MAIN | DISK, "a queue's ring" },
+	{ CALL(io_uring_register), MAIN | DISK, "a queue's ring" },
+	{ CALL(fcntl), MAIN | DISK, "locks of disks; descriptors of new ones" },
+	{ CALL(close), MAIN | VCPU | DISK, "a device that the guest gives back; the end" },
+	/* the control socket */
+	{ CALL(accept4), MAIN, "the control socket" },
+	{ CALL(recvmsg), MAIN, "requests, and the descriptors of new disks" },
+	{ CALL(sendmsg), MAIN, "answers" },
+	{ CALL(sendto), MAIN, "the console, to who looks on" },
+	{ CALL(recvfrom), MAIN, "keys from there" },
 	/* waiting */
-	CALL(poll), CALL(ppoll), CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl),
-	CALL(epoll_create1), CALL(eventfd2), CALL(futex), CALL(nanosleep),
-	CALL(clock_nanosleep), CALL(clock_gettime), CALL(gettimeofday), CALL(sched_yield),
-	CALL(restart_syscall),
-	/* memory, and threads: vCPUs after a reboot, workers of the library */
-	CALL(mmap), CALL(munmap), CALL(mremap), CALL(madvise), CALL(brk), CALL(mprotect),
-	CALL(clone), CALL(clone3), CALL(set_robust_list), CALL(rseq), CALL(exit),
-	CALL(exit_group), CALL(sched_getaffinity), CALL(sched_setaffinity), CALL(gettid),
-	CALL(getpid), CALL(membarrier), CALL(sysinfo), CALL(getrandom),
-	CALL(memfd_create),	/* a kernel, decompressed */
+	{ CALL(poll), MAIN | DISK, "all the loops" },
+	{ CALL(ppoll), MAIN | DISK, "all the loops" },
+	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
+	{ CALL(futex), ALL, "locks" },
+	{ CALL(nanosleep), MAIN | DISK, "trying a lock again" },
+	{ CALL(clock_nanosleep), MAIN | DISK, "trying a lock again" },
+	{ CALL(clock_gettime), ALL, "where the vDSO cannot tell the time" },
+	{ CALL(gettimeofday), ALL, "where the vDSO cannot tell the time" },
+	{ CALL(sched_yield), ALL, "waiting for a device to stop" },
+	{ CALL(restart_syscall), ALL, "the kernel's own way to go on after a signal" },
+	/* memory and threads; no code from data, no processes */
+	{ CALL(mmap), ALL, "memory", 2, PROT_EXEC, 0 },
+	{ CALL(mprotect), ALL, "a thread's stack", 2, PROT_EXEC, 0 },
+	{ CALL(munmap), ALL, "memory" },
+	{ CALL(mremap), ALL, "memory" },
+	{ CALL(madvise), ALL, "memory" },
+	{ CALL(brk), ALL, "memory" },
+	{ CALL(clone), MAIN | DISK, "vCPUs after a reset, workers of the library, new disks", 0,
+	  CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM },
+	{ CALL(set_robust_list), ALL, "a thread begins" },
+	{ CALL(rseq), ALL, "a thread begins" },
+	{ CALL(exit), ALL, "a thread ends" },
+	{ CALL(exit_group), ALL, "the end" },
+	{ CALL(sched_getaffinity), MAIN | DISK, "how many processors there are" },
+	{ CALL(gettid), ALL, "who am I" },
+	{ CALL(getpid), ALL, "who are we" },
+	{ CALL(getrandom), ALL, "the entropy device; a kernel's seed; malloc" },
+	{ CALL(memfd_create), MAIN, "a kernel, decompressed" },
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
-	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(tgkill),
-	CALL(tkill), CALL(sigaltstack),
-	/* a vCPU's thread installs its own filter */
-	CALL(seccomp), CALL(prctl),
+	{ CALL(rt_sigaction), ALL, "signals" },
+	{ CALL(rt_sigprocmask), ALL, "signals" },
+	{ CALL(rt_sigreturn), ALL, "signals" },
+	{ CALL(sigaltstack), ALL, "a thread ends" },
+	/* (tgkill: see own_process()) */
+	/* a thread installs its own filter */
+	{ CALL(seccomp), MAIN, "a narrower filter" },
+	{ CALL(prctl), MAIN, "a narrower filter", 0, UINT32_MAX, PR_SET_NO_NEW_PRIVS },
 };
 
-/* A vCPU: runs the guest, serves its accesses, starts and stops devices. */
-static const int vcpu_calls[] = {
-	CALL(read), CALL(write),		/* eventfds: doorbells, interrupts, wake-ups */
-	CALL(futex), CALL(sched_yield),		/* locks, waiting for a device to stop */
-	CALL(getrandom),			/* the entropy device */
-	CALL(mmap), CALL(munmap), CALL(brk), CALL(mprotect), CALL(madvise), /* malloc */
-	CALL(rt_sigreturn), CALL(rt_sigprocmask), CALL(tgkill), CALL(gettid), CALL(getpid),
-	CALL(restart_syscall), CALL(exit), CALL(exit_group), CALL(clock_gettime),
-	CALL(rt_sigaction), CALL(set_robust_list), CALL(rseq),
+static const struct ioctl_rule {
+	uint32_t request;
+	unsigned who;
+	const char *why;
+} ioctls[] = {
+	{ KVM_CREATE_VM, MAIN, "the machine, made anew at a reset" },
+	{ KVM_CHECK_EXTENSION, MAIN, "the same" },
+	{ KVM_GET_VCPU_MMAP_SIZE, MAIN, "the same" },
+	{ KVM_GET_SUPPORTED_CPUID, MAIN, "the same" },
+	{ KVM_SET_IDENTITY_MAP_ADDR, MAIN, "the same" },
+	{ KVM_SET_TSS_ADDR, MAIN, "the same" },
+	{ KVM_CREATE_IRQCHIP, MAIN, "the same" },
+	{ KVM_SET_USER_MEMORY_REGION, MAIN, "the same" },
+	{ KVM_CREATE_VCPU, MAIN, "the same" },
+	{ KVM_SET_CPUID2, MAIN, "the same" },
+	{ KVM_GET_LAPIC, MAIN, "the same" },
+	{ KVM_SET_LAPIC, MAIN, "the same" },
+	{ KVM_SET_FPU, MAIN, "the same" },
+	{ KVM_SET_MSRS, MAIN, "the same" },
+	{ KVM_GET_SREGS, MAIN, "the same" },
+	{ KVM_SET_SREGS, MAIN, "the same" },
+	{ KVM_SET_REGS, MAIN, "the same" },
+	{ KVM_RUN, VCPU, "the guest" },
+	{ KVM_GET_REGS, VCPU, "to explain an exit that ends the guest" },
+	{ KVM_IRQ_LINE, MAIN | VCPU, "the serial port, the event device" },
+	{ KVM_SET_GSI_ROUTING, MAIN | VCPU, "the guest sets up a message interrupt" },
+	{ KVM_IRQFD, MAIN | VCPU, "the same" },
+	{ KVM_IOEVENTFD, MAIN | VCPU, "the guest moves a BAR; devices come and go" },
+	{ BLKDISCARD, DISK, "a guest discards, and its disk is a block device" },
+	{ BLKGETSIZE64, MAIN, "a new disk that is one" },
+	{ BLKSSZGET, MAIN, "the same" },
+	{ TCSETS, ALL, "the terminal, put back by whoever ends the process" },
+	{ TCGETS, MAIN, "stdio: is it a terminal?" },
 };
 
-static const uint32_t process_ioctls[] = {
-	/* the machine, made anew at reboot */
-	KVM_CREATE_VM, KVM_CHECK_EXTENSION, KVM_GET_VCPU_MMAP_SIZE, KVM_GET_SUPPORTED_CPUID,
-	KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSS_ADDR, KVM_CREATE_IRQCHIP,
-	KVM_SET_USER_MEMORY_REGION, KVM_CREATE_VCPU, KVM_SET_CPUID2, KVM_GET_LAPIC,
-	KVM_SET_LAPIC, KVM_SET_FPU, KVM_SET_MSRS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_SET_REGS,
-	/* while it runs: also the vCPUs', see below */
-	KVM_RUN, KVM_GET_REGS, KVM_IRQ_LINE, KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD,
-	BLKDISCARD,	/* a guest discards, and its disk is a block device */
-	BLKGETSIZE64, BLKSSZGET, /* a new disk that is one */
-	/* the terminal's settings, put back at the end; is it one? (stdio) */
-	TCSETS, TCGETS,
+/*
+ * Refused, but not fatal.  malloc() would like to read
+ * /proc/sys/vm/overcommit_memory; clone3() hides its flags in memory, and the
+ * C library falls back to clone(), whose flags can be judged.
+ */
+static const struct refusal {
+	int call, error;
+} refusals[] = {
+	{ CALL(open), EACCES }, { CALL(openat), EACCES }, { CALL(clone3), ENOSYS },
 };
 
-static const uint32_t vcpu_ioctls[] = {
-	KVM_RUN,
-	KVM_GET_REGS,			/* to explain an exit that ends the guest */
-	KVM_IRQ_LINE,			/* the serial port */
-	KVM_SET_GSI_ROUTING, KVM_IRQFD,	/* the guest sets up a message interrupt */
-	KVM_IOEVENTFD,			/* the guest moves a BAR */
-	TCSETS,				/* the terminal, if this thread ends the process */
-};
+/* ---- filters ---- */
 
 static _Atomic bool confined;
 
-static int allow(scmp_filter_ctx ctx, const int *calls, size_t n_calls, const uint32_t *ioctls,
-		 size_t n_ioctls)
+/* A signal goes to our own threads only. */
+static int own_process(scmp_filter_ctx ctx)
 {
-	int r = 0;
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(tgkill), 1,
+				SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+}
 
-	for (size_t i = 0; !r && i < n_calls; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
-	for (size_t i = 0; !r && i < n_ioctls; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-				     SCMP_A1_32(SCMP_CMP_EQ, ioctls[i]));
+static int add_rules(scmp_filter_ctx ctx, unsigned who)
+{
+	int r = own_process(ctx);
+
+	for (size_t i = 0; !r && i < ARRAY_SIZE(refusals); i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO((uint32_t)refusals[i].error),
+				     refusals[i].call, 0);
+	for (size_t i = 0; !r && i < ARRAY_SIZE(rules); i++) {
+		const struct rule *u = &rules[i];
+
+		if (!(u->who & who))
+			continue;
+		if (u->mask)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 1,
+					     SCMP_CMP(u->arg, SCMP_CMP_MASKED_EQ, u->mask,
+						      u->value));
+		else
+			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 0);
+	}
+	for (size_t i = 0; !r && i < ARRAY_SIZE(ioctls); i++)
+		if (ioctls[i].who & who)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+					     SCMP_A1_32(SCMP_CMP_EQ, ioctls[i].request));
 	return r;
 }
 
-/*
- * Opening a file fails without ending the process: malloc(), when it gives
- * memory back, would like to read /proc/sys/vm/overcommit_memory, and takes no
- * for an answer.
- */
-static int refuse_files(scmp_filter_ctx ctx)
-{
-	int r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(openat), 0);
-
-	return r ? r : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(open), 0);
-}
-
-static int load_filter(bool whole_process)
+static int load_filter(unsigned who, bool all_threads)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int r;
 
 	if (!ctx)
 		return -ENOMEM;
-	r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, whole_process);
+	r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, all_threads);
 	/* compare fast: many rules, one of them a hundred thousand times a second */
 	if (!r)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!r)
-		r = refuse_files(ctx);
-	if (!r && whole_process)
-		r = allow(ctx, process_calls, ARRAY_SIZE(process_calls), process_ioctls,
-			  ARRAY_SIZE(process_ioctls));
-	else if (!r)
-		r = allow(ctx, vcpu_calls, ARRAY_SIZE(vcpu_calls), vcpu_ioctls,
-			  ARRAY_SIZE(vcpu_ioctls));
+		r = add_rules(ctx, who);
 	if (!r)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -163,6 +239,56 @@ static void forbidden(int number, siginfo_t *info, void *context)
 	_exit(1);
 }
 
+int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
+{
+	struct sigaction action = { .sa_sigaction = forbidden, .sa_flags = SA_SIGINFO };
+	int r;
+
+	sigemptyset(&action.sa_mask);
+	if (sigaction(SIGSYS, &action, NULL) < 0)
+		return vd_fail(err, errno, "sigaction: %m");
+	r = load_filter(ALL, true);
+	if (r < 0)
+		return vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r));
+	confined = s->filter = true;
+	return 0;
+}
+
+static void narrow(unsigned who)
+{
+	int r = confined ? load_filter(who, false) : 0;
+
+	if (r < 0) {
+		log_warnx("cannot filter a thread's system calls: %s", strerror(-r));
+		_exit(1);
+	}
+}
+
+void sandbox_vcpu(void)
+{
+	narrow(VCPU);
+}
+
+void sandbox_disk(void)
+{
+	narrow(DISK);
+}
+
+enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call)
+{
+	unsigned who = kind == SANDBOX_VCPU ? VCPU : kind == SANDBOX_DISK ? DISK : ALL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
+		if (refusals[i].call == call)
+			return SANDBOX_REFUSES;
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+		if (rules[i].call == call && rules[i].who & who && !rules[i].mask)
+			return SANDBOX_ALLOWS;
+	return SANDBOX_KILLS;
+}
+
+/* ---- privileges ---- */
+
 static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -172,41 +298,92 @@ static int drop_capabilities(void)
 	return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
 }
 
-int sandbox_drop_privileges(struct vdisk_error *err)
+static bool write_file(const char *path, const char *text)
+{
+	AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+void sandbox_prepare(struct sandbox_state *s)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	char text[64];
+
+	*s = (struct sandbox_state) { 0 };
+	if (uid == 0 || unshare(CLONE_NEWUSER) < 0)
+		return;
+	/* the same numbers inside, so that files look as before */
+	s->user = write_file("/proc/self/setgroups", "deny");
+	snprintf(text, sizeof(text), "%u %u 1", uid, uid);
+	s->user &= write_file("/proc/self/uid_map", text);
+	snprintf(text, sizeof(text), "%u %u 1", gid, gid);
+	s->user &= write_file("/proc/self/gid_map", text);
+}
+
+/* An empty, read-only file system is all there is. */
+static bool empty_root(void)
+{
+	/* /proc is everywhere, and nobody needs it any more */
+	return !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+	       !mount("none", "/proc", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		      "size=4k,nr_inodes=1,mode=500") &&
+	       !chdir("/proc") && !syscall(SYS_pivot_root, ".", ".") &&
+	       !umount2(".", MNT_DETACH) && !chdir("/") &&
+	       !mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+		      NULL);
+}
+
+/* No path may be used for anything, in every version there is. */
+static int landlock_everything(void)
+{
+	static const uint64_t version_1 = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
+	struct landlock_ruleset_attr attr = { .handled_access_fs = version_1 };
+	long version = syscall(SYS_landlock_create_ruleset, NULL, 0,
+			       LANDLOCK_CREATE_RULESET_VERSION);
+	AUTO_CLOSE int fd = -1;
+
+	if (version < 1)
+		return 0;
+	if (version >= 2)
+		attr.handled_access_fs |= version_1 + 1;	/* REFER */
+	if (version >= 3)
+		attr.handled_access_fs |= (version_1 + 1) << 1;	/* TRUNCATE */
+	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+		return 0;
+	return (int)version;
+}
+
+static void set_limit(int which, uint64_t value)
+{
+	struct rlimit l = { value, value };
+
+	/* one that is lower already stays */
+	(void)setrlimit((__rlimit_resource_t)which, &l);
+}
+
+int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *err)
 {
 	struct rlimit no_core = { 0, 0 };
 	int r;
 
+	s->net = !unshare(CLONE_NEWNET);
+	s->ipc = !unshare(CLONE_NEWIPC | CLONE_NEWUTS);
+	s->mount = !unshare(CLONE_NEWNS) && empty_root();
 	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return vd_fail(err, errno, "cannot give up privileges: %m");
+	set_limit(RLIMIT_NOFILE, 4096);
+#ifndef __SANITIZE_ADDRESS__
+	set_limit(RLIMIT_AS, memory + (UINT64_C(8) << 30));	/* stacks, rings, caches */
+#else
+	(void)memory;
+#endif
+	s->landlock = landlock_everything();
 	r = drop_capabilities();
 	if (r < 0)
 		return vd_fail(err, -r, "cannot drop capabilities: %s", strerror(-r));
 	return 0;
-}
-
-int sandbox_filter(struct vdisk_error *err)
-{
-	struct sigaction action = { .sa_sigaction = forbidden, .sa_flags = SA_SIGINFO };
-	int r;
-
-	sigemptyset(&action.sa_mask);
-	if (sigaction(SIGSYS, &action, NULL) < 0)
-		return vd_fail(err, errno, "sigaction: %m");
-	r = load_filter(true);
-	if (r < 0)
-		return vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r));
-	confined = true;
-	return 0;
-}
-
-void sandbox_vcpu(void)
-{
-	int r = confined ? load_filter(false) : 0;
-
-	if (r < 0) {
-		log_warnx("cannot filter a vCPU's system calls: %s", strerror(-r));
-		_exit(1);
-	}
 }

@@ -5,19 +5,39 @@
 
 #include "vdisk.h"
 
+/* What a system does not allow is left out; the rest holds. */
+struct sandbox_state {
+	bool user, mount, net, ipc;	/* namespaces of our own, the mounts empty */
+	int landlock;			/* version of the kernel's; 0: it has none */
+	bool filter;			/* of system calls */
+};
+
 /*
- * No new privileges, no capabilities, no core dumps: for this thread and those
- * that it starts, so before there are any.
+ * At the very start, while there is one thread: a user namespace, if we are
+ * not root, in which the next step is possible.  Files open as before.
  */
-int sandbox_drop_privileges(struct vdisk_error *err);
+void sandbox_prepare(struct sandbox_state *s);
+
+/*
+ * Everything is open: no file system but an empty one, no network, no new
+ * privileges, no capabilities, no core dumps.  For this thread and those that
+ * it starts, so before there are any.  @memory: bytes of the guest's.
+ */
+int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *err);
 
 /*
  * For the whole process, all its threads and those to come: only the system
  * calls that sandbox.c lists.  A forbidden one ends the process, naming itself.
  */
-int sandbox_filter(struct vdisk_error *err);
+int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err);
 
-/* A vCPU's thread needs fewer still; called by it, after sandbox_filter(). */
+/* Some threads need fewer still; called by each, after sandbox_filter(). */
 void sandbox_vcpu(void);
+void sandbox_disk(void);
+
+/* For the tests: who may do what. */
+enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK };
+enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
+enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
 
 #endif

@@ -10,6 +10,7 @@
 #include "vmm-lite/control.h"
 #include "vmm-lite/kvm/machine.h"
 #include "vmm-lite/options.h"
+#include "vmm-lite/sandbox.h"
 
 struct vmm_disk {
 	char id[16];			/* "disk0", never used twice */
@@ -33,6 +34,7 @@ struct vmm {
 	struct serial serial;
 	struct console console;
 	struct control control;
+	struct sandbox_state sandbox;
 	struct machine *machine;		/* owned; NULL between two lives */
 	enum vmm_end asked;			/* by a request: how it shall end */
 	unsigned lives;

@@ -1,0 +1,136 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A stock kernel on real KVM, and what comes and goes while it runs: disks
+# attached and detached under a verified load (5 times; 50 with LONG), a disk
+# resized, limits, the power button; a compressed kernel started the fast way.
+. "$(dirname "$0")/../functions.sh"
+requires qemu-system-x86_64 qemu-img busybox cpio modprobe
+
+kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
+[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
+release=${kernel#*/vmlinuz-}
+rounds=5
+[ -z "${LONG:-}" ] || rounds=50
+
+# ---- the guest ----
+
+root=$tmp/root
+mkdir -p "$root"/{bin,dev,proc,sys,m}
+cp "$(command -v busybox)" "$root/bin/busybox"
+for m in virtio_pci virtio_blk button evdev; do
+    modprobe -S "$release" --show-depends "$m"
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
+n=100
+while read -r f; do
+    cp "$f" "$root/m/$n-${f##*/}"
+    n=$((n + 1))
+done < "$tmp/modules"
+cat > "$root/init" <<'END'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir /tmp
+mount -t tmpfs tmp /tmp
+for f in /m/*; do insmod $f || echo "GUEST insmod $f failed"; done
+
+load() { # write, flush, read back past the cache, compare, for ever
+    n=0
+    while :; do
+        head -c 262144 /dev/urandom > /tmp/block
+        dd if=/tmp/block of=/dev/vda bs=64k seek=$((n % 16 * 4)) conv=fsync 2> /dev/null
+        echo 1 > /proc/sys/vm/drop_caches
+        dd if=/dev/vda bs=64k skip=$((n % 16 * 4)) count=4 2> /dev/null | cmp - /tmp/block ||
+            echo GUEST DAMAGED
+        n=$((n + 1))
+        echo $n > /tmp/n
+    done
+}
+button() {
+    dd if=/dev/input/event0 of=/tmp/key bs=24 count=1 2> /dev/null
+    echo "GUEST power button, $(cat /tmp/n) blocks compared"
+    poweroff -f
+}
+load &
+button &
+size=$(cat /sys/block/vda/size)
+known=
+echo "GUEST ready size=$size"
+while :; do
+    for d in /dev/vd[b-z]; do
+        case " $known " in *" $d "*) continue ;; esac
+        [ -b $d ] || continue
+        echo "from the guest" | dd of=$d conv=fsync,notrunc 2> /dev/null &&
+            echo "GUEST new $d $(cat /sys/block/${d#/dev/}/serial)" && known="$known $d"
+    done
+    left=
+    for d in $known; do
+        if [ -b $d ]; then left="$left $d"; else echo "GUEST gone $d"; fi
+    done
+    known=$left
+    now=$(cat /sys/block/vda/size)
+    [ $now = $size ] || echo "GUEST size=$now"
+    size=$now
+    usleep 200000
+done
+END
+chmod 755 "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/initrd"
+truncate -s 16M "$tmp/disk.raw"
+
+# ---- inside the machine with KVM ----
+
+cat > "$tmp/job" <<END
+set -eu
+export VDISK_RUNTIME=/tmp/run PATH=$O:\$PATH
+log=/tmp/log
+fail() { echo "FAILED: \$*"; exit 1; }
+trap '[ \$? = 0 ] || tail -n 40 \$log' EXIT
+until_log() { # PATTERN [COUNT]
+    for ((i = 0; i < 1200; i++)); do
+        [ "\$(grep -c -- "\$1" \$log)" -ge "\${2:-1}" ] && return
+        sleep 0.1
+    done
+    fail "no '\$1'"
+}
+cd /tmp
+qemu-img create -q -f qcow2 disk.qcow2 16M
+truncate -s 4M one.raw
+qemu-img create -q -f qcow2 -b one.raw -F raw one.qcow2
+vdisk boot -q -m 192 --kernel $kernel --initrd $tmp/initrd --append 'console=ttyS0 quiet' \\
+    --fast-kernel --stats --name g disk.qcow2 > \$log 2>&1 < /dev/null &
+pid=\$!
+until_log 'GUEST ready size=32768'
+for ((r = 1; r <= $rounds; r++)); do
+    vdisk vm attach-disk --serial serial\$r g one.qcow2 > id
+    until_log "GUEST new /dev/vdb serial\$r"
+    vdisk vm detach-disk --wait 60 g serial\$r
+    until_log 'GUEST gone /dev/vdb' \$r
+done
+qemu-img convert -O raw one.qcow2 out.raw
+grep -aq '^from the guest' out.raw || fail 'the disk holds nothing'
+qemu-img check -q one.qcow2
+vdisk vm resize-disk g disk0 24M
+until_log 'GUEST size=49152'
+vdisk vm limit g disk0 ops=1000
+vdisk vm stats g > stats
+vdisk vm list
+vdisk vm stop --wait 60 g
+rc=0
+wait \$pid || rc=\$?
+[ \$rc = 0 ] || fail "it ended with \$rc"
+qemu-img check -q disk.qcow2
+grep 'GUEST\\|vmm-lite' \$log | tr -d '\\r'
+cat stats
+END
+rc=0
+in_machine --modules kvm-amd --mem 1024 --limit $((400 + rounds * 20)) -- bash "$tmp/job" \
+    > "$tmp/out" 2>&1 || rc=$?
+awk '/^rig: started again/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' \
+    "$tmp/out" > "$tmp/last" && mv "$tmp/last" "$tmp/out"
+cat "$tmp/out"
+[ $rc = 0 ] || fail "the machine ended with $rc"
+! grep -q DAMAGED "$tmp/out" || fail 'what was read back is not what was written'
+grep -qE 'GUEST power button, [1-9][0-9]* blocks compared' "$tmp/out" || fail 'no power button'
+[ "$(grep -c 'GUEST gone' "$tmp/out")" = $rounds ] || fail 'rounds are missing'

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Every system call that the sandbox does not list, tried by each kind of thread, is stopped. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vmm-lite/sandbox.h"
+
+#define CALLS	462		/* as many as Linux 6.12 has */
+
+static volatile int stopped;
+
+static void note(int signal_number, siginfo_t *info, void *context)
+{
+	(void)signal_number;
+	(void)context;
+	stopped = info->si_syscall + 1;
+}
+
+static void enter(enum sandbox_kind kind)
+{
+	struct sandbox_state s = { 0 };
+	struct vdisk_error err = { 0 };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || sandbox_filter(&s, &err) < 0)
+		_exit(10);
+	if (kind == SANDBOX_VCPU)
+		sandbox_vcpu();
+	if (kind == SANDBOX_DISK)
+		sandbox_disk();
+}
+
+/* In a child that is filtered: the first call that was not treated as it should be, 0: none. */
+static int try_all(enum sandbox_kind kind)
+{
+	struct sigaction action = { .sa_sigaction = note, .sa_flags = SA_SIGINFO };
+
+	enter(kind);
+	sigaction(SIGSYS, &action, NULL);
+	for (int call = 1; call < CALLS; call++) {
+		enum sandbox_verdict v = sandbox_verdict(kind, call);
+		long r;
+
+		if (v == SANDBOX_ALLOWS || call == SYS_tgkill)
+			continue;
+		/* uretprobe, uprobe: no filter sees them, the kernel itself sends SIGILL */
+		if (call == 335 || call == 336)
+			continue;
+		/* arguments that no rule with a condition admits */
+		stopped = 0;
+		r = syscall(call, 0x7fff, 0x7fff, PROT_EXEC, 0x7fff, 0, 0);
+		if (v == SANDBOX_KILLS && stopped != call + 1)
+			return call;
+		if (v == SANDBOX_REFUSES && (stopped || r != -1 || (errno != EACCES && errno != ENOSYS)))
+			return call;
+	}
+	/* 0 is read(), which is allowed; numbers that there are not */
+	stopped = 0;
+	syscall(9999);
+	return stopped == 10000 ? 0 : 9999;
+}
+
+static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
+{
+	int fds[2], answer = -1, status;
+	pid_t pid;
+
+	assert_int_equal(pipe(fds), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		answer = run(kind);
+		if (write(fds[1], &answer, sizeof(answer)) < 0)
+			_exit(9);
+		_exit(0);
+	}
+	close(fds[1]);
+	if (read(fds[0], &answer, sizeof(answer)) != sizeof(answer))
+		answer = -1;
+	close(fds[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return answer >= 0 ? answer : -status;
+}
+
+static void every_call(void **state)
+{
+	static const enum sandbox_kind kinds[] = { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		int r = in_child(try_all, kinds[i]);
+
+		if (r)
+			fail_msg("kind %d: call %d was not stopped", kinds[i], r);
+	}
+}
+
+/* What depends on arguments: each must be stopped. */
+static int try_arguments(enum sandbox_kind kind)
+{
+	static const unsigned long requests[] = {
+		KVM_SET_USER_MEMORY_REGION, KVM_CREATE_VCPU, KVM_CREATE_VM, KVM_SET_SREGS,
+		TIOCSTI, FIONREAD,
+	};
+	struct sigaction action = { .sa_sigaction = note, .sa_flags = SA_SIGINFO };
+
+	enter(kind);
+	sigaction(SIGSYS, &action, NULL);
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		if (kind == SANDBOX_PROCESS && i < 4)
+			continue;	/* it makes machines */
+		stopped = 0;
+		syscall(SYS_ioctl, -1, requests[i], 0);
+		if (!stopped)
+			return 100 + (int)i;
+	}
+	stopped = 0;
+	syscall(SYS_tgkill, getpid() + 1, 1, 0);	/* somebody else */
+	if (!stopped)
+		return 200;
+	stopped = 0;
+	syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);	/* a process */
+	if (!stopped)
+		return 201;
+	stopped = 0;
+	syscall(SYS_mmap, 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!stopped)
+		return 202;
+	stopped = 0;
+	syscall(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
+	return stopped ? 0 : 203;
+}
+
+static void arguments(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(try_arguments, SANDBOX_PROCESS), 0);
+	assert_int_equal(in_child(try_arguments, SANDBOX_VCPU), 0);
+	assert_int_equal(in_child(try_arguments, SANDBOX_DISK), 0);
+}
+
+/* As it is in earnest: a message, and status 1. */
+static int try_in_earnest(enum sandbox_kind kind)
+{
+	enter(kind);
+	syscall(SYS_socket, 1, 1, 0);
+	return 0;
+}
+
+static void the_end(void **state)
+{
+	int r;
+
+	(void)state;
+	r = in_child(try_in_earnest, SANDBOX_PROCESS);
+	assert_int_equal(r, -(1 << 8));
+}
+
+/* After the jail: no file can be reached, by no name, and no descriptor tells of one. */
+static int try_jail(enum sandbox_kind kind)
+{
+	struct sandbox_state s;
+	struct vdisk_error err = { 0 };
+
+	(void)kind;
+	sandbox_prepare(&s);
+	if (sandbox_enter(&s, 1 << 30, &err) < 0)
+		return 1;
+	if (s.mount && (!access("/etc/passwd", F_OK) || !access("/proc/self", F_OK) ||
+			open("/x", O_CREAT | O_WRONLY, 0600) >= 0))
+		return 2;
+	if (s.landlock && open("/", O_RDONLY | O_DIRECTORY) >= 0)
+		return 3;
+	if (prctl(PR_GET_DUMPABLE) || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1)
+		return 4;
+	return unshare(CLONE_NEWNET) == 0 ? 5 : 0;
+}
+
+static void jail(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(try_jail, SANDBOX_PROCESS), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_call),
+		cmocka_unit_test(arguments),
+		cmocka_unit_test(the_end),
+		cmocka_unit_test(jail),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
