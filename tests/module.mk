@@ -12,4 +12,5 @@ tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
 
 # the parsers of programs, which are in no library
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
+tests/unit/try_guest_SRCS := cli/try_guest.c
 tests/fuzz/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
