@@ -7,7 +7,7 @@ _vdisk() {
 
     local commands='amend bench boot cat check chmod chown commit compare convert cp create df
         edit export fsck info inspect label ln ls map measure mkdir mkfs mount mv part parts rebase
-        resize rm snapshot stat tar trim try umount untar uuid'
+        resize rm snapshot stat tar trim try umount untar uuid vm'
 
     for ((i = 1; i < cword; i++)); do
         [[ ${words[i]} == -* ]] || { command=${words[i]}; break; }
@@ -43,6 +43,11 @@ _vdisk() {
         part)
             COMPREPLY=($(compgen -W 'init add delete resize type name uuid flag convert verify
                 repair backup restore' -- "$cur"))
+            return
+            ;;
+        vm)
+            COMPREPLY=($(compgen -W 'list show stats console stop reset kill attach-disk
+                detach-disk resize-disk limit' -- "$cur"))
             return
             ;;
         snapshot)

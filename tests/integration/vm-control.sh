@@ -14,7 +14,7 @@ field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(
 truncate -s 4M "$tmp/web.raw" "$tmp/base.raw"
 qemu-img create -q -f qcow2 -b base.raw -F raw "$tmp/more.qcow2"
 boot() { # boot LOG OPTION...
-    start "$VDISK" boot -f raw --force -m 64 --kernel "$tmp/guest" --append spin "${@:2}" \
+    start "$VDISK" boot --format raw --force -m 64 --kernel "$tmp/guest" --append spin "${@:2}" \
         "$tmp/web.raw" < /dev/null > "$1" 2>&1
 }
 
@@ -31,9 +31,9 @@ vmm=$(vm show --json web | field 'j["pid"]')
 grep -q vmm-lite "/proc/$vmm/cmdline"
 
 # the same name again, and bad ones
-expect 1 "$VDISK" boot -f raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
+expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
 like_output "'web' is running already"
-expect 1 "$VDISK" boot -f raw --force --kernel "$tmp/guest" --name a.b "$tmp/base.raw"
+expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name a.b "$tmp/base.raw"
 like_output 'no dots'
 expect 1 vm show nobody
 like_output "no guest 'nobody'"
