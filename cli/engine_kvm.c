@@ -14,7 +14,7 @@
 struct command {
 	const char *arg[ARGS_MAX];
 	unsigned n;
-	char kernel_fd[16], initrd_fd[16], control_fd[16];
+	char kernel_fd[16], initrd_fd[16], control_fd[16], nic[GUEST_NICS_MAX][48];
 };
 
 static void add(struct command *c, const char *arg)
@@ -70,6 +70,12 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 		add(c, "--huge-pages");
 	for (unsigned i = 0; i < g->n_disks; i++)
 		add_disk(c, &g->disk[i]);
+	for (unsigned i = 0; i < g->n_nics; i++) {
+		snprintf(c->nic[i], sizeof(c->nic[i]), "%s:%d%s%s",
+			 g->nic[i].stream ? "stream" : "tap", g->nic[i].fd,
+			 g->nic[i].mac[0] ? ",mac=" : "", g->nic[i].mac);
+		add_pair(c, "--net", c->nic[i]);
+	}
 	add_pair(c, "--name", g->name);
 	if (g->control_fd > 0)
 		add_file(c, "--control", NULL, g->control_fd, c->control_fd);
@@ -79,14 +85,18 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 
 static int kvm_run(const struct guest *g)
 {
-	int keep_open[] = { g->kernel_fd, g->initrd_fd, g->control_fd > 0 ? g->control_fd : -1 };
+	int keep_open[3 + GUEST_NICS_MAX] = {
+		g->kernel_fd, g->initrd_fd, g->control_fd > 0 ? g->control_fd : -1,
+	};
 	AUTO_FREE char *vmm = NULL;
 	struct command c = { 0 };
 
 	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
 		return CLI_FAILED;
+	for (unsigned i = 0; i < GUEST_NICS_MAX; i++)
+		keep_open[3 + i] = i < g->n_nics ? g->nic[i].fd : -1;
 	build_command(&c, vmm, g);
-	return guest_process(c.arg, keep_open, 3);
+	return guest_process(c.arg, keep_open, ARRAY_SIZE(keep_open));
 }
 
 static int kvm_check(const struct guest *g)

@@ -10,7 +10,7 @@
 
 #include "cli/cli.h"
 
-enum { GUEST_DISKS_MAX = 24 };
+enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
 enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19 };
@@ -31,6 +31,13 @@ struct guest {
 	unsigned n_disks;
 	const char *time_limit;		/* seconds; NULL: none */
 	bool force, stats, fast_kernel, huge_pages;
+	struct guest_nic {
+		const char *option;	/* as --net took it */
+		int fd;			/* -1 */
+		bool stream;
+		char mac[18];		/* "": the default */
+	} nic[GUEST_NICS_MAX];
+	unsigned n_nics;
 	const char *name;		/* NULL: none */
 	int control_fd;			/* a listening socket; 0 or -1: none */
 
@@ -56,6 +63,12 @@ extern const struct engine engine_kvm;
  * message if a signal ended it.
  */
 int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open);
+
+/* ---- guest_net.c: network cards ---- */
+
+/* Open what --net says of each: CLI_OK, or CLI_FAILED and a message that helps. */
+int guest_net_open(struct guest *g);
+void guest_net_close(struct guest *g);
 
 /* ---- boot_menu.c: what a disk boots ---- */
 

@@ -7,7 +7,7 @@
 
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
-	OPT_NAME, OPT_FAST_KERNEL, OPT_HUGE_PAGES, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
+	OPT_NET, OPT_NAME, OPT_FAST_KERNEL, OPT_HUGE_PAGES, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
 	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH,
 };
 
@@ -37,6 +37,9 @@ static const struct argp_option options[] = {
 	{ "fast-kernel", OPT_FAST_KERNEL, NULL, 0,
 	  "Decompress the kernel here instead of in the guest (no random load address)", 1 },
 	{ "huge-pages", OPT_HUGE_PAGES, NULL, 0, "Memory from the host's pool of huge pages", 0 },
+	{ "net", OPT_NET, "user|tap:DEV|bridge:DEV[,mac=ADDRESS]", 0,
+	  "A network card: through passt, without privileges; on a tap device that there is; on a "
+	  "new one in a bridge", 0 },
 	{ "name", OPT_NAME, "NAME", 0,
 	  "What vdisk vm calls the guest (default: after its disk)", 2 },
 	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
@@ -91,6 +94,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_INITRD:	a->guest.initrd = arg; break;
 	case OPT_FAST_KERNEL:	a->guest.fast_kernel = true; break;
 	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
+	case OPT_NET:
+		if (a->guest.n_nics == GUEST_NICS_MAX)
+			argp_error(state, "more than %d network cards", GUEST_NICS_MAX);
+		else
+			a->guest.nic[a->guest.n_nics++].option = arg;
+		break;
 	case OPT_NAME:		a->guest.name = arg; break;
 	case OPT_TIME_LIMIT:	a->guest.time_limit = arg; break;
 	case OPT_FORCE:		a->guest.force = true; break;
@@ -143,7 +152,10 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 		guest.cmdline = cmdline;
 		guest.kernel_fd = boot.kernel_fd;
 		guest.initrd_fd = boot.initrd_fd;
-		status = engine->run(&guest);
+		status = guest_net_open(&guest);
+		if (status == CLI_OK)
+			status = engine->run(&guest);
+		guest_net_close(&guest);
 	}
 	vdisk_boot_clear(&boot);
 	return status;

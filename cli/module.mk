@@ -15,6 +15,7 @@ vdisk_SRCS := \
  cli/boot.c \
  cli/boot_menu.c \
  cli/guest.c \
+ cli/guest_net.c \
  cli/vmfile.c \
  cli/vmfile_xen.c \
  cli/try.c \

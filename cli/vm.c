@@ -571,6 +571,42 @@ static int vm_limit(int argc, char **argv)
 					    args[2]));
 }
 
+/* ---- networks ---- */
+
+static int vm_net(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "bridge BRIDGE DEV|nat DEV",
+		.doc = "Print what root would type so that guests can be on --net tap:DEV: in a bridge "
+		       "that there is, or behind this host's address (192.168.87.0/24, the host is .1).",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 2, 3);
+	const char *user = getenv("USER"), *dev = args[2] ? args[2] : args[1];
+
+	if (!user || !*user)
+		user = "root";
+	if (strcmp(args[0], args[2] ? "bridge" : "nat"))
+		cli_usage("it is bridge BRIDGE DEV, or nat DEV");
+	for (size_t i = 1; args[i]; i++)
+		if (!*args[i] || strlen(args[i]) > 15 ||
+		    strspn(args[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+		    strlen(args[i]))
+			cli_usage("'%s' is not a name of an interface", args[i]);
+	printf("ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev, user);
+	if (args[2])
+		printf("ip link set dev %s master %s\n", dev, args[1]);
+	else
+		printf("ip address add 192.168.87.1/24 dev %s\n", dev);
+	printf("ip link set dev %s up\n", dev);
+	if (!args[2])
+		printf("sysctl -w net.ipv4.ip_forward=1\n"
+		       "nft add table ip vdisk\n"
+		       "nft 'add chain ip vdisk nat { type nat hook postrouting priority 100 ; }'\n"
+		       "nft add rule ip vdisk nat ip saddr 192.168.87.0/24 oifname != %s masquerade\n",
+		       dev);
+	return CLI_OK;
+}
+
 /* ---- the family ---- */
 
 static const struct cli_command subcommands[] = {
@@ -585,6 +621,7 @@ static const struct cli_command subcommands[] = {
 	{ "resize-disk", vm_resize, "change the size of a disk" },
 	{ "limit", vm_limit, "limit what it does with a disk" },
 	{ "stats", vm_stats, "its counters" },
+	{ "net", vm_net, "what root types to prepare networks" },
 };
 
 static void print_subcommands(FILE *out)

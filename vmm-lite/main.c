@@ -18,6 +18,7 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/sandbox.h"
 #include "vmm-lite/terminal.h"
+#include "vmm-lite/virtio/net.h"
 #include "vmm-lite/virtio/rng.h"
 #include "vmm-lite/vmm.h"
 
@@ -56,7 +57,18 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 
 static int make_devices(struct vmm *v, struct vdisk_error *err)
 {
+	const struct options *o = &v->options;
 	int r = rng_new(&v->rng, err);
+
+	for (unsigned i = 0; !r && i < o->n_nics; i++) {
+		struct net_options n = {
+			.fd = o->nic[i].fd, .stream = o->nic[i].stream,
+			.confine = o->no_sandbox ? NULL : sandbox_net,
+		};
+
+		memcpy(n.mac, o->nic[i].mac, 6);
+		r = net_new(&v->nic[i], &n, err);
+	}
 
 	for (unsigned i = 0; !r && i < v->n_disks; i++)
 		r = disk_start(v, v->disk[i], err);
@@ -69,6 +81,9 @@ static int close_everything(struct vmm *v, struct vdisk_error *err)
 
 	control_destroy(&v->control);
 	r = disks_close(v, err);
+	for (unsigned i = 0; i < NICS_MAX; i++)
+		if (v->nic[i])
+			v->nic[i]->ops->free(v->nic[i]);
 	if (v->rng)
 		v->rng->ops->free(v->rng);
 	ram_free(&v->ram);
@@ -128,7 +143,7 @@ static void print_stats(const struct vmm *v)
 static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
-	struct virtio_device *device[DISKS_MAX + 1];
+	struct virtio_device *device[DISKS_MAX + NICS_MAX + 1];
 	struct console_others others = {
 		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .arg = v,
 	};
@@ -148,6 +163,8 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	disks_reap(v);
 	for (unsigned i = 0; i < v->n_disks; i++)
 		device[config.n_devices++] = v->disk[i]->dev;
+	for (unsigned i = 0; i < o->n_nics; i++)
+		device[config.n_devices++] = v->nic[i];
 	device[config.n_devices++] = v->rng;
 	if (!r)
 		r = machine_new(&v->machine, v->kvm_fd, &config, err);

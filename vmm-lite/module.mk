@@ -2,6 +2,7 @@
 VIRTIO_SRCS := \
  vmm-lite/virtio/virtq.c \
  vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/net.c \
  vmm-lite/virtio/rng.c
 VMM_SRCS := \
  vmm-lite/console.c \
@@ -55,3 +56,4 @@ vdisk-uml.so_ALONE := -shared -fPIC
 vdisk-uml-init_SRCS := vmm-lite/uml/init.c
 vdisk-uml-init_ALONE := -static -s
 tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c
+tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c

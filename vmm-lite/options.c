@@ -3,6 +3,7 @@
 #include "vmm-lite/options.h"
 
 #include <argp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
-	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_LIMIT, OPT_POLL,
+	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_LIMIT, OPT_POLL, OPT_NET,
 };
 
 static const struct argp_option options[] = {
@@ -40,6 +41,9 @@ static const struct argp_option options[] = {
 	{ "limit", OPT_LIMIT, "LIMITS", 0,
 	  "bytes=10M,ops=500 a second, burst=200 milliseconds of it at once", 1 },
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
+	{ "net", OPT_NET, "tap:N|stream:N[,mac=ADDRESS]", 0,
+	  "A network card: N is a descriptor of a tap device, or of a stream of frames as passt has "
+	  "them", 1 },
 	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long at most an idle disk thread looks for more "
 	  "before it sleeps (default: 200 if the host has processors to spare, else 0)", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
@@ -94,6 +98,27 @@ static void parse_action(struct argp_state *state, const char *option, const cha
 		out->code = (int)parse_number(state, option, text + 5, 0, 255);
 	else if (strcmp(text, "exit"))
 		argp_error(state, "%s is reset, exit or exit:CODE, not '%s'", option, text);
+}
+
+static void add_nic(struct options *o, const char *text, struct argp_state *state)
+{
+	struct nic_option n = { .mac = { 0x52, 0x54, 0x00, 0x76, 0x64, (uint8_t)o->n_nics } };
+	unsigned m[6];
+	int end = 0;
+
+	n.stream = !strncmp(text, "stream:", 7);
+	if (o->n_nics == NICS_MAX)
+		argp_error(state, "more than %u network cards", NICS_MAX);
+	if ((!n.stream && strncmp(text, "tap:", 4)) ||
+	    sscanf(strchr(text, ':') + 1, "%d%n", &n.fd, &end) != 1 || n.fd < 0)
+		argp_error(state, "--net is tap:N or stream:N, not '%s'", text);
+	text = strchr(text, ':') + 1 + end;
+	if (*text && (sscanf(text, ",mac=%2x:%2x:%2x:%2x:%2x:%2x%n", &m[0], &m[1], &m[2], &m[3],
+			     &m[4], &m[5], &end) != 6 || text[end]))
+		argp_error(state, "--net: '%s' is not ,mac=xx:xx:xx:xx:xx:xx", text);
+	for (unsigned i = 0; *text && i < 6; i++)
+		n.mac[i] = (uint8_t)m[i];
+	o->nic[o->n_nics++] = n;
 }
 
 static void add_disk(struct options *o, const char *locator, struct argp_state *state)
@@ -192,6 +217,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_POLL:
 		o->poll_us = (int)parse_number(state, "--poll", arg, 0, 10000);
+		break;
+	case OPT_NET:
+		add_nic(o, arg, state);
 		break;
 	case OPT_NAME:
 		o->name = arg;

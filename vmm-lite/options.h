@@ -11,6 +11,7 @@
 #include "vmm-lite/virtio/blk.h"
 
 #define DISKS_MAX	24u
+#define NICS_MAX	4u
 
 struct disk_option {
 	const char *locator;
@@ -24,6 +25,12 @@ struct disk_option {
 	struct blk_limits limits;
 	const struct vdisk_open_file *files; /* NULL: its files are opened by name */
 	unsigned n_files;
+};
+
+struct nic_option {
+	int fd;
+	bool stream;
+	uint8_t mac[6];
 };
 
 /* What the guest does, and what happens then. */
@@ -41,6 +48,8 @@ struct options {
 	const char *cmdline;
 	struct disk_option disk[DISKS_MAX];
 	unsigned n_disks;
+	struct nic_option nic[NICS_MAX];
+	unsigned n_nics;
 	struct end_action on[ON_COUNT];
 	unsigned time_limit;	/* seconds, 0: none */
 	const char *name;	/* for people; NULL: none */

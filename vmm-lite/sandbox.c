@@ -21,6 +21,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
+#include <linux/if_tun.h>
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -43,7 +44,7 @@
 
 /* ---- what is left ---- */
 
-enum { MAIN = 1, VCPU = 2, DISK = 4, ALL = MAIN | VCPU | DISK };
+enum { MAIN = 1, VCPU = 2, DISK = 4, NET = 8, ALL = MAIN | VCPU | DISK | NET };
 
 static const struct rule {
 	int call;
@@ -57,8 +58,8 @@ static const struct rule {
 	{ CALL(read), ALL, "eventfds: doorbells, wake-ups; the terminal; disks" },
 	{ CALL(write), ALL, "eventfds: interrupts; the terminal; messages; disks" },
 	/* disks, on descriptors that are open */
-	{ CALL(readv), MAIN | DISK, "disks" },
-	{ CALL(writev), MAIN | DISK, "disks" },
+	{ CALL(readv), MAIN | DISK | NET, "disks; frames" },
+	{ CALL(writev), MAIN | DISK | NET, "disks; frames" },
 	{ CALL(pread64), MAIN | DISK, "disks; kernel and initrd at each start" },
 	{ CALL(pwrite64), MAIN | DISK, "disks: metadata" },
 	{ CALL(preadv), MAIN | DISK, "disks" },
@@ -83,11 +84,11 @@ static const struct rule {
 	{ CALL(accept4), MAIN, "the control socket" },
 	{ CALL(recvmsg), MAIN, "requests, and the descriptors of new disks" },
 	{ CALL(sendmsg), MAIN, "answers" },
-	{ CALL(sendto), MAIN, "the console, to who looks on" },
-	{ CALL(recvfrom), MAIN, "keys from there" },
+	{ CALL(sendto), MAIN | NET, "the console, to who looks on; frames" },
+	{ CALL(recvfrom), MAIN | NET, "keys from there; frames" },
 	/* waiting */
-	{ CALL(poll), MAIN | DISK, "all the loops" },
-	{ CALL(ppoll), MAIN | DISK, "all the loops" },
+	{ CALL(poll), MAIN | DISK | NET, "all the loops" },
+	{ CALL(ppoll), MAIN | DISK | NET, "all the loops" },
 	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
 	{ CALL(futex), ALL, "locks" },
 	{ CALL(nanosleep), MAIN | DISK, "trying a lock again" },
@@ -153,6 +154,8 @@ static const struct ioctl_rule {
 	{ KVM_SET_GSI_ROUTING, MAIN | VCPU, "the guest sets up a message interrupt" },
 	{ KVM_IRQFD, MAIN | VCPU, "the same" },
 	{ KVM_IOEVENTFD, MAIN | VCPU, "the guest moves a BAR; devices come and go" },
+	{ TUNSETOFFLOAD, VCPU, "a network card is started" },
+	{ TUNSETVNETHDRSZ, MAIN, "a network card on a tap device" },
 	{ BLKDISCARD, DISK, "a guest discards, and its disk is a block device" },
 	{ BLKGETSIZE64, MAIN, "a new disk that is one" },
 	{ BLKSSZGET, MAIN, "the same" },
@@ -274,9 +277,15 @@ void sandbox_disk(void)
 	narrow(DISK);
 }
 
+void sandbox_net(void)
+{
+	narrow(NET);
+}
+
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call)
 {
-	unsigned who = kind == SANDBOX_VCPU ? VCPU : kind == SANDBOX_DISK ? DISK : ALL;
+	unsigned who = kind == SANDBOX_VCPU ? VCPU : kind == SANDBOX_DISK ? DISK :
+		       kind == SANDBOX_NET ? NET : ALL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		if (refusals[i].call == call)

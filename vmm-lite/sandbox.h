@@ -34,9 +34,10 @@ int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err);
 /* Some threads need fewer still; called by each, after sandbox_filter(). */
 void sandbox_vcpu(void);
 void sandbox_disk(void);
+void sandbox_net(void);
 
 /* For the tests: who may do what. */
-enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK };
+enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET };
 enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
 

@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A stock kernel on real KVM, and what comes and goes while it runs: disks
-# attached and detached under a verified load (5 times; 50 with LONG), a disk
-# resized, limits, the power button; a compressed kernel started the fast way.
+# attached and detached under a verified load (3 times; 50 with LONG), a disk
+# resized, limits, a network card, the power button; a compressed kernel started the fast way.
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe
+requires qemu-system-x86_64 qemu-img busybox cpio modprobe ip
 
 kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
 [ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
 release=${kernel#*/vmlinuz-}
-rounds=5
+rounds=3
 [ -z "${LONG:-}" ] || rounds=50
 
 # ---- the guest ----
@@ -17,7 +17,7 @@ rounds=5
 root=$tmp/root
 mkdir -p "$root"/{bin,dev,proc,sys,m}
 cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk button evdev; do
+for m in virtio_pci virtio_blk virtio_net button evdev; do
     modprobe -S "$release" --show-depends "$m"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
 n=100
@@ -52,6 +52,11 @@ button() {
     echo "GUEST power button, $(cat /tmp/n) blocks compared"
     poweroff -f
 }
+ifconfig eth0 10.77.0.2 netmask 255.255.255.0 up
+for size in 56 1400 9000; do
+    ping -c 2 -W 5 -s $size 10.77.0.1 > /tmp/ping && echo "GUEST ping $size"
+done
+echo "GUEST mac $(cat /sys/class/net/eth0/address)"
 load &
 button &
 size=$(cat /sys/block/vda/size)
@@ -98,7 +103,10 @@ cd /tmp
 qemu-img create -q -f qcow2 disk.qcow2 16M
 truncate -s 4M one.raw
 qemu-img create -q -f qcow2 -b one.raw -F raw one.qcow2
-vdisk boot -q -m 192 --kernel $kernel --initrd $tmp/initrd --append 'console=ttyS0 quiet' \\
+ip tuntap add dev vm0 mode tap vnet_hdr
+ip address add 10.77.0.1/24 dev vm0
+ip link set dev vm0 up
+vdisk boot -q -m 192 --net tap:vm0,mac=52:54:00:12:34:56 --kernel $kernel --initrd $tmp/initrd --append 'console=ttyS0 quiet' \\
     --fast-kernel --stats --name g disk.qcow2 > \$log 2>&1 < /dev/null &
 pid=\$!
 until_log 'GUEST ready size=32768'
@@ -125,12 +133,15 @@ grep 'GUEST\\|vmm-lite' \$log | tr -d '\\r'
 cat stats
 END
 rc=0
-in_machine --modules kvm-amd --mem 1024 --limit $((400 + rounds * 20)) -- bash "$tmp/job" \
+in_machine --modules 'kvm-amd tun' --mem 1024 --limit $((400 + rounds * 20)) -- bash "$tmp/job" \
     > "$tmp/out" 2>&1 || rc=$?
 awk '/^rig: started again/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' \
     "$tmp/out" > "$tmp/last" && mv "$tmp/last" "$tmp/out"
 cat "$tmp/out"
 [ $rc = 0 ] || fail "the machine ended with $rc"
 ! grep -q DAMAGED "$tmp/out" || fail 'what was read back is not what was written'
+for word in 'ping 56' 'ping 1400' 'ping 9000' 'mac 52:54:00:12:34:56'; do
+    grep -qx "GUEST $word" "$tmp/out" || fail "no '$word'"
+done
 grep -qE 'GUEST power button, [1-9][0-9]* blocks compared' "$tmp/out" || fail 'no power button'
 [ "$(grep -c 'GUEST gone' "$tmp/out")" = $rounds ] || fail 'rounds are missing'

@@ -43,6 +43,8 @@ static void enter(enum sandbox_kind kind)
 		sandbox_vcpu();
 	if (kind == SANDBOX_DISK)
 		sandbox_disk();
+	if (kind == SANDBOX_NET)
+		sandbox_net();
 }
 
 /* In a child that is filtered: the first call that was not treated as it should be, 0: none. */
@@ -99,7 +101,9 @@ static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
 
 static void every_call(void **state)
 {
-	static const enum sandbox_kind kinds[] = { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK };
+	static const enum sandbox_kind kinds[] = {
+		SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET,
+	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -152,6 +156,7 @@ static void arguments(void **state)
 	assert_int_equal(in_child(try_arguments, SANDBOX_PROCESS), 0);
 	assert_int_equal(in_child(try_arguments, SANDBOX_VCPU), 0);
 	assert_int_equal(in_child(try_arguments, SANDBOX_DISK), 0);
+	assert_int_equal(in_child(try_arguments, SANDBOX_NET), 0);
 }
 
 /* As it is in earnest: a message, and status 1. */

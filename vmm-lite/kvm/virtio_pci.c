@@ -652,7 +652,7 @@ int virtio_pci_plug(struct pci_bus *bus, struct virtio_device *dev, struct irq *
 	struct pci_id id = {
 		.vendor = 0x1af4, .device = (uint16_t)(0x1040 + dev->id), .sub_vendor = 0x1af4,
 		.sub_device = 0x1100, .revision = 1,
-		.class_code = dev->id == 2 ? 0x018000 : 0x00ff00,
+		.class_code = dev->id == 2 ? 0x018000 : dev->id == 1 ? 0x020000 : 0x00ff00,
 	};
 	struct virtio_pci *v;
 	int r;
