@@ -66,7 +66,7 @@ int vmfile_check_name(const char *name, struct vdisk_error *err)
 		n++;
 	if (n && n <= 60 && !name[n] && isalnum((unsigned char)*name))
 		return 0;
-	for (n = 0; name[n] && n < sizeof(better) - 1; n++)
+	for (n = 0; n < sizeof(better) - 1 && name[n]; n++)
 		better[n] = name_char(name[n]) ? name[n] : '-';
 	better[n] = '\0';
 	if (!n || !isalnum((unsigned char)better[0]))

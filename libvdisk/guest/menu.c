@@ -233,7 +233,7 @@ struct attempt {
 	const struct boot_env *env;
 	boot_menu_fn *read;
 	unsigned volume;
-	const char *path;	/* a configuration, a directory of entries; NULL: newest */
+	char path[64];		/* a configuration, a directory of entries */
 	const struct boot_wish *wish;
 	int result;
 };
@@ -432,23 +432,22 @@ static int try_source(struct attempt *t, const struct source *source, struct pas
 {
 	size_t len = strlen(source->path);
 	bool directory = source->path[len - 1] == '/';
-	char why[160] = "", prefix[280], path[64];
+	char why[160] = "", prefix[280];
 	uint64_t size;
 
-	snprintf(path, sizeof(path), "%.*s", (int)(len - directory), source->path);
+	snprintf(t->path, sizeof(t->path), "%.*s", (int)(len - directory), source->path);
 	t->read = source->read;
-	t->path = path;
 	for (t->volume = 0; t->volume < t->env->n_volumes; t->volume++) {
-		if (t->env->stat(t->env->arg, t->volume, path, &size) != directory)
+		if (t->env->stat(t->env->arg, t->volume, t->path, &size) != directory)
 			continue;
 		volume_prefix(prefix, sizeof(prefix), t);
 		if (try_config(t, why, sizeof(why))) {
-			snprintf(passed->source, sizeof(passed->source), "%s%s", prefix, path);
+			snprintf(passed->source, sizeof(passed->source), "%s%s", prefix, t->path);
 			return 1;
 		}
 		/* keep the first reason: it belongs to the best source */
 		if (!passed->why[0])
-			snprintf(passed->why, sizeof(passed->why), "%s%s: %s", prefix, path, why);
+			snprintf(passed->why, sizeof(passed->why), "%s%s: %s", prefix, t->path, why);
 	}
 	return 0;
 }
