@@ -6,7 +6,9 @@
  * of it in requests of changing size with several in flight, reads it back in
  * another order and compares, and asks for the identification.  Says on the
  * serial port what it did, and powers off; a mistake is a reset instead.  With
- * "spin" on its command line it does nothing, for ever; with "triple" it faults.
+ * "spin" on its command line it does nothing, for ever; with "triple" it faults;
+ * with "killN" it writes blocks all over the disk, from the N-th on, until
+ * somebody ends it, and says after each flush how many are safe.
  */
 #include "guest.h"
 
@@ -172,6 +174,30 @@ static u64 pass(u64 sectors, int write, u32 size)
 	return n;
 }
 
+/* Block @n goes where no other does: 7919 shares no factor with a power of two. */
+static void write_for_ever(const char *from, u64 sectors)
+{
+	u64 n = 0, blocks = sectors / 8;
+
+	while (*from >= '0' && *from <= '9')
+		n = n * 10 + (u64)(*from++ - '0');
+	while (n < blocks) {
+		for (unsigned slot = 0; slot < 8; slot++, n++) {
+			u64 sector = n * 7919 % blocks * 8;
+
+			fill(slot, sector, 4096);
+			submit(slot, 1, sector, 4096);
+		}
+		for (unsigned i = 0; i < 8; i++)
+			reap();
+		submit(0, 4, 0, 0);
+		reap();
+		say("flushed ");
+		say_number(n);
+		say("\n");
+	}
+}
+
 void main(void)
 {
 	u64 sectors, n;
@@ -186,6 +212,8 @@ void main(void)
 	find_disk();
 	start_disk();
 	sectors = reg32(device_config);
+	if (cmdline[0] == 'k')
+		write_for_ever(cmdline + 4, sectors);
 	say("sectors ");
 	say_number(sectors);
 	n = pass(sectors, 1, 512);
