@@ -48,6 +48,8 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 
 	if (!r)
 		r = open_file(&v->kernel_fd, "kernel", o->kernel, err);
+	if (!r)
+		r = kernel_unpack_prepare(v->kernel_fd, o->fast_kernel, err);
 	if (!r && o->initrd)
 		r = open_file(&v->initrd_fd, "initrd", o->initrd, err);
 	for (unsigned i = 0; !r && i < o->n_disks; i++)

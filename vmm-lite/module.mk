@@ -29,6 +29,8 @@ VMM_SRCS := \
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson
+# a small process: only the libraries that it calls
+vmm-lite_LDFLAGS := -Wl,--as-needed
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \
@@ -57,3 +59,5 @@ vdisk-uml-init_SRCS := vmm-lite/uml/init.c
 vdisk-uml-init_ALONE := -static -s
 tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c
 tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
+tests/fuzz/control_SRCS := vmm-lite/control.c vmm-lite/log.c
+tests/fuzz/control_LIBS := -ljansson

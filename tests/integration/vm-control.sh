@@ -30,6 +30,14 @@ vm list | grep -qE '^web +running +[0-9]+ +64M +1 .*/web.raw$' || fail "list: $(
 vmm=$(vm show --json web | field 'j["pid"]')
 grep -q vmm-lite "/proc/$vmm/cmdline"
 
+# at most 6 MiB beyond the guest's own memory
+if [ -r "/proc/$vmm/smaps" ]; then
+    kib=$(awk '/^[0-9a-f]+-/ { name = $6 } /^Rss:/ && name !~ /guest-ram/ { n += $2 } END { print n }' \
+        "/proc/$vmm/smaps")
+    echo "$kib KiB beyond the guest's memory"
+    [ "$kib" -le 6144 ] || fail "the monitor takes $kib KiB"
+fi
+
 # the same name again, and bad ones
 expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
 like_output "'web' is running already"

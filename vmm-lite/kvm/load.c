@@ -418,6 +418,14 @@ int boot_load(const struct guest_memory *mem, const struct boot_source *src,
 	return r;
 }
 
+int kernel_unpack_prepare(int fd, bool fast, struct vdisk_error *err)
+{
+	uint8_t head[8];
+	ssize_t n = pread(fd, head, sizeof(head), 0);
+
+	return fast || (n > 0 && unpack_knows(head, (size_t)n)) ? unpack_prepare(err) : 0;
+}
+
 int kernel_unpack(int *fd, bool fast, struct vdisk_error *err)
 {
 	uint8_t head[BZIMAGE_HEAD_BYTES] = { 0 };

@@ -23,6 +23,9 @@ struct boot_entry {		/* where the first processor starts */
 	uint64_t rip, rsi, rbx, cr3, rsp;
 };
 
+/* Will kernel_unpack() have something to do?  Then load what it needs, which opens files. */
+int kernel_unpack_prepare(int fd, bool fast, struct vdisk_error *err);
+
 /*
  * A compressed vmlinux becomes a plain one; with @fast, so does a bzImage (it
  * is then entered without decompressing itself, and not at a random address).

@@ -4,11 +4,15 @@
  *
  * Of libarchive's filters only those that work in this process; the result is
  * an unnamed file in memory, so that what reads kernels reads this too.
+ *
+ * The library is loaded on demand: with all that it brings it is larger than
+ * the rest of the program, and few kernels need it.
  */
 #include "vmm-lite/kvm/unpack.h"
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/mman.h>
@@ -17,6 +21,24 @@
 #include "core/driver.h"
 
 #define CHUNK	65536u
+
+/* libarchive's functions, by their names without archive_. */
+static struct {
+	__typeof__(archive_read_new) *read_new;
+	__typeof__(archive_read_free) *read_free;
+	__typeof__(archive_read_open) *read_open;
+	__typeof__(archive_read_next_header) *read_next_header;
+	__typeof__(archive_read_data) *read_data;
+	__typeof__(archive_error_string) *error_string;
+	__typeof__(archive_set_error) *set_error;
+	__typeof__(archive_read_support_filter_gzip) *read_support_filter_gzip;
+	__typeof__(archive_read_support_filter_bzip2) *read_support_filter_bzip2;
+	__typeof__(archive_read_support_filter_xz) *read_support_filter_xz;
+	__typeof__(archive_read_support_filter_lzma) *read_support_filter_lzma;
+	__typeof__(archive_read_support_filter_lz4) *read_support_filter_lz4;
+	__typeof__(archive_read_support_filter_zstd) *read_support_filter_zstd;
+	__typeof__(archive_read_support_format_raw) *read_support_format_raw;
+} lib;
 
 struct input {
 	int fd;
@@ -54,7 +76,7 @@ static la_ssize_t read_input(struct archive *a, void *arg, const void **buf)
 		n = want ? pread(in->fd, in->buf, want, (off_t)in->off) : 0;
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
-		archive_set_error(a, errno, "%s", strerror(errno));
+		lib.set_error(a, errno, "%s", strerror(errno));
 	else
 		in->off += (uint64_t)n;
 	*buf = in->buf;
@@ -67,14 +89,14 @@ static int copy_out(struct archive *a, int fd, uint64_t max, struct vdisk_error 
 	uint64_t done = 0;
 
 	for (;;) {
-		la_ssize_t n = archive_read_data(a, buf, sizeof(buf));
+		la_ssize_t n = lib.read_data(a, buf, sizeof(buf));
 		size_t put = 0;
 
 		if (n == 0)
 			return 0;
 		if (n < 0)
 			return vd_fail(err, EINVAL, "kernel: cannot decompress it: %s",
-				       archive_error_string(a));
+				       lib.error_string(a));
 		done += (uint64_t)n;
 		if (done > max)
 			return vd_fail(err, EFBIG, "kernel: larger than %" PRIu64
@@ -91,22 +113,59 @@ static int copy_out(struct archive *a, int fd, uint64_t max, struct vdisk_error 
 
 static int support(struct archive *a)
 {
-	int r = archive_read_support_filter_gzip(a);
+	int r = lib.read_support_filter_gzip(a);
 
 	/* one that would run a program says ARCHIVE_WARN; none of these should */
-	r = MIN(r, archive_read_support_filter_bzip2(a));
-	r = MIN(r, archive_read_support_filter_xz(a));
-	r = MIN(r, archive_read_support_filter_lzma(a));
-	r = MIN(r, archive_read_support_filter_lz4(a));
-	r = MIN(r, archive_read_support_filter_zstd(a));
-	return MIN(r, archive_read_support_format_raw(a));
+	r = MIN(r, lib.read_support_filter_bzip2(a));
+	r = MIN(r, lib.read_support_filter_xz(a));
+	r = MIN(r, lib.read_support_filter_lzma(a));
+	r = MIN(r, lib.read_support_filter_lz4(a));
+	r = MIN(r, lib.read_support_filter_zstd(a));
+	return MIN(r, lib.read_support_format_raw(a));
+}
+
+int unpack_prepare(struct vdisk_error *err)
+{
+	static const struct {
+		const char *name;
+		void *to;
+	} functions[] = {
+		{ "archive_read_new", &lib.read_new },
+		{ "archive_read_free", &lib.read_free },
+		{ "archive_read_open", &lib.read_open },
+		{ "archive_read_next_header", &lib.read_next_header },
+		{ "archive_read_data", &lib.read_data },
+		{ "archive_error_string", &lib.error_string },
+		{ "archive_set_error", &lib.set_error },
+		{ "archive_read_support_filter_gzip", &lib.read_support_filter_gzip },
+		{ "archive_read_support_filter_bzip2", &lib.read_support_filter_bzip2 },
+		{ "archive_read_support_filter_xz", &lib.read_support_filter_xz },
+		{ "archive_read_support_filter_lzma", &lib.read_support_filter_lzma },
+		{ "archive_read_support_filter_lz4", &lib.read_support_filter_lz4 },
+		{ "archive_read_support_filter_zstd", &lib.read_support_filter_zstd },
+		{ "archive_read_support_format_raw", &lib.read_support_format_raw },
+	};
+	void *library = dlopen("libarchive.so.13", RTLD_NOW | RTLD_LOCAL);
+
+	if (!library)
+		return vd_fail(err, ENOTSUP, "kernel: to decompress it, libarchive is needed: %s",
+			       dlerror());
+	for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
+		void *f = dlsym(library, functions[i].name);
+
+		if (!f)
+			return vd_fail(err, ENOTSUP, "kernel: this libarchive has no %s",
+				       functions[i].name);
+		memcpy(functions[i].to, &f, sizeof(f));
+	}
+	return 0;
 }
 
 int unpack(int *out_fd, int fd, uint64_t off, uint64_t len, uint64_t max,
 	   struct vdisk_error *err)
 {
 	struct input *in = malloc(sizeof(*in));
-	struct archive *a = archive_read_new();
+	struct archive *a = lib.read_new();
 	struct archive_entry *entry;
 	AUTO_CLOSE int memory = memfd_create("kernel", MFD_CLOEXEC);
 	int r;
@@ -117,12 +176,12 @@ int unpack(int *out_fd, int fd, uint64_t off, uint64_t len, uint64_t max,
 		in->fd = fd;
 		in->off = off;
 		in->end = off + len;
-		r = support(a) != ARCHIVE_OK || archive_read_open(a, in, NULL, read_input, NULL) ||
-		    archive_read_next_header(a, &entry) ?
+		r = support(a) != ARCHIVE_OK || lib.read_open(a, in, NULL, read_input, NULL) ||
+		    lib.read_next_header(a, &entry) ?
 		    vd_fail(err, EINVAL, "kernel: cannot decompress it: %s",
-			    archive_error_string(a)) : copy_out(a, memory, max, err);
+			    lib.error_string(a)) : copy_out(a, memory, max, err);
 	}
-	archive_read_free(a);
+	lib.read_free(a);
 	free(in);
 	if (!r)
 		*out_fd = STEAL_FD(memory);

@@ -8,6 +8,9 @@
 /* Do these first bytes say gzip, bzip2, xz, lzma, lz4 or zstd? */
 bool unpack_knows(const uint8_t *head, size_t len);
 
+/* Load what unpack() needs: while files can still be opened. */
+int unpack_prepare(struct vdisk_error *err);
+
 /*
  * Bytes [@off, @off + @len) of @fd, decompressed into memory: a descriptor (the
  * caller's).  -EFBIG past @max bytes, -EINVAL where they are damaged.
