@@ -443,10 +443,12 @@ def task_management():
     s.data_out(itt, p.ttt, 0, 0, bytes(4096))                  # for nobody: ignored
     p = s.clear()
     assert p.bhs[3] == 2 and p.data[2 + 2] == 6 and p.data[2 + 12] == 0x29, p.data.hex()
-    assert other.clear().bhs[3] == 0
+    assert other.clear().bhs[3] == 2 and other.clear().bhs[3] == 0    # who asked is told, too
     assert tmf(s, 5, lun=9) == 2
     assert tmf(s, 2) == 0 and tmf(s, 4) == 0 and tmf(s, 6) == 0
-    assert tmf(s, 3) == 5 and tmf(s, 7) == 5 and tmf(s, 8) == 4 and tmf(s, 0x55) == 5
+    assert tmf(s, 7) == 0
+    assert s.clear().bhs[3] == 2
+    assert tmf(s, 3) == 5 and tmf(s, 8) == 4 and tmf(s, 0x55) == 5
     s.alive()
     s.logout()
     other.clear()
