@@ -293,6 +293,10 @@ static void resume_task(struct scsi_task *scsi)
 {
 	struct iscsi_task *t = container_of(scsi, struct iscsi_task, scsi);
 
+	if (t->session->conn->closed || t->session->is_ending) {
+		abort_task(scsi);	/* it was about to be, and nobody wants an answer */
+		return;
+	}
 	t->step = scsi_step(scsi);
 	if (!t->beginning)
 		run(t, t->step);
