@@ -33,8 +33,11 @@ struct config_lun {
 	uint16_t lun;
 	char *disk;		/* owned: a locator */
 	char *format;		/* owned, or NULL */
-	bool read_only, share;
+	char *serial;		/* owned, or NULL */
+	bool read_only, removable, share;
 	uint32_t block_size;	/* 0: the disk's own */
+	uint32_t physical_size;	/* likewise */
+	uint64_t size;		/* to grow it to; 0: as it is */
 	enum vdisk_refs refs;
 	unsigned line;
 };
@@ -51,6 +54,8 @@ struct config_target {
 struct config {
 	char *path;		/* owned: of the file */
 	char *user;		/* owned, or NULL: who to become */
+	char *state_dir;	/* owned, or NULL: of persistent reservations */
+	uint64_t sanitize_rate;	/* bytes a second; 0: as fast as it goes */
 	struct iscsi_user *users;	/* chap-user; owned */
 	unsigned n_users;
 	struct config_portal *portals;
@@ -74,7 +79,7 @@ void config_free(struct config *c);	/* wipes the secrets */
 
 /* The first line of a file that nobody but its owner and group may read. */
 int config_read_secret(const char *path, uint8_t out[ISCSI_SECRET_MAX], struct vdisk_error *err);
-/* The same disk, served in the same way? */
+/* The same disk, served in the same way?  (It may grow.) */
 bool config_lun_same(const struct config_lun *a, const struct config_lun *b);
 /* How to open it. */
 struct vdisk_open_opts config_lun_opts(const struct config_lun *lun);

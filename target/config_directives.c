@@ -110,6 +110,25 @@ static int do_user(struct parser *p, char **arg, unsigned n UNUSED)
 	return set_string(p, &p->config->user, arg[0]);
 }
 
+static int do_state_dir(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	if (arg[0][0] != '/')
+		return config_bad(p, "'%s' is not a whole path", arg[0]);
+	return set_string(p, &p->config->state_dir, arg[0]);
+}
+
+static int size(struct parser *p, const char *text, uint64_t *out)
+{
+	if (vdisk_parse_size(text, out) < 0 || *out == 0)
+		return config_bad(p, "'%s' is not a size (a number, with K, M, G or T behind it)", text);
+	return 0;
+}
+
+static int do_sanitize_rate(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	return size(p, arg[0], &p->config->sanitize_rate);
+}
+
 static int do_portal(struct parser *p, char **arg, unsigned n UNUSED)
 {
 	struct config *c = p->config;
@@ -521,6 +540,8 @@ static int do_lun_flag(struct parser *p, char **arg, unsigned n UNUSED)
 
 	if (!strcmp(arg[-1], "read-only"))
 		l->read_only = true;
+	else if (!strcmp(arg[-1], "removable"))
+		l->removable = true;
 	else
 		l->share = true;
 	return 0;
@@ -531,11 +552,29 @@ static int do_format(struct parser *p, char **arg, unsigned n UNUSED)
 	return set_string(p, &lun_of(p)->format, arg[0]);
 }
 
+static int do_serial(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	size_t len = strlen(arg[0]);
+
+	if (len == 0 || len > SCSI_SERIAL_MAX)
+		return config_bad(p, "a serial number has 1 to %u characters", SCSI_SERIAL_MAX);
+	for (size_t i = 0; i < len; i++)
+		if (arg[0][i] <= ' ' || arg[0][i] > '~')
+			return config_bad(p, "a serial number is printable ASCII without blanks");
+	return set_string(p, &lun_of(p)->serial, arg[0]);
+}
+
+static int do_size(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	return size(p, arg[0], &lun_of(p)->size);
+}
+
 static int do_block_size(struct parser *p, char **arg, unsigned n UNUSED)
 {
 	if (strcmp(arg[0], "512") != 0 && strcmp(arg[0], "4096") != 0)
 		return config_bad(p, "'%s': blocks have 512 or 4096 bytes", arg[0]);
-	lun_of(p)->block_size = arg[0][0] == '5' ? 512 : 4096;
+	*(arg[-1][0] == 'b' ? &lun_of(p)->block_size : &lun_of(p)->physical_size) =
+		arg[0][0] == '5' ? 512 : 4096;
 	return 0;
 }
 
@@ -559,6 +598,8 @@ static int end_lun(struct parser *p)
 
 	if (l->share && !l->read_only)
 		return config_bad(p, "force-share is for LUNs that are read-only");
+	if (l->size && l->read_only)
+		return config_bad(p, "a LUN that is read-only cannot get a size");
 	return 0;
 }
 
@@ -613,6 +654,8 @@ int config_finish(struct parser *p)
 
 const struct directive config_directives[] = {
 	{ "user", TOP, 1, 1, 0, false, do_user, NULL },
+	{ "state-directory", TOP, 1, 1, 0, false, do_state_dir, NULL },
+	{ "sanitize-rate", TOP, 1, 1, 0, false, do_sanitize_rate, NULL },
 	{ "threads", TOP, 1, 1, THREADS, false, do_threads, NULL },
 	{ "pin", THREADS, 0, 0, 0, false, do_pin, NULL },
 	{ "busy-poll", THREADS, 1, 1, 0, false, do_busy_poll, NULL },
@@ -647,6 +690,10 @@ const struct directive config_directives[] = {
 	{ "read-only", LUN, 0, 0, 0, false, do_lun_flag, NULL },
 	{ "force-share", LUN, 0, 0, 0, false, do_lun_flag, NULL },
 	{ "block-size", LUN, 1, 1, 0, false, do_block_size, NULL },
+	{ "physical-block-size", LUN, 1, 1, 0, false, do_block_size, NULL },
+	{ "removable", LUN, 0, 0, 0, false, do_lun_flag, NULL },
+	{ "serial", LUN, 1, 1, 0, false, do_serial, NULL },
+	{ "size", LUN, 1, 1, 0, false, do_size, NULL },
 	{ "format", LUN, 1, 1, 0, false, do_format, NULL },
 	{ "refs", LUN, 1, 1, 0, false, do_refs, NULL },
 };

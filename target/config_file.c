@@ -93,6 +93,7 @@ static void free_target(struct config_target *t)
 	for (unsigned i = 0; i < t->n_luns; i++) {
 		free(t->luns[i].disk);
 		free(t->luns[i].format);
+		free(t->luns[i].serial);
 	}
 	free(t->luns);
 	free(t->name);
@@ -117,6 +118,7 @@ void config_free(struct config *c)
 	free(c->users);
 	free(c->targets);
 	free(c->user);
+	free(c->state_dir);
 	free(c->path);
 	free(c);
 }
@@ -129,8 +131,9 @@ static bool same_string(const char *a, const char *b)
 bool config_lun_same(const struct config_lun *a, const struct config_lun *b)
 {
 	return a->lun == b->lun && same_string(a->disk, b->disk) &&
-	       same_string(a->format, b->format) &&
-	       a->read_only == b->read_only && a->share == b->share && a->block_size == b->block_size && a->refs == b->refs;
+	       same_string(a->format, b->format) && same_string(a->serial, b->serial) &&
+	       a->read_only == b->read_only && a->removable == b->removable &&
+	       a->physical_size == b->physical_size && a->share == b->share && a->block_size == b->block_size && a->refs == b->refs;
 }
 
 struct vdisk_open_opts config_lun_opts(const struct config_lun *l)

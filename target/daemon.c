@@ -58,7 +58,7 @@ static void tell_reloading(void)
 static void reloaded(struct served *s, const struct vdisk_error *err)
 {
 	if (err)
-		log_warnx("not reloaded: %s", err->msg);
+		log_warnx("%s", err->msg);
 	else
 		log_info("%s is in force", s->config->path);
 	notify(err ? "READY=1\nSTATUS=The last reload failed; see the log" :
@@ -91,7 +91,13 @@ static void warn_unreadable(const char *path)
 static int start(struct server *s, struct config *config, struct vdisk_error *err)
 {
 	struct sandbox_opts sandbox = { .user = config->user, .reload = true };
-	int r;
+	uid_t owner = 0;
+	int r = sandbox_user(&sandbox, &owner, err);
+
+	if (r < 0) {
+		config_free(config);
+		return r;
+	}
 
 	service_raise_limits();
 	s->signals = (struct reactor_source) {
@@ -114,7 +120,7 @@ static int start(struct server *s, struct config *config, struct vdisk_error *er
 		return r;
 	}
 	s->serving = true;
-	r = served_start(&s->served, s->reactor, config, err);
+	r = served_start(&s->served, s->reactor, config, owner, err);
 	s->served.reloaded = reloaded;
 	if (r == 0)
 		r = service_jobs_open(s->reactor, err);

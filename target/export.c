@@ -10,12 +10,10 @@
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
 #include <sys/signalfd.h>
 
 #include "target/iscsi/server.h"
@@ -23,6 +21,7 @@
 #include "target/modes.h"
 #include "target/sandbox.h"
 #include "target/service.h"
+#include "target/unit.h"
 
 #define MAX_PORTALS	16u
 #define BUFFER_LIMIT	(1ull << 30)	/* of data in flight, reserved, not used up front */
@@ -127,35 +126,6 @@ static void print_recipe(const struct export *e)
 
 /* ---- opening ---- */
 
-/* An ISO image by name and by content: a disk may well hold one and be none. */
-static bool is_cdrom(const char *locator, struct vdisk *disk)
-{
-	size_t n = strlen(locator);
-
-	return n > 4 && !strcasecmp(locator + n - 4, ".iso") && scsi_looks_like_cdrom(disk);
-}
-
-/* The LUN's own file in the state directory; one server at a time uses it. */
-static int restore_state(struct export *e, unsigned lun, struct vdisk_error *err)
-{
-	AUTO_FREE char *path = NULL;
-	int fd, r;
-
-	if (asprintf(&path, "%s/%s,%u.pr", e->state_dir, e->target->name, lun) < 0)
-		return fail(err, ENOMEM, "out of memory");
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return fail(err, errno, "%s: %s", path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		r = fail(err, errno, "%s: another server uses it", path);
-	} else {
-		r = scsi_unit_restore(e->target->units[lun], fd, err);
-	}
-	if (r < 0)
-		close(fd);
-	return r;
-}
-
 static int open_disk(struct export *e, unsigned lun, struct vdisk_error *err)
 {
 	struct scsi_unit_opts opts = { .read_only = e->read_only, .removable = e->removable,
@@ -165,10 +135,10 @@ static int open_disk(struct export *e, unsigned lun, struct vdisk_error *err)
 
 	if (r < 0)
 		return r;
-	opts.type = is_cdrom(e->disks[lun], disk) ? SCSI_CDROM : SCSI_DISK;
+	opts.type = unit_is_cdrom(e->disks[lun], disk) ? SCSI_CDROM : SCSI_DISK;
 	r = scsi_target_add_unit(e->target, (uint16_t)lun, disk, &opts, err);
 	if (r == 0 && e->state_dir && opts.type == SCSI_DISK)
-		r = restore_state(e, lun, err);
+		r = unit_restore(e->target->units[lun], e->state_dir, 0, err);
 	vdisk_close(disk, NULL);	/* the target has its own reference */
 	return r;
 }

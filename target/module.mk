@@ -42,6 +42,7 @@ vdiskd_SRCS := \
  target/export.c \
  target/daemon.c \
  target/served.c \
+ target/unit.c \
  target/service.c \
  target/config.c \
  target/config_directives.c \

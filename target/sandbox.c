@@ -142,6 +142,16 @@ static int filter_calls(bool reload, struct vdisk_error *err)
 	return 0;
 }
 
+int sandbox_user(const struct sandbox_opts *opts, uid_t *out, struct vdisk_error *err)
+{
+	const struct passwd *pw = getpwnam(opts->user ? opts->user : "nobody");
+
+	if (!pw && opts->user)
+		return fail(err, ENOENT, "there is no user \"%s\"", opts->user);
+	*out = pw ? pw->pw_uid : 65534;
+	return 0;
+}
+
 int sandbox_enter(const struct sandbox_opts *opts, struct vdisk_error *err)
 {
 	int r = 0;

@@ -3,6 +3,8 @@
 #ifndef TARGET_SANDBOX_H
 #define TARGET_SANDBOX_H
 
+#include <sys/types.h>
+
 #include "vdisk.h"
 
 struct sandbox_opts {
@@ -15,6 +17,8 @@ struct sandbox_opts {
  * listed, each with its reason, in sandbox.c.  For the whole process: to be
  * called before other threads exist, or by the one that started them.
  */
+/* Who that will be. */
+int sandbox_user(const struct sandbox_opts *opts, uid_t *out, struct vdisk_error *err);
 int sandbox_enter(const struct sandbox_opts *opts, struct vdisk_error *err);
 
 #endif

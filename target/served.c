@@ -7,6 +7,7 @@
 #include "target/log.h"
 #include "target/served.h"
 #include "target/service.h"
+#include "target/unit.h"
 
 struct served_portal {
 	LIST_ENTRY(served_portal) link;
@@ -21,14 +22,21 @@ struct served_target {
 	struct iscsi_target *iscsi;		/* the server's */
 };
 
+/* What opening a LUN's disk gave. */
+struct opened {
+	struct vdisk *disk;	/* owned, or NULL */
+	enum scsi_unit_type type;
+	bool grown;		/* it is served, and has another size now */
+};
+
 struct plan {
 	struct service_job job;
 	struct served *served;
 	const struct config *old;	/* borrowed, or NULL */
 	struct config *config;		/* owned until it is in force */
-	struct vdisk **disks;		/* owned: of all LUNs, one after the other; NULL: stays
-					 * as it is, or is opened in the second stage */
-	unsigned n_disks;
+	struct opened *opened;		/* owned: of all LUNs, one after the other; no disk:
+					 * stays as it is, or is opened in the second stage */
+	unsigned n_opened;
 	struct iscsi_portal **portals;	/* owned; of all portals; NULL: stays as it is */
 	int error;
 	struct vdisk_error err;
@@ -97,14 +105,31 @@ static unsigned count_luns(const struct config *c)
 
 /* ---- preparing ---- */
 
-static int open_lun(struct vdisk **out, const struct config *c, const struct config_lun *l,
+static int grow(struct vdisk *disk, const struct config_lun *l, struct vdisk_error *err)
+{
+	if (l->size < vdisk_size(disk))
+		return fail(err, EINVAL, "%s: has %llu bytes, more than 'size' says", l->disk,
+			    (unsigned long long)vdisk_size(disk));
+	return l->size == vdisk_size(disk) ? 0 : vdisk_resize(disk, l->size, err);
+}
+
+static int open_lun(struct opened *out, const struct config *c, const struct config_lun *l,
 		    struct vdisk_error *err)
 {
 	struct vdisk_open_opts opts = config_lun_opts(l);
 	struct vdisk_error why = { 0 };
-	int r = vdisk_open(out, l->disk, &opts, &why);
+	int r = vdisk_open(&out->disk, l->disk, &opts, &why);
 
-	return r < 0 ? fail(err, -r, "%s:%u: %.400s", c->path, l->line, why.msg) : 0;
+	if (r == 0 && l->size)
+		r = grow(out->disk, l, &why);
+	if (r < 0) {
+		if (out->disk)
+			vdisk_close(out->disk, NULL);
+		out->disk = NULL;
+		return fail(err, -r, "%s:%u: %.400s", c->path, l->line, why.msg);
+	}
+	out->type = unit_is_cdrom(l->disk, out->disk) ? SCSI_CDROM : SCSI_DISK;
+	return 0;
 }
 
 /* First stage: what can be opened while everything is still served; second: the rest. */
@@ -121,10 +146,10 @@ static int open_disks(struct plan *plan, bool second, struct vdisk_error *err)
 			const struct config_lun *l = &t->luns[k];
 			int r;
 
-			if (plan->disks[at] || stays(plan->old, t->name, l) ||
+			if (plan->opened[at].disk || stays(plan->old, t->name, l) ||
 			    in_use(plan->old, l->disk) != second)
 				continue;
-			r = open_lun(&plan->disks[at], c, l, err);
+			r = open_lun(&plan->opened[at], c, l, err);
 			if (r < 0 && !second)
 				return r;
 			if (r < 0)
@@ -138,19 +163,19 @@ static int open_disks(struct plan *plan, bool second, struct vdisk_error *err)
 
 static void close_disks(struct plan *plan)
 {
-	for (unsigned i = 0; i < plan->n_disks; i++)
-		if (plan->disks[i])
-			vdisk_close(plan->disks[i], NULL);
+	for (unsigned i = 0; i < plan->n_opened; i++)
+		if (plan->opened[i].disk)
+			vdisk_close(plan->opened[i].disk, NULL);
 }
 
 /* Everything of the first stage that may block. */
 static int prepare(struct plan *plan, struct vdisk_error *err)
 {
-	plan->disks = calloc(count_luns(plan->config) + 1, sizeof(*plan->disks));
+	plan->opened = calloc(count_luns(plan->config) + 1, sizeof(*plan->opened));
 	plan->portals = calloc(plan->config->n_portals, sizeof(*plan->portals));
-	if (!plan->disks || !plan->portals)
+	if (!plan->opened || !plan->portals)
 		return fail(err, ENOMEM, "out of memory");
-	plan->n_disks = count_luns(plan->config);
+	plan->n_opened = count_luns(plan->config);
 	return open_disks(plan, false, err);
 }
 
@@ -158,7 +183,7 @@ static void plan_free(struct plan *plan)
 {
 	close_disks(plan);
 	config_free(plan->config);
-	free(plan->disks);
+	free(plan->opened);
 	free(plan->portals);
 	free(plan);
 }
@@ -352,10 +377,26 @@ static void set_access(struct iscsi_access *to, struct iscsi_access *from)
 	*from = (struct iscsi_access) { 0 };
 }
 
-static void add_units(struct plan *plan)
+static int add_unit(struct served *s, struct served_target *t, const struct config_lun *l,
+		    const struct opened *o, struct vdisk_error *err)
+{
+	const struct scsi_unit_opts opts = {
+		.read_only = l->read_only, .removable = l->removable, .type = o->type,
+		.physical_size = l->physical_size, .serial = l->serial,
+	};
+	int r = scsi_target_add_unit(t->scsi, l->lun, o->disk, &opts, err);
+
+	if (r == 0 && s->config->state_dir && o->type == SCSI_DISK)
+		r = unit_restore(t->scsi->units[l->lun], s->config->state_dir, s->owner, err);
+	return r;
+}
+
+/* What was opened becomes units; the others are added all the same if one cannot be. */
+static int add_units(struct plan *plan, struct vdisk_error *err)
 {
 	struct served *s = plan->served;
 	unsigned at = 0;
+	int result = 0;
 
 	for (unsigned i = 0; i < s->config->n_targets; i++) {
 		const struct config_target *c = &s->config->targets[i];
@@ -363,16 +404,22 @@ static void add_units(struct plan *plan)
 
 		for (unsigned k = 0; k < c->n_luns; k++, at++) {
 			const struct config_lun *l = &c->luns[k];
-			struct vdisk_error err = { 0 };
+			struct opened *o = &plan->opened[at];
 
-			if (!plan->disks[at] || !t || t->scsi->units[l->lun])
+			if (t && o->grown)
+				scsi_unit_resized(t->scsi->units[l->lun]);
+			o->grown = false;
+			if (!o->disk || !t || t->scsi->units[l->lun])
 				continue;	/* its place is not free so far: second stage */
-			if (scsi_target_add(t->scsi, l->lun, plan->disks[at], l->read_only, &err) < 0)
-				log_warnx("%s:%u: %s", s->config->path, l->line, err.msg);
-			vdisk_close(plan->disks[at], NULL);	/* the target has its own reference */
-			plan->disks[at] = NULL;
+			if (add_unit(s, t, l, o, err) < 0) {
+				log_warnx("%s:%u: %s", s->config->path, l->line, err->msg);
+				result = -EIO;
+			}
+			vdisk_close(o->disk, NULL);	/* the target has its own reference */
+			o->disk = NULL;
 		}
 	}
+	return result;
 }
 
 static void apply_target(struct served *s, struct config_target *c, const struct config *old)
@@ -387,6 +434,7 @@ static void apply_target(struct served *s, struct config_target *c, const struct
 		return;
 	}
 	t->config = c;
+	t->scsi->sanitize_rate = s->config->sanitize_rate;
 	set_access(&t->iscsi->access, &c->access);
 	free(t->iscsi->alias);
 	t->iscsi->alias = c->alias ? strdup(c->alias) : NULL;
@@ -434,35 +482,73 @@ static void plan_over(struct plan *plan)
 	}
 }
 
-/* Everything but what has to wait.  Not to fail from here on. */
-static void carry_out(struct plan *plan)
+/* Everything but what has to wait.  What fails now is left out. */
+static int carry_out(struct plan *plan, struct vdisk_error *err)
 {
 	struct served *s = plan->served;
+	int r;
 
 	s->config = STEAL(plan->config);
 	s->server.limits = s->config->limits;
 	set_access(&s->server.discovery, &s->config->discovery);
 	apply_portals(plan);
 	apply_targets(plan);
-	add_units(plan);
+	r = add_units(plan, err);
 	iscsi_server_readmit(&s->server);
+	return r;
 }
 
 static void second_opened(struct service_job *job)
 {
 	struct plan *plan = container_of(job, struct plan, job);
 
-	add_units(plan);
+	if (add_units(plan, &plan->err) < 0 || plan->error < 0)
+		plan->error = fail(&plan->err, EIO, "%s is in force, but not all of its LUNs are "
+				   "as it says", plan->served->config->path);
 	config_free((struct config *)(uintptr_t)plan->old);
 	plan->old = NULL;
 	plan_over(plan);
+}
+
+/*
+ * LUNs that stay and shall be larger.  (Nobody but a plan adds and removes units, so
+ * they can be looked at from its thread.)
+ */
+static void grow_units(struct plan *plan)
+{
+	const struct config *c = plan->served->config;
+	unsigned at = 0;
+
+	for (unsigned i = 0; i < c->n_targets; i++) {
+		struct served_target *t = find_served(plan->served, c->targets[i].name);
+
+		for (unsigned k = 0; k < c->targets[i].n_luns; k++, at++) {
+			const struct config_lun *l = &c->targets[i].luns[k];
+			struct scsi_unit *unit = t ? t->scsi->units[l->lun] : NULL;
+			struct vdisk_error why = { 0 };
+
+			if (!unit || !l->size || l->size == vdisk_size(unit->disk) ||
+			    plan->opened[at].disk)
+				continue;
+			if (grow(unit->disk, l, &why) == 0)
+				plan->opened[at].grown = true;
+			else
+				log_warnx("%s:%u: %s", c->path, l->line, why.msg);
+			if (!plan->opened[at].grown)
+				plan->error = -EIO;
+		}
+	}
 }
 
 static void second_open(struct service_job *job)
 {
 	struct plan *plan = container_of(job, struct plan, job);
 
-	plan->error = open_disks(plan, true, &plan->err);
+	int r = open_disks(plan, true, &plan->err);
+
+	if (r < 0)
+		plan->error = r;
+	grow_units(plan);
 }
 
 struct closing {
@@ -534,10 +620,13 @@ static void first_prepared(struct service_job *job)
 	if (plan->error == 0)
 		plan->error = open_portals(plan, &plan->err);
 	if (plan->error < 0) {
+		struct vdisk_error why = plan->err;
+
+		fail(&plan->err, -plan->error, "not reloaded: %.480s", why.msg);
 		plan_over(plan);
 		return;
 	}
-	carry_out(plan);
+	plan->error = carry_out(plan, &plan->err);
 	tick(&s->timer);
 }
 
@@ -572,12 +661,12 @@ void served_reload(struct served *s)
 }
 
 int served_start(struct served *s, struct reactor *reactor, struct config *config,
-		 struct vdisk_error *err)
+		 uid_t owner, struct vdisk_error *err)
 {
 	struct plan *plan = calloc(1, sizeof(*plan));
 	int r;
 
-	*s = (struct served) { .reactor = reactor, .timer.expired = tick };
+	*s = (struct served) { .reactor = reactor, .owner = owner, .timer.expired = tick };
 	LIST_INIT(&s->portals);
 	LIST_INIT(&s->targets);
 	LIST_INIT(&s->leaving);
@@ -590,8 +679,8 @@ int served_start(struct served *s, struct reactor *reactor, struct config *confi
 	r = prepare(plan, err);
 	if (r == 0)
 		r = open_portals(plan, err);
-	if (r == 0)
-		carry_out(plan);
+	if (r == 0 && carry_out(plan, err) < 0)
+		r = fail(err, EIO, "not all LUNs can be served");
 	plan_free(plan);
 	return r;
 }
@@ -649,14 +738,15 @@ unsigned served_try(const struct config *c)
 		for (unsigned k = 0; k < c->targets[i].n_luns; k++) {
 			struct config_lun l = c->targets[i].luns[k];
 			struct vdisk_error err = { 0 };
-			struct vdisk *disk;
+			struct opened o = { 0 };
 
+			l.size = 0;
 			l.read_only = l.share = true;	/* it may be served at this moment */
-			if (open_lun(&disk, c, &l, &err) < 0) {
+			if (open_lun(&o, c, &l, &err) < 0) {
 				log_warnx("%s", err.msg);
 				failed++;
 			} else {
-				vdisk_close(disk, NULL);
+				vdisk_close(o.disk, NULL);
 			}
 		}
 	return failed;

@@ -33,13 +33,14 @@ struct served {
 	struct plan *plan;		/* being carried out; NULL: none */
 	bool again;			/* another reload was asked for meanwhile */
 	unsigned removals;		/* units that are on their way out */
+	uid_t owner;			/* of state files that root makes */
 	struct reactor_timer timer;	/* looks after what is leaving */
 	void (*reloaded)(struct served *s, const struct vdisk_error *err);	/* NULL: it is done */
 };
 
 /* Serve what @config, which is taken over, says; before there are other threads. */
 int served_start(struct served *s, struct reactor *reactor, struct config *config,
-		 struct vdisk_error *err);
+		 uid_t owner, struct vdisk_error *err);
 /* Read the file again, and do what it says now; ->reloaded() when that is over. */
 void served_reload(struct served *s);
 /* Listen no more, and ask everyone to log out; a second time: disconnect them. */

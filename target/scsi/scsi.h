@@ -53,6 +53,7 @@
 #define SCSI_SENSE_MAX	32
 #define SCSI_MAX_LUNS	256
 #define SCSI_CDB_MAX	16
+#define SCSI_SERIAL_MAX	32u
 #define SCSI_THRESHOLD_SHIFT 11	/* of thin-provisioning thresholds, in blocks */
 
 struct pool;
@@ -224,6 +225,7 @@ struct scsi_unit {
 	uint32_t physical;		/* what to say of physical blocks; 0: what the disk says */
 	struct vdisk_limits limits;
 	uint64_t id;			/* of designators and serial number */
+	char serial[SCSI_SERIAL_MAX + 1];
 	/* mode pages: what an initiator may change */
 	bool write_cache;		/* WCE */
 	bool descriptor_sense;		/* D_SENSE */
@@ -352,6 +354,7 @@ struct scsi_unit_opts {
 	bool removable;
 	enum scsi_unit_type type;	/* SCSI_CDROM: implies both of the above */
 	uint32_t physical_size;		/* of blocks, for initiators to align to; 0: the disk's */
+	const char *serial;		/* the unit's serial number; NULL: made of target and LUN */
 };
 /* Makes @disk the unit @lun; takes its own reference.  @opts may be NULL. */
 int scsi_target_add_unit(struct scsi_target *target, uint16_t lun, struct vdisk *disk,

@@ -126,7 +126,14 @@ int scsi_target_add_unit(struct scsi_target *t, uint16_t lun, struct vdisk *disk
 	u->removable = opts->removable || opts->type == SCSI_CDROM;
 	u->loaded = true;
 	u->physical = opts->physical_size;
-	u->id = unit_id(t->name, lun);
+	/* who is given a serial number is the same unit under any name */
+	if (opts->serial) {
+		snprintf(u->serial, sizeof(u->serial), "%s", opts->serial);
+		u->id = unit_id(u->serial, 0);
+	} else {
+		u->id = unit_id(t->name, lun);
+		snprintf(u->serial, sizeof(u->serial), "%016llx", (unsigned long long)u->id);
+	}
 	u->write_cache = true;
 	u->state_fd = -1;
 	set_geometry(u);

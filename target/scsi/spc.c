@@ -86,8 +86,10 @@ static uint32_t standard_inquiry(const struct scsi_task *t, uint8_t *p)
 
 static uint32_t vpd_serial(const struct scsi_task *t, uint8_t *p)
 {
-	snprintf((char *)p, 17, "%016llx", (unsigned long long)t->unit->id);
-	return 16;
+	uint32_t len = (uint32_t)strlen(t->unit->serial);
+
+	memcpy(p, t->unit->serial, len);
+	return len;
 }
 
 /* One designator: code set, association and type, and its bytes; its length. */
@@ -119,7 +121,7 @@ uint32_t scsi_designators(const struct scsi_unit *u, uint16_t target_port, uint8
 	/* locally assigned NAA (type 3): 60 bits of ours */
 	store_be64(naa, 3ull << 60 | u->id >> 4);
 	n += put_designator(p + n, 1, 0, 3, naa, sizeof(naa));
-	snprintf(text, sizeof(text), VENDOR "%016llx", (unsigned long long)u->id);
+	snprintf(text, sizeof(text), VENDOR "%s", u->serial);
 	n += put_designator(p + n, 2, 0, 1, text, (uint32_t)strlen(text));
 	snprintf(text, sizeof(text), "%.223s,L,0x%016llx", u->target->name,
 		 (unsigned long long)u->lun << 48);

@@ -210,6 +210,60 @@ expect 10 t iscsi-inq "$url:open/0"
 expect 10 t iscsi-readcapacity16 "iscsi://127.0.0.1:$second/iqn.2026-11.test:open/7"
 like_output LOGICAL_UNIT_NOT_SUPPORTED
 
+# ---- a LUN says who it is, keeps reservations, and grows while it is used
+grows() {
+    configuration "state-directory $tmp/state
+    target iqn.2026-11.test:open {
+        lun 0 $tmp/open.img {
+            serial DISK-7
+            removable
+            $1
+        }
+    }"
+    kill -HUP "$server"
+}
+mkdir -m 777 state
+grows ''
+removable() { t iscsi-inq "$url:open/0" | grep -q 'Removable:1'; }
+wait_for 20 removable
+expect 0 t iscsi-inq -e 1 -c $((0x80)) "$url:open/0"
+like_output 'DISK-7'
+[ -e 'state/iqn.2026-11.test:open,0.pr' ] || fail "no file for reservations: $(ls state)"
+python3 - "$portal" "$TOP/tests/integration/iscsi-pdus.py" > grows 2>&1 <<'PY' &
+import importlib.util, os, struct, sys, time
+portal, path = sys.argv[1], sys.argv[2]
+sys.argv = [path, portal, 'iqn.2026-11.test:open']
+spec = importlib.util.spec_from_file_location('pdus', path)
+pdus = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pdus)
+s = pdus.Session()
+s.clear()
+def blocks():
+    s.command(bytes([0x25]).ljust(10, b'\0'), 8, read=True)
+    return struct.unpack('>I', s.recv().data[:4])[0] + 1
+print('blocks', blocks(), flush=True)
+while not os.path.exists('grown'):
+    time.sleep(0.05)
+    s.alive()
+sense = s.clear().data[2:]
+assert sense[2] == 6 and sense[12:14] == b'\x2a\x09', sense.hex()     # capacity changed
+print('blocks', blocks(), flush=True)
+assert s.read(98303, 1) == bytes(512)
+PY
+grower=$!
+pids+=("$grower")
+wait_for 20 grep -q 'blocks 65536' grows
+grows 'size 48M'
+is_larger() { [ "$(stat -c %s open.img)" = $((48 << 20)) ] && ! grep -q RELOADING <(tail -1 notified); }
+wait_for 20 is_larger
+touch grown
+wait "$grower" || fail "$(cat grows log)"
+grep -q 'blocks 98304' grows || fail "$(cat grows)"
+grows 'size 1M'
+wait_for 20 grep -q 'more than .size. says' log
+wait_for 20 grep -q 'in force, but not all of its LUNs' log
+expect 0 t iscsi-inq "$url:open/0"
+
 # ---- limits
 configuration "$target_open" 'limits {' 'failed-logins-per-minute 3' 'login-timeout 1' '}'
 kill -HUP "$server"

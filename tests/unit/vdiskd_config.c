@@ -35,6 +35,7 @@ static void test_whole(void **state UNUSED)
 	static const char text[] =
 		"# a comment\r\n"
 		"user vdiskd\n"
+		"state-directory /var/lib/vdiskd\nsanitize-rate 100M\n"
 		"threads 3 {\n pin\n busy-poll 50\n}\n"
 		"\n"
 		"portal 192.0.2.1            # the port is 3260\n"
@@ -80,7 +81,12 @@ static void test_whole(void **state UNUSED)
 		"    format qcow2\n"
 		"    refs none\n"
 		"  }\n"
-		"  lun 5 /srv/b#c\n"
+		"  lun 5 /srv/b#c {\n"
+		"    removable\n"
+		"    physical-block-size 4096\n"
+		"    serial A-1\n"
+		"    size 10G\n"
+		"  }\n"
 		"}\n"
 		"target iqn.2026-11.test:gone {\n"
 		"  redirect 192.0.2.9 permanent\n"
@@ -127,6 +133,13 @@ static void test_whole(void **state UNUSED)
 	assert_int_equal(config_lun_opts(&t->luns[0]).flags, VDISK_OPEN_SHARE);
 	assert_int_equal(config_lun_opts(&t->luns[1]).flags, VDISK_OPEN_WRITE);
 	assert_string_equal(t->luns[1].disk, "/srv/b#c");
+	assert_true(t->luns[1].removable);
+	assert_int_equal(t->luns[1].physical_size, 4096);
+	assert_int_equal(t->luns[1].block_size, 0);
+	assert_string_equal(t->luns[1].serial, "A-1");
+	assert_int_equal(t->luns[1].size, 10ull << 30);
+	assert_string_equal(c->state_dir, "/var/lib/vdiskd");
+	assert_int_equal(c->sanitize_rate, 100u << 20);
 	assert_true(config_lun_same(&t->luns[0], &t->luns[0]));
 	assert_false(config_lun_same(&t->luns[0], &t->luns[1]));
 	assert_string_equal(c->targets[1].access.redirect, "192.0.2.9:3260");
@@ -190,6 +203,10 @@ static void test_wrong(void **state UNUSED)
 		{ T "lun 0\n", 3, "not 2" },
 		{ T "lun 0 /a {\nblock-size 1024\n", 4, "512 or 4096" },
 		{ T "lun 0 /a {\nrefs some\n", 4, "none of" },
+		{ T "lun 0 /a {\nserial \"a b\"\n", 4, "without blanks" },
+		{ T "lun 0 /a {\nsize 0\n", 4, "not a size" },
+		{ T "lun 0 /a {\nsize 1G\nread-only\n}\n", 6, "cannot get a size" },
+		{ P "state-directory x\n", 2, "whole path" },
 		{ T "lun 0 /a {\nforce-share\n}\n", 5, "read-only" },
 		{ T "lun 0 /a {\nread-only\nread-only\n", 5, "twice" },
 		{ T "network 192.0.2.1/24\n", 3, "not a network" },
