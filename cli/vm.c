@@ -571,6 +571,19 @@ static int vm_limit(int argc, char **argv)
 					    args[2]));
 }
 
+static int vm_memory(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_common, .args_doc = "NAME SIZE",
+		.doc = "Let a guest do with less memory than it was started with (its balloon takes the "
+		       "rest), or with all of it again.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 2, 2);
+	uint64_t size = cli_size("SIZE", args[1]);
+
+	return ask(NULL, args[0], json_pack("{ss sI}", "do", "memory", "bytes", (json_int_t)size));
+}
+
 /* ---- networks ---- */
 
 static int vm_net(int argc, char **argv)
@@ -620,6 +633,7 @@ static const struct cli_command subcommands[] = {
 	{ "detach-disk", vm_detach, "take a disk away" },
 	{ "resize-disk", vm_resize, "change the size of a disk" },
 	{ "limit", vm_limit, "limit what it does with a disk" },
+	{ "memory", vm_memory, "let it do with less memory" },
 	{ "stats", vm_stats, "its counters" },
 	{ "net", vm_net, "what root types to prepare networks" },
 };

@@ -47,7 +47,7 @@ _vdisk() {
             ;;
         vm)
             COMPREPLY=($(compgen -W 'list show stats console stop reset kill attach-disk
-                detach-disk resize-disk limit net' -- "$cur"))
+                detach-disk resize-disk limit memory net' -- "$cur"))
             return
             ;;
         snapshot)

@@ -18,6 +18,7 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/sandbox.h"
 #include "vmm-lite/terminal.h"
+#include "vmm-lite/virtio/balloon.h"
 #include "vmm-lite/virtio/net.h"
 #include "vmm-lite/virtio/rng.h"
 #include "vmm-lite/vmm.h"
@@ -57,11 +58,18 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 	return r;
 }
 
+static void give_back(void *ram, void *host, uint64_t len)
+{
+	ram_give_back(ram, host, len);
+}
+
 static int make_devices(struct vmm *v, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
 	int r = rng_new(&v->rng, err);
 
+	if (!r)
+		r = balloon_new(&v->balloon, give_back, &v->ram, err);
 	for (unsigned i = 0; !r && i < o->n_nics; i++) {
 		struct net_options n = {
 			.fd = o->nic[i].fd, .stream = o->nic[i].stream,
@@ -86,6 +94,8 @@ static int close_everything(struct vmm *v, struct vdisk_error *err)
 	for (unsigned i = 0; i < NICS_MAX; i++)
 		if (v->nic[i])
 			v->nic[i]->ops->free(v->nic[i]);
+	if (v->balloon)
+		v->balloon->ops->free(v->balloon);
 	if (v->rng)
 		v->rng->ops->free(v->rng);
 	ram_free(&v->ram);
@@ -145,7 +155,7 @@ static void print_stats(const struct vmm *v)
 static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
-	struct virtio_device *device[DISKS_MAX + NICS_MAX + 1];
+	struct virtio_device *device[DISKS_MAX + NICS_MAX + 2];
 	struct console_others others = {
 		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .arg = v,
 	};
@@ -168,6 +178,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	for (unsigned i = 0; i < o->n_nics; i++)
 		device[config.n_devices++] = v->nic[i];
 	device[config.n_devices++] = v->rng;
+	device[config.n_devices++] = v->balloon;
 	if (!r)
 		r = machine_new(&v->machine, v->kvm_fd, &config, err);
 	if (r < 0)

@@ -1,6 +1,7 @@
 # The device core (knows no KVM) and the VMM around it.
 VIRTIO_SRCS := \
  vmm-lite/virtio/virtq.c \
+ vmm-lite/virtio/balloon.c \
  vmm-lite/virtio/blk.c \
  vmm-lite/virtio/net.c \
  vmm-lite/virtio/rng.c

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "vmm-lite/virtio/balloon.h"
 #include "vmm-lite/vmm.h"
 
 static const char *text_of(const struct control_call *call, const char *key)
@@ -42,6 +43,7 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "name", json_string(v->options.name ? v->options.name : ""));
 	json_object_set_new(a, "pid", json_integer(v->options.pid));
 	json_object_set_new(a, "memory", json_integer((json_int_t)v->options.memory));
+	json_object_set_new(a, "balloon", json_integer((json_int_t)balloon_actual(v->balloon)));
 	json_object_set_new(a, "cpus", json_integer(v->options.vcpus));
 	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&v->started)));
 	json_object_set_new(a, "resets", json_integer(v->lives - 1));
@@ -229,6 +231,20 @@ static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *e
 	return 0;
 }
 
+/* The guest shall do with so much memory; with less than a quarter it could not live. */
+static int memory(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
+	uint64_t all = v->options.memory;
+
+	if (bytes <= 0 || (uint64_t)bytes > all || (uint64_t)bytes < all / 4)
+		return vd_fail(err, EINVAL, "memory: %" PRIu64 " to %" PRIu64 " MiB are possible",
+			       all >> 22, all >> 20);
+	balloon_set(v->balloon, all - (uint64_t)bytes);
+	machine_config_changed(v->machine, v->balloon);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*serve)(struct vmm *v, struct control_call *call, struct vdisk_error *err);
@@ -243,6 +259,7 @@ static const struct {
 	{ "detach-disk", detach_disk },
 	{ "resize-disk", resize_disk },
 	{ "limit", limit },
+	{ "memory", memory },
 };
 
 int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err)

@@ -67,7 +67,7 @@ static const struct rule {
 	{ CALL(preadv2), MAIN | DISK, "disks: what the page cache has, without waiting" },
 	{ CALL(pwritev2), MAIN | DISK, "disks: durable writes" },
 	{ CALL(lseek), MAIN | DISK, "where a file has holes" },
-	{ CALL(fallocate), MAIN | DISK, "discard, zeroes; the guest's memory, cleared" },
+	{ CALL(fallocate), MAIN | DISK | VCPU, "discard, zeroes; the guest's memory, cleared, given back" },
 	{ CALL(fdatasync), MAIN | DISK, "flush" },
 	{ CALL(fsync), MAIN | DISK, "flush" },
 	{ CALL(ftruncate), MAIN | DISK, "an image that grows" },

@@ -30,6 +30,7 @@ struct vmm {
 	struct vmm_disk *disk[DISKS_MAX];	/* owned; in the order of the guest's slots */
 	unsigned n_disks, next_id;
 	struct virtio_device *rng;		/* owned */
+	struct virtio_device *balloon;		/* owned */
 	struct virtio_device *nic[NICS_MAX];	/* owned */
 	struct ram ram;				/* owned */
 	struct serial serial;

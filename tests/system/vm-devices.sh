@@ -17,7 +17,7 @@ rounds=3
 root=$tmp/root
 mkdir -p "$root"/{bin,dev,proc,sys,m}
 cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk virtio_net button evdev; do
+for m in virtio_pci virtio_blk virtio_net virtio_balloon button evdev; do
     modprobe -S "$release" --show-depends "$m"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
 n=100
@@ -122,6 +122,13 @@ qemu-img check -q one.qcow2
 vdisk vm resize-disk g disk0 24M
 until_log 'GUEST size=49152'
 vdisk vm limit g disk0 ops=1000
+vdisk vm memory g 150M
+for ((i = 0; i < 600; i++)); do
+    [ "\$(vdisk vm show --json g | grep -o '"balloon": [0-9]*')" != '"balloon": 44040192' ] || break
+    sleep 0.1
+done
+[ \$i -lt 600 ] || fail 'the balloon is not blown up'
+vdisk vm memory g 192M
 vdisk vm stats g > stats
 vdisk vm list
 vdisk vm stop --wait 60 g

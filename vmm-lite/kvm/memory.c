@@ -81,6 +81,28 @@ int ram_clear(struct ram *ram, struct vdisk_error *err)
 	return ram->huge ? set_size(ram, err) : 0;
 }
 
+void ram_give_back(struct ram *ram, void *host, uint64_t len)
+{
+	uint64_t page = ram->huge ? UINT64_C(2) << 20 : 4096, off = 0;
+
+	for (unsigned i = 0; i < ram->map.n; i++) {
+		const struct guest_region *g = &ram->map.region[i];
+		uint64_t at = (uint64_t)((uint8_t *)host - g->host);
+
+		if ((uint8_t *)host >= g->host && vd_in_range(at, len, g->size)) {
+			uint64_t start = vd_align_up(off + at, page);
+			uint64_t end = vd_align_down(off + at + len, page);
+
+			/* huge pages stay ours: the pool could be empty when they are wanted again */
+			if (start < end && !ram->huge)
+				(void)fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						(off_t)start, (off_t)(end - start));
+			return;
+		}
+		off += g->size;
+	}
+}
+
 void ram_free(struct ram *ram)
 {
 	for (unsigned i = 0; i < ram->map.n; i++)

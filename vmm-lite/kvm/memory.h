@@ -23,6 +23,8 @@ struct ram {
 int ram_new(struct ram *out, uint64_t size, bool huge, struct vdisk_error *err);
 /* All zero again, as after power-on. */
 int ram_clear(struct ram *ram, struct vdisk_error *err);
+/* [@host, @host + @len) of it is not needed; it reads as zeroes next.  Whole pages only. */
+void ram_give_back(struct ram *ram, void *host, uint64_t len);
 void ram_free(struct ram *ram);
 
 /* Where RAM below the gap ends. */
