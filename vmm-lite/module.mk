@@ -62,3 +62,5 @@ tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c
 tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 tests/fuzz/control_SRCS := vmm-lite/control.c vmm-lite/log.c
 tests/fuzz/control_LIBS := -ljansson
+tests/fuzz/pci_SRCS := vmm-lite/log.c vmm-lite/kvm/pci.c vmm-lite/kvm/virtio_pci.c \
+ vmm-lite/virtio/balloon.c vmm-lite/virtio/rng.c vmm-lite/virtio/virtq.c
