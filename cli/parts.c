@@ -7,15 +7,16 @@
  *
  *   { "disk", "format", "size", "block-size",
  *     "content": CONTENT,              what lies straight on the disk, or null
- *     "table": { "scheme": "gpt"|"dos", "id", "sector-size", "problem" (or null),
- *                "primary-ok", "backup-ok", "backup-misplaced", "hybrid",
- *                "first-usable", "last-usable" (GPT only) } or null,
+ *     "table": { "scheme": "gpt"|"dos", "id", "sector-size", "problem" (the first one, or null),
+ *                "problems": [ TEXT ], "primary-ok", "backup-ok", "backup-misplaced", "hybrid",
+ *                "protective", "first-usable", "last-usable" (from there on: GPT only) } or null,
  *     "partitions": [ { "number", "start", "size", "type", "type-name", "name", "uuid",
  *                       "attributes", "active", "extended", "logical",
  *                       "content": CONTENT } ],
  *     "free": [ { "start", "size" } ],
  *     "physical-volumes", "volume-groups": see parts_lvm.c }
- *   CONTENT: { "type", "usage", "label", "uuid", "version", "block-size" } or null
+ *   CONTENT: { "type", "usage", "label", "uuid", "version", "block-size", "size", "free" (null
+ *            where they are not known), "dirty": not cleanly unmounted } or null
  *
  * Numbers are bytes.
  */
@@ -42,6 +43,7 @@ struct survey {
 	struct item *items;		/* owned: as they lie */
 	unsigned n_items;
 	struct parts_lvm *lvm;		/* owned */
+	json_t *problems;		/* owned: of the table */
 };
 
 /* ---- finding out ---- */
@@ -56,6 +58,23 @@ static int by_place(const void *a, const void *b)
 	return x->length > y->length ? -1 : x->length < y->length;
 }
 
+/* FAT has no count of what is free, but a table to look through. */
+int parts_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err)
+{
+	struct vdisk_fs_usage usage;
+	struct vdisk_fs *fs;
+	int r = vdisk_probe(disk, out, err);
+
+	if (r < 0 || strcmp(out->type, "vfat") != 0 || vdisk_fs_open(&fs, disk, 0, NULL) < 0)
+		return r;
+	if (vdisk_fs_usage(fs, &usage, NULL) == 0) {
+		out->fs_size = usage.total;
+		out->fs_free = usage.free;
+	}
+	vdisk_fs_close(fs, NULL);
+	return 0;
+}
+
 static void probe_part(struct survey *s, struct item *it)
 {
 	struct vdisk_error err = { 0 };
@@ -67,7 +86,7 @@ static void probe_part(struct survey *s, struct item *it)
 		cli_note("partition %u: %s", it->part->number, err.msg);
 		return;
 	}
-	if (vdisk_probe(part, &it->content, &err) < 0)
+	if (parts_probe(part, &it->content, &err) < 0)
 		cli_note("partition %u: %s", it->part->number, err.msg);
 	vdisk_close(part, NULL);
 }
@@ -112,22 +131,27 @@ static void add_gaps(struct survey *s, unsigned n, uint64_t pos, uint64_t end, b
 	add_gap(s, pos, end, logical);
 }
 
+static void note_problem(void *arg, const char *finding)
+{
+	json_array_append_new(arg, json_string(finding));
+}
+
 static int survey(struct survey *s, struct vdisk *disk)
 {
 	struct vdisk_error err = { 0 };
 	uint64_t first, end;
 	unsigned n;
 
-	*s = (struct survey) { .disk = disk };
+	*s = (struct survey) { .disk = disk, .problems = json_array() };
 	if (vdisk_parts_read(&s->parts, disk, &err) < 0)
 		return cli_fail(&err);
 	if (parts_lvm_read(&s->lvm, disk) != CLI_OK)
 		return CLI_FAILED;
 	if (!s->parts->scheme[0]) {
-		if (vdisk_probe(disk, &s->content, &err) < 0)
-			return cli_fail(&err);
-		return CLI_OK;
+		return parts_probe(disk, &s->content, &err) < 0 ? cli_fail(&err) : CLI_OK;
 	}
+	if (vdisk_parts_verify(disk, note_problem, s->problems, &err) < 0)
+		return cli_fail(&err);
 	/* each item may have a gap before it and one after it */
 	s->items = calloc(2 * (size_t)s->parts->count + 4, sizeof(*s->items));
 	if (!s->items) {
@@ -162,26 +186,31 @@ json_t *parts_json_content(const struct vdisk_probe *p)
 {
 	if (!p->type[0] && !p->usage[0])
 		return json_null();
-	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I}",
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:b}",
 			 "type", parts_json_text(p->type), "usage", parts_json_text(p->usage),
 			 "label", parts_json_text(p->label), "uuid", parts_json_text(p->uuid),
 			 "version", parts_json_text(p->version),
-			 "block-size", (json_int_t)p->block_size);
+			 "block-size", (json_int_t)p->block_size,
+			 "size", p->fs_size ? json_integer((json_int_t)p->fs_size) : json_null(),
+			 "free", p->fs_size && p->fs_free != UINT64_MAX ? json_integer((json_int_t)p->fs_free) :
+				 json_null(), "dirty", p->dirty);
 }
 
-static json_t *json_table(const struct vdisk_parts *t)
+static json_t *json_table(const struct survey *s)
 {
+	const struct vdisk_parts *t = s->parts;
 	json_t *j;
 
 	if (!t->scheme[0])
 		return json_null();
-	j = json_pack("{s:s, s:o, s:I, s:o}", "scheme", t->scheme, "id", parts_json_text(t->id),
-		      "sector-size", (json_int_t)t->sector_size, "problem",
-		      parts_json_text(t->problem));
+	j = json_pack("{s:s, s:o, s:I, s:o, s:O}", "scheme", t->scheme, "id",
+		      parts_json_text(t->id), "sector-size", (json_int_t)t->sector_size, "problem",
+		      parts_json_text(t->problem), "problems", s->problems);
 	if (!strcmp(t->scheme, "gpt"))
-		json_object_update_new(j, json_pack("{s:b, s:b, s:b, s:b, s:I, s:I}",
+		json_object_update_new(j, json_pack("{s:b, s:b, s:b, s:b, s:b, s:I, s:I}",
 			"primary-ok", t->primary_ok, "backup-ok", t->backup_ok,
 			"backup-misplaced", t->backup_misplaced, "hybrid", t->hybrid,
+			"protective", t->protective,
 			"first-usable", (json_int_t)t->first_usable,
 			"last-usable", (json_int_t)t->last_usable));
 	return j;
@@ -222,7 +251,7 @@ static int print_json(const struct survey *s)
 		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
 		"size", (json_int_t)vdisk_size(s->disk),
 		"block-size", (json_int_t)limits.block_size,
-		"content", parts_json_content(&s->content), "table", json_table(s->parts),
+		"content", parts_json_content(&s->content), "table", json_table(s),
 		"partitions", parts, "free", gaps);
 	if (all)
 		parts_lvm_json(s->lvm, all);
@@ -243,6 +272,7 @@ static struct libscols_table *new_table(void)
 		[SIZE] = { "SIZE", 10, SCOLS_FL_RIGHT },
 		[TYPE] = { "TYPE", 16, SCOLS_FL_TRUNC },
 		[CONTENT] = { "CONTENT", 10, 0 },
+		[USE] = { "USE", 4, SCOLS_FL_RIGHT },
 		[LABEL] = { "LABEL", 10, 0 },
 		[UUID] = { "UUID", 36, 0 },
 	};
@@ -266,9 +296,16 @@ void parts_set_bytes(struct libscols_line *l, enum parts_column column, uint64_t
 
 void parts_set_content(struct libscols_line *l, const struct vdisk_probe *p)
 {
+	char use[16];
+
 	scols_line_set_data(l, CONTENT, p->type[0] ? p->type : p->usage);
 	scols_line_set_data(l, LABEL, p->label);
 	scols_line_set_data(l, UUID, p->uuid);
+	if (p->fs_size && p->fs_free != UINT64_MAX) {
+		snprintf(use, sizeof(use), "%u%%", (unsigned)(100 - 100.0 * (double)p->fs_free /
+							      (double)p->fs_size + 0.5));
+		scols_line_set_data(l, USE, use);
+	}
 }
 
 static void describe_item(struct libscols_line *l, const struct item *it)
@@ -304,9 +341,9 @@ static void print_head(const struct survey *s)
 		       t->problem[0] ? "" : ", healthy");
 	else
 		printf(", no partition table");
-	if (t->problem[0])
-		printf("\nproblem: %s", t->problem);
 	putchar('\n');
+	for (size_t i = 0; i < json_array_size(s->problems); i++)
+		printf("problem: %s\n", json_string_value(json_array_get(s->problems, i)));
 }
 
 static int print_tree(const struct survey *s)
@@ -362,6 +399,7 @@ int cmd_parts(int argc, char **argv)
 	if (status == CLI_OK)
 		status = cli.json ? print_json(&s) : print_tree(&s);
 	parts_lvm_free(s.lvm);
+	json_decref(s.problems);
 	free(s.items);
 	free(s.parts);
 	return status;

@@ -5,11 +5,13 @@
 
 #include "cli/cli.h"
 
-enum parts_column { NAME, START, SIZE, TYPE, CONTENT, LABEL, UUID, N_COLUMNS };
+enum parts_column { NAME, START, SIZE, TYPE, CONTENT, USE, LABEL, UUID, N_COLUMNS };
 
 void parts_set_bytes(struct libscols_line *l, enum parts_column column, uint64_t v);
 void parts_set_content(struct libscols_line *l, const struct vdisk_probe *p);
 json_t *parts_json_content(const struct vdisk_probe *p);
+/* vdisk_probe(), and how full a FAT is. */
+int parts_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err);
 /* Null for "". */
 json_t *parts_json_text(const char *s);
 

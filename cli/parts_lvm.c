@@ -44,7 +44,7 @@ static void probe_volume(const struct parts_lvm *p, const struct vdisk_vg *vg,
 	if (lv->hidden || lv->reason[0])
 		return;
 	if (vdisk_open_lv(&d, p->lvm, vg->uuid, lv->uuid, 0, &err) < 0 ||
-	    vdisk_probe(d, out, &err) < 0)
+	    parts_probe(d, out, &err) < 0)
 		cli_note("%s", err.msg);
 	vdisk_close(d, NULL);
 }

@@ -540,6 +540,7 @@ struct vdisk_parts {
 	bool backup_ok;		/* GPT */
 	bool backup_misplaced;	/* GPT: valid, but not in the last sector */
 	bool hybrid;		/* GPT with real MBR entries */
+	bool protective;	/* GPT behind a protective MBR */
 	uint64_t first_usable;	/* bytes; GPT */
 	uint64_t last_usable;	/* bytes; GPT, one past the end */
 	char problem[160];	/* the first thing found wrong, or "" */
@@ -648,6 +649,10 @@ struct vdisk_probe {
 	char uuid[64];
 	char version[32];
 	uint32_t block_size;
+	/* bytes, as its superblock has them (ext, XFS, btrfs; NTFS and exFAT: only the size); a size of
+	 * 0, and free space of UINT64_MAX, are not known */
+	uint64_t fs_size, fs_free;
+	bool dirty;		/* not cleanly unmounted: a journal to replay, or a mark (ext, FAT) */
 };
 VDISK_API int vdisk_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err);
 

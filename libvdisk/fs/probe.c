@@ -225,6 +225,77 @@ static int probe_fd(struct vdisk_probe *out, int fd, uint32_t block_size)
 	return r;
 }
 
+/* ---- what superblocks tell ---- */
+
+/* Linux, fs/ext4/ext4.h: struct ext4_super_block, at byte 1024. */
+static void ext_usage(struct vdisk_probe *p, const uint8_t *s)
+{
+	uint32_t shift = load_le32(s + 24), incompat = load_le32(s + 96);
+	uint64_t blocks = load_le32(s + 4), unused = load_le32(s + 12);
+
+	if (shift > 6)
+		return;
+	if (incompat & 0x80) {	/* 64bit */
+		blocks |= (uint64_t)load_le32(s + 336) << 32;
+		unused |= (uint64_t)load_le32(s + 344) << 32;
+	}
+	p->dirty = incompat & 0x4 || !(load_le16(s + 58) & 1);
+	if (blocks > (UINT64_MAX >> (10 + shift)))
+		return;
+	p->fs_size = blocks << (10 + shift);
+	p->fs_free = MIN(unused, blocks) << (10 + shift);
+}
+
+/* Linux, fs/xfs/libxfs/xfs_format.h: struct xfs_dsb. */
+static void xfs_usage(struct vdisk_probe *p, const uint8_t *s)
+{
+	uint64_t size;
+
+	if (vd_mul(load_be64(s + 8), (uint64_t)load_be32(s + 4), &size)) {
+		p->fs_size = size;
+		p->fs_free = MIN(load_be64(s + 144), load_be64(s + 8)) * load_be32(s + 4);
+	}
+}
+
+/* btrfs: the superblock at 64 KiB. */
+static void btrfs_usage(struct vdisk_probe *p, const uint8_t *s)
+{
+	uint64_t size = load_le64(s + 0x70), used = load_le64(s + 0x78);
+
+	p->fs_size = size;
+	p->fs_free = used < size ? size - used : 0;
+}
+
+static void fat_dirty(struct vdisk_probe *p, const uint8_t *boot)
+{
+	unsigned at = load_le16(boot + 22) ? 37 : 65;
+
+	p->dirty = (boot[at + 1] == 0x28 || boot[at + 1] == 0x29) && boot[at] & 1;
+}
+
+static void read_usage(struct vdisk_probe *p, int fd)
+{
+	uint8_t s[1024];
+	bool ext = !strncmp(p->type, "ext", 3), btrfs = !strcmp(p->type, "btrfs");
+
+	p->fs_free = UINT64_MAX;
+	if (pread(fd, s, sizeof(s), ext ? 1024 : btrfs ? 65536 : 0) != sizeof(s))
+		return;
+	if (ext)
+		ext_usage(p, s);
+	else if (btrfs)
+		btrfs_usage(p, s);
+	else if (!strcmp(p->type, "xfs"))
+		xfs_usage(p, s);
+	else if (!strcmp(p->type, "vfat"))
+		fat_dirty(p, s);
+	else if (!strcmp(p->type, "exfat") && s[108] <= 12 && load_le64(s + 72) >> 48 == 0)
+		p->fs_size = load_le64(s + 72) << s[108];	/* exFAT 3.1.5, 3.1.14 */
+	else if (!strcmp(p->type, "ntfs") && load_le16(s + 11) <= 4096)
+		/* NTFS: the number of sectors; 2^63 of them would not be one */
+		p->fs_size = load_le64(s + 40) >> 40 ? 0 : load_le64(s + 40) * load_le16(s + 11);
+}
+
 int vdisk_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error *err)
 {
 	AUTO_CLOSE int fd = -1;
@@ -252,6 +323,7 @@ int vdisk_probe(struct vdisk *disk, struct vdisk_probe *out, struct vdisk_error 
 	if (r < 0)
 		return vd_fail(err, -r, "%s: looking for a file system: %s", disk->name,
 			       strerror(-r));
+	read_usage(&found, fd);
 	*out = found;
 	return 0;
 }

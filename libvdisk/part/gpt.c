@@ -366,6 +366,7 @@ static void describe(struct part_list *list, const struct gpt_table *t, uint64_t
 	parts->backup_ok = t->backup.ok;
 	parts->backup_misplaced = t->backup.ok && t->backup.h.lba != last;
 	parts->hybrid = mbr && is_hybrid(mbr);
+	parts->protective = mbr;
 	if (!t->primary.ok)
 		part_problem(list, "primary table: %s", t->primary.why);
 	if (!t->backup.ok)

@@ -82,7 +82,7 @@ for v in snap thin pool; do
 done
 "$VDISK" parts disk > tree
 cat tree
-grep -Eq 'vg0/root +12 MiB .* ext4 +lvroot' tree || fail 'parts'
+grep -Eq 'vg0/root +12 MiB .* ext4 +([0-9]+% +)?lvroot' tree || fail 'parts'
 "$VDISK" parts --json disk > parts.json
 for want in '"locator": "vg0/root"' '"type": "raid1"' '"label": "lvroot"' '"seqno": ' \
         'snapshots are not supported'; do
