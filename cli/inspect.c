@@ -5,9 +5,12 @@
  * JSON:
  *   { "disk", "format", "size",
  *     "system": { "name", "id", "version", "codename", "arch", "hostname" },
+ *     "clean": was it shut down cleanly,
  *     "root": { "partition" (or null), "type", "uuid", "label" },
  *     "partitions": [ { "number", "start", "size", "type-name", "name", "uuid" } ],
- *     "fstab": [ { "line", "device", "mount-point", "type", "options" } ],
+ *     "fstab": [ { "line", "device", "mount-point", "type", "options",
+ *                  "volume": the PART of the disk that is meant (or null),
+ *                  "missing": a volume that is not on this disk } ],
  *     "kernels": [ { "version", "path", "initrd" (or null) } ],
  *     "boot": { "source", "default": NUMBER (or null),
  *               "entries": [ { "number", "title", "id", "kernel", "initrd", "cmdline" } ] }
@@ -68,10 +71,11 @@ static json_t *json_fstab(const struct vdisk_inspection *in)
 	for (unsigned i = 0; i < in->n_fstab; i++) {
 		const struct vdisk_fstab *f = &in->fstab[i];
 
-		json_array_append_new(list, json_pack("{s:I, s:o, s:o, s:o, s:o}",
+		json_array_append_new(list, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:b}",
 			"line", (json_int_t)f->line, "device", text_or_null(f->device),
 			"mount-point", text_or_null(f->mount_point),
-			"type", text_or_null(f->type), "options", text_or_null(f->options)));
+			"type", text_or_null(f->type), "options", text_or_null(f->options),
+			"volume", text_or_null(f->volume), "missing", f->missing));
 	}
 	return list;
 }
@@ -119,7 +123,7 @@ static int print_json(const struct inspect *s)
 {
 	const struct vdisk_inspection *in = s->in;
 	json_t *j = json_pack("{s:s, s:s, s:I, s:{s:o, s:o, s:o, s:o, s:o, s:o},"
-			      " s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o, s:o, s:o, s:o}",
+			      " s:{s:o, s:o, s:o, s:o}, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
 		"size", (json_int_t)vdisk_size(s->disk),
 		"system", "name", text_or_null(in->name), "id", text_or_null(in->id),
@@ -127,6 +131,7 @@ static int print_json(const struct inspect *s)
 		"arch", text_or_null(in->arch), "hostname", text_or_null(in->hostname),
 		"root", "partition", text_or_null(in->root), "type", text_or_null(in->root_type),
 		"uuid", text_or_null(in->root_uuid), "label", text_or_null(in->root_label),
+		"clean", !in->unclean,
 		"partitions", json_partitions(s->parts), "fstab", json_fstab(in),
 		"kernels", json_kernels(in), "boot", json_boot(s),
 		"packaging", text_or_null(in->packaging), "package-count",
@@ -173,8 +178,10 @@ static const char *fstab_cell(const struct inspect *s, unsigned row, unsigned co
 		return f->mount_point;
 	case 3:
 		return f->type;
-	default:
+	case 4:
 		return f->options;
+	default:
+		return f->missing ? "(not on this disk)" : f->volume;
 	}
 }
 
@@ -222,6 +229,8 @@ static void print_system(const struct inspect *s)
 		printf(", label %s", in->root_label);
 	if (in->root_uuid[0])
 		printf(", UUID %s", in->root_uuid);
+	if (in->unclean)
+		printf("\nit was not shut down cleanly");
 	printf("\npackages: ");
 	if (in->packages_known)
 		printf("%u (%s)\n", in->n_packages, in->packaging);
@@ -235,7 +244,8 @@ static void print_system(const struct inspect *s)
 
 static int print_text(const struct inspect *s)
 {
-	static const char *const fstab[] = { "LINE", "DEVICE", "MOUNT POINT", "TYPE", "OPTIONS" };
+	static const char *const fstab[] = { "LINE", "DEVICE", "MOUNT POINT", "TYPE", "OPTIONS",
+					     "VOLUME" };
 	static const char *const kernels[] = { "KERNEL", "INITRD" };
 	static const char *const entries[] = { "", "ENTRY", "TITLE", "KERNEL" };
 	static const char *const packages[] = { "PACKAGE", "VERSION", "ARCH" };

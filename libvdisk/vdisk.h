@@ -1008,6 +1008,9 @@ struct vdisk_fstab {
 	char mount_point[256];
 	char type[32];
 	char options[256];
+	char volume[264];	/* the volume of the disk that is meant, as the PART of a locator;
+				 * "" if none is, or for pseudo file systems */
+	bool missing;		/* it names a volume, and none of the disk's is that */
 };
 
 struct vdisk_kernel {
@@ -1036,6 +1039,7 @@ struct vdisk_inspection {
 	char root_label[256];
 	char packaging[16];	/* "dpkg", "rpm", "apk", "pacman" */
 	bool packages_known;	/* the list below is complete */
+	bool unclean;		/* its root was not cleanly unmounted */
 	struct vdisk_fstab *fstab;
 	struct vdisk_kernel *kernels;	/* newest first */
 	struct vdisk_package *packages;

@@ -4,12 +4,14 @@
  *
  * The root file system is the one with an fstab or an os-release.  Its files
  * are read in a jailed child, which sends what it finds as messages of fixed
- * size; the parent only collects them and cleans their text.
+ * size; the parent collects them, cleans their text, and finds the volumes that
+ * the lines of fstab mean.
  */
 #include <ctype.h>
 #include <elf.h>
 #include <errno.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "guest/jail.h"
 #include "guest/packages.h"
@@ -337,6 +339,7 @@ static int receive_facts(struct vdisk_inspection *in, const void *data, size_t l
 	/* a bool holds 0 or 1 only */
 	facts.packages_known = *((const char *)data +
 				 offsetof(struct vdisk_inspection, packages_known)) != 0;
+	facts.unclean = false;	/* the parent finds that out */
 	*in = facts;
 	CLEAN(in, name);
 	CLEAN(in, id);
@@ -389,6 +392,8 @@ static int receive(void *arg, uint32_t type, const void *data, size_t len,
 		CLEAN(f, mount_point);
 		CLEAN(f, type);
 		CLEAN(f, options);
+		f->volume[0] = '\0';
+		f->missing = false;
 		return 0;
 	case MSG_KERNEL:
 		k = len == sizeof(*k) ? add(&in->kernels, &in->n_kernels, sizeof(*k)) : NULL;
@@ -414,6 +419,120 @@ static int receive(void *arg, uint32_t type, const void *data, size_t len,
 	return vd_fail(err, EPROTO, "inspect: a message of the wrong size, or no memory for it");
 }
 
+/* ---- fstab, resolved ---- */
+
+/* "/dev/mapper/vg-lv": as device-mapper writes it, a dash in a name is doubled. */
+static bool is_mapper_name(const char *name, const char *vg, const char *lv)
+{
+	const char *part[] = { vg, lv };
+
+	for (unsigned i = 0; i < 2; i++) {
+		for (const char *p = part[i]; *p; p++) {
+			if (*name++ != *p || (*p == '-' && *name++ != '-'))
+				return false;
+		}
+		if (i == 0 && *name++ != '-')
+			return false;
+	}
+	return !*name;
+}
+
+/*
+ * "/dev/sda2", "/dev/vdb1", "/dev/nvme0n1p3": the partition's number, on the
+ * first disk of a guest; 0 for anything else.
+ */
+static unsigned disk_partition(const char *device)
+{
+	static const char *const disks[] = {
+		"/dev/sda", "/dev/vda", "/dev/hda", "/dev/xvda", "/dev/nvme0n1p", "/dev/mmcblk0p",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(disks); i++) {
+		size_t n = strlen(disks[i]);
+		unsigned long number;
+		char *end;
+
+		if (strncmp(device, disks[i], n) != 0 || !isdigit((unsigned char)device[n]))
+			continue;
+		number = strtoul(device + n, &end, 10);
+		return *end || number > 1024 ? 0 : (unsigned)number;
+	}
+	return 0;
+}
+
+/* What follows @prefix in @text, NULL if it does not begin so; quotes around it are left off. */
+static const char *behind(const char *text, const char *prefix, char *buf, size_t size)
+{
+	size_t n = strlen(prefix);
+
+	if (strncmp(text, prefix, n) != 0)
+		return NULL;
+	text += n;
+	n = strlen(text);
+	if (n >= 2 && text[0] == '"' && text[n - 1] == '"') {
+		text++;
+		n -= 2;
+	}
+	snprintf(buf, size, "%.*s", (int)n, text);
+	return buf;
+}
+
+static bool is_meant(const char *device, const struct vdisk_volume *v,
+		     const struct vdisk_probe *probe)
+{
+	char buf[256];
+	const char *x;
+
+	if ((x = behind(device, "UUID=", buf, sizeof(buf))) ||
+	    (x = behind(device, "/dev/disk/by-uuid/", buf, sizeof(buf))))
+		return *x && strcasecmp(x, probe->uuid) == 0;
+	if ((x = behind(device, "LABEL=", buf, sizeof(buf))) ||
+	    (x = behind(device, "/dev/disk/by-label/", buf, sizeof(buf))))
+		return *x && strcmp(x, probe->label) == 0;
+	if ((x = behind(device, "PARTUUID=", buf, sizeof(buf))) ||
+	    (x = behind(device, "/dev/disk/by-partuuid/", buf, sizeof(buf))))
+		return *x && v->part && strcasecmp(x, v->part->uuid) == 0;
+	if ((x = behind(device, "PARTLABEL=", buf, sizeof(buf))) ||
+	    (x = behind(device, "/dev/disk/by-partlabel/", buf, sizeof(buf))))
+		return *x && v->part && strcmp(x, v->part->name) == 0;
+	if ((x = behind(device, "/dev/mapper/", buf, sizeof(buf))))
+		return v->lv && is_mapper_name(x, v->vg->name, v->lv->name);
+	if (v->lv && (x = behind(device, "/dev/", buf, sizeof(buf))))
+		return strcmp(x, v->name) == 0;
+	return v->part && disk_partition(device) == v->part->number;
+}
+
+static int resolve_volume(void *arg, const struct vdisk_volume *v)
+{
+	struct vdisk_inspection *in = arg;
+	struct vdisk_probe probe = { 0 };
+
+	if (vdisk_probe(v->disk, &probe, NULL) < 0)
+		return 0;
+	for (unsigned i = 0; i < in->n_fstab; i++)
+		if (!in->fstab[i].volume[0] && is_meant(in->fstab[i].device, v, &probe)) {
+			memcpy(in->fstab[i].volume, v->name, sizeof(in->fstab[i].volume));
+			in->fstab[i].missing = false;
+		}
+	if (!strcmp(v->name, in->root))
+		in->unclean = probe.dirty;
+	return 0;
+}
+
+/* Does @device name a block device, rather than "proc" or "server:/export"? */
+static bool names_volume(const char *device)
+{
+	return !strncmp(device, "/dev/", 5) || !strncmp(device, "UUID=", 5) ||
+	       !strncmp(device, "LABEL=", 6) || !strncmp(device, "PART", 4);
+}
+
+static int resolve_fstab(struct vdisk_inspection *in, struct vdisk *disk, struct vdisk_error *err)
+{
+	for (unsigned i = 0; i < in->n_fstab; i++)
+		in->fstab[i].missing = names_volume(in->fstab[i].device);
+	return vdisk_each_volume(disk, resolve_volume, in, err);
+}
+
 int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdisk_error *err)
 {
 	struct survey s = { .in = calloc(1, sizeof(*s.in)) };
@@ -426,6 +545,8 @@ int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdis
 	if (!s.in)
 		return vd_fail(err, ENOMEM, "out of memory");
 	r = jail_run(disk, &opts, err);
+	if (r == 0)
+		r = resolve_fstab(s.in, disk, err);
 	if (r < 0)
 		vdisk_inspection_free(s.in);
 	else

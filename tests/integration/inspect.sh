@@ -40,7 +40,8 @@ assert j["system"]["arch"] and j["system"]["codename"] is None
 assert j["root"]["partition"] == "p2" and j["root"]["label"] == "top", j["root"]
 assert len(j["partitions"]) == 2 and j["partitions"][1]["start"] == 9 << 20
 assert j["fstab"] == [{"line": 1, "device": "LABEL=top", "mount-point": "/", "type": "ext4",
-                       "options": "defaults"}], j["fstab"]
+                       "options": "defaults", "volume": "p2", "missing": False}], j["fstab"]
+assert j["clean"] is True
 assert [k["version"] for k in j["kernels"]] == ["6.10-1", "6.1-1"], j["kernels"]
 boot = j["boot"]
 assert boot["source"] == "#p2:/boot/grub2/grub.cfg" and boot["default"] == "1", boot
