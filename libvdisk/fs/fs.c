@@ -278,6 +278,27 @@ static int find_free(struct vdisk_fs *fs, const char *path, struct vd_place *pla
 
 /* ---- open and close ---- */
 
+/* Say what there is instead, and what would work. */
+static int unsupported(struct vdisk *disk, struct vdisk_error *err)
+{
+	struct vdisk_probe probe = { 0 };
+
+	if (!err)
+		return -EMEDIUMTYPE;
+	if (vdisk_probe(disk, &probe, NULL) < 0 || !probe.type[0])
+		return vd_fail(err, EMEDIUMTYPE, "%s: no file system that is supported",
+			       vdisk_name(disk));
+	if (!strcmp(probe.usage, "filesystem"))
+		return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported here: let "
+			       "the kernel read it, as root: 'vdisk export --fuse FILE DISK#PART', "
+			       "and 'mount -o loop FILE DIR'", vdisk_name(disk), probe.type);
+	if (!strcmp(probe.type, "crypto_LUKS") || !strcmp(probe.type, "BitLocker"))
+		return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported: what it "
+			       "holds is encrypted", vdisk_name(disk), probe.type);
+	return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported",
+		       vdisk_name(disk), probe.type);
+}
+
 static const struct vd_fs_ops *match(struct vdisk *disk, struct vdisk_error *err, int *r)
 {
 	uint8_t head[VD_FS_HEAD];
@@ -293,7 +314,7 @@ static const struct vd_fs_ops *match(struct vdisk *disk, struct vdisk_error *err
 	for (const struct vd_fs_ops *const *ops = all_ops; *ops; ops++)
 		if ((*ops)->match(head, len))
 			return *ops;
-	*r = vd_fail(err, EMEDIUMTYPE, "%s: no file system that is supported", vdisk_name(disk));
+	*r = unsupported(disk, err);
 	return NULL;
 }
 
