@@ -52,6 +52,7 @@ int cmd_tar(int argc, char **argv);
 int cmd_untar(int argc, char **argv);
 
 /* this host */
+int cmd_kpartx(int argc, char **argv);
 int cmd_mount(int argc, char **argv);
 int cmd_umount(int argc, char **argv);
 

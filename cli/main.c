@@ -51,6 +51,7 @@ static const struct cli_command commands[] = {
 	{ NULL, NULL, "This host" },
 	{ "mount", cmd_mount, "the files of a disk as a directory" },
 	{ "umount", cmd_umount, "end that, and wait until all is saved" },
+	{ "kpartx", cmd_kpartx, "a block device of each partition, as kpartx does" },
 
 	{ NULL, NULL, "Serving and running" },
 	{ "boot", cmd_boot, "boot a guest from its disk" },

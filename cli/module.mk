@@ -48,5 +48,7 @@ vdisk_SRCS += \
  cli/tar.c \
  cli/df.c \
  cli/mount.c \
+ cli/kpartx.c \
+ cli/host_view.c \
  cli/running.c
 vdisk_PKGS := jansson smartcols

@@ -70,5 +70,8 @@ LIB_SRCS += \
  libvdisk/fs/volume.c \
  libvdisk/kernel/fuse.c \
  libvdisk/kernel/mount.c \
+ libvdisk/kernel/loop.c \
+ libvdisk/kernel/inuse.c \
+ libvdisk/kernel/dm.c \
  libvdisk/fs/tar.c \
  libvdisk/guest/root.c

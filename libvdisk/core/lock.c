@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/engine.h"
+#include "kernel/host.h"
 
 #define PERM_BASE	100
 #define SHARED_BASE	200
@@ -79,10 +80,10 @@ static bool pid_holds(const char *pid, const char *inode)
 	return found;
 }
 
-/* " (qemu-system-x86, pid 123)" for the first other process with a lock there. */
+/* " (qemu-system-x86_64 disk.qcow2, pid 123)" for the first other process with a lock there. */
 static void describe_holder(int fd, char *out, size_t size)
 {
-	char self[16], inode[64], path[64], name[32] = "";
+	char self[16], inode[64], command[100];
 	struct stat st;
 	struct dirent *e;
 	DIR *proc;
@@ -97,29 +98,24 @@ static void describe_holder(int fd, char *out, size_t size)
 	if (!proc)
 		return;
 	while ((e = readdir(proc))) {
-		FILE *f;
-
 		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !strcmp(e->d_name, self) ||
 		    !pid_holds(e->d_name, inode))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%.20s/comm", e->d_name);
-		f = fopen(path, "re");
-		if (f) {
-			if (fgets(name, sizeof(name), f))
-				name[strcspn(name, "\n")] = '\0';
-			fclose(f);
-		}
-		snprintf(out, size, " (%s, pid %.20s)", name[0] ? name : "a process", e->d_name);
+		vd_command_of(strtol(e->d_name, NULL, 10), command, sizeof(command));
+		snprintf(out, size, " (%s, pid %.20s)", command[0] ? command : "a process",
+			 e->d_name);
 		break;
 	}
 	closedir(proc);
+	if (!out[0])
+		vd_opener_of(&st, out, size);
 }
 
 int vd_lock_image(int fd, const char *path, bool write, struct vdisk_error *err)
 {
 	unsigned perm = PERM_CONSISTENT_READ;
 	unsigned unshared = PERM_WRITE | PERM_RESIZE;
-	char who[80];
+	char who[160];
 	int r = 0;
 
 	if (write)

@@ -20,6 +20,7 @@
 #include <sys/vfs.h>
 
 #include "core/engine.h"
+#include "kernel/host.h"
 
 static bool is_blkdev(const struct vdisk *d)
 {
@@ -229,6 +230,17 @@ static int open_given(struct vdisk **out, const char *path, const struct vdisk_o
 	return r;
 }
 
+/* A loop device, a mount or whatever else the kernel has made of it comes first. */
+static int refuse_in_use(const char *path, const struct stat *st, struct vdisk_error *err)
+{
+	char how[400] = "", who[160] = "";
+
+	if (!vd_in_use(st, how, sizeof(how)))
+		vd_opener_of(st, who, sizeof(who));
+	return vd_fail(err, EBUSY, "%s: in use by this host: %s%s", path,
+		       how[0] ? how : "another program has it open", who);
+}
+
 int vd_file_open(struct vdisk **out, const char *path, const struct vdisk_open_opts *opts,
 		 struct vdisk_error *err)
 {
@@ -249,7 +261,11 @@ int vd_file_open(struct vdisk **out, const char *path, const struct vdisk_open_o
 	/* of a device: nobody has it mounted or holds it */
 	if (S_ISBLK(st.st_mode) && write)
 		how |= O_EXCL;
+	if (write && vd_loop_of(&st, 0) >= 0)
+		return refuse_in_use(path, &st, err);
 	fd = open(path, how);
+	if (fd < 0 && errno == EBUSY && S_ISBLK(st.st_mode))
+		return refuse_in_use(path, &st, err);
 	if (fd < 0)
 		return vd_fail(err, errno, "%s: cannot open%s: %s", path,
 			       write ? " for writing" : "", strerror(errno));

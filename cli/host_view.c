@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* host_view.c - views of disks as files, served in the background; see attached.h */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "cli/attached.h"
+#include "cli/running.h"
+
+bool host_is_plain(const char *locator, struct stat *st)
+{
+	AUTO_DISK struct vdisk *disk = NULL;
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE | VDISK_OPEN_NO_BACKING,
+		.format = cli.format, .refs = cli.refs,
+	};
+	struct vdisk_locator loc = { 0 };
+	struct vdisk_error err;
+	bool plain = false;
+
+	if (vdisk_locator_parse(&loc, locator, &err) < 0)
+		return false;
+	if (!loc.snapshot && !loc.part && !loc.path && stat(loc.source, st) == 0) {
+		if (S_ISBLK(st->st_mode))
+			plain = true;
+		else if (S_ISREG(st->st_mode) && vdisk_open(&disk, locator, &opts, &err) == 0)
+			plain = !strcmp(vdisk_format(disk), "raw");
+	}
+	vdisk_locator_clear(&loc);
+	return plain;
+}
+
+/* A locator that means the same from every directory. */
+static char *absolute(const char *locator)
+{
+	struct vdisk_locator loc = { 0 };
+	char *real, *out = NULL;
+
+	if (vdisk_locator_parse(&loc, locator, NULL) < 0)
+		return NULL;
+	real = realpath(loc.source, NULL);
+	if (real) {
+		free(loc.source);
+		loc.source = real;
+		out = vdisk_locator_format(&loc);
+	}
+	vdisk_locator_clear(&loc);
+	return out;
+}
+
+struct find_ctx {
+	const char *disk;
+	char *file;		/* of the one that was found */
+	bool stop;
+	int status;
+};
+
+static int find_one(void *arg, struct running *r)
+{
+	struct find_ctx *c = arg;
+
+	if (!r->alive || strcmp(running_string(r, "kind"), "view") != 0 ||
+	    strcmp(running_string(r, "disk"), c->disk) != 0)
+		return 0;
+	c->file = strdup(running_string(r, "file"));
+	if (c->stop) {
+		kill((pid_t)running_number(r, "pid"), SIGTERM);
+		c->status = running_wait(r);
+	}
+	return 1;
+}
+
+char *view_find(const char *locator)
+{
+	AUTO_FREE char *disk = absolute(locator);
+	struct find_ctx c = { .disk = disk };
+
+	if (disk)
+		running_each(find_one, &c);
+	return c.file;
+}
+
+int view_stop(const char *locator)
+{
+	AUTO_FREE char *disk = absolute(locator);
+	struct find_ctx c = { .disk = disk, .stop = true };
+
+	if (disk)
+		running_each(find_one, &c);
+	free(c.file);
+	return c.status;
+}
+
+/* ---- the process that serves ---- */
+
+static struct vdisk_fuse *serving;
+
+static void stop(int sig)
+{
+	(void)sig;
+	vdisk_fuse_stop(serving);
+}
+
+static int serve(struct vdisk *disk, const char *locator, bool read_only, struct running *r)
+{
+	const struct sigaction sa = { .sa_handler = stop };
+	AUTO_FREE char *file = NULL;
+	struct vdisk_error err = { 0 };
+	int fd, n;
+
+	if (asprintf(&file, "%.*s.img", (int)strlen(r->path) - (int)strlen(".json"), r->path) < 0)
+		return CLI_FAILED;
+	unlink(file);
+	fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		cli_error("%s: %m", file);
+		return CLI_FAILED;
+	}
+	close(fd);
+	json_object_set_new(r->info, "disk", json_string(locator));
+	json_object_set_new(r->info, "file", json_string(file));
+	json_object_set_new(r->info, "read-only", json_boolean(read_only));
+	if (running_save(r) != CLI_OK || vdisk_fuse_mount(&serving, disk, file, &err) < 0) {
+		unlink(file);
+		return err.code ? cli_fail(&err) : CLI_FAILED;
+	}
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	running_ready();
+	n = vdisk_fuse_run(serving, &err);
+	vdisk_fuse_free(serving);
+	unlink(file);
+	return n < 0 ? CLI_FAILED : CLI_OK;
+}
+
+static NORETURN void view_process(const char *locator, const char *disk_name, bool read_only)
+{
+	struct running r = { .fd = -1 };
+	struct vdisk *disk = NULL;
+	struct vdisk_error err = { 0 };
+	int status = cli_open(&disk, locator, read_only ? 0 : VDISK_OPEN_WRITE);
+
+	if (status == CLI_OK)
+		status = running_new(&r, "view");
+	if (status == CLI_OK)
+		status = serve(disk, disk_name, read_only, &r);
+	if (disk && vdisk_close(disk, &err) < 0) {
+		running_end(&r, err.msg);
+		exit(CLI_FAILED);
+	}
+	running_end(&r, NULL);
+	exit(status == CLI_OK ? CLI_OK : CLI_FAILED);
+}
+
+char *view_start(const char *locator, bool read_only)
+{
+	AUTO_FREE char *disk = absolute(locator);
+	char *file = view_find(locator);
+	pid_t pid;
+	int status = 0;
+
+	if (file)
+		return file;
+	if (!disk) {
+		cli_error("%s: no such disk", locator);
+		return NULL;
+	}
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		running_begin(false);	/* returns in the process that stays */
+		view_process(locator, disk, read_only);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != CLI_OK)
+		return NULL;
+	return view_find(locator);
+}

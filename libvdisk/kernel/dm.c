@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * dm.c - device-mapper, through libdevmapper
+ *
+ * Where udev runs it makes the names under /dev, and we wait for it by its
+ * cookies; where it does not, or DM_DISABLE_UDEV says so, libdevmapper makes
+ * them.  What the library would print is kept for the message.
+ */
+#include <errno.h>
+#include <libdevmapper.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdarg.h>
+#include <sys/sysmacros.h>
+
+#include "core/driver.h"
+#include "kernel/host.h"
+
+#define RETRIES 25	/* of 200 ms */
+
+static _Thread_local char last_log[200];
+
+__attribute__((format(printf, 5, 6)))
+static void keep_log(int level, const char *file, int line, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)file, (void)line, (void)code;
+	if ((level & 7) > 4)	/* only warnings and worse */
+		return;
+	va_start(ap, fmt);
+	vsnprintf(last_log, sizeof(last_log), fmt, ap);
+	va_end(ap);
+	last_log[strcspn(last_log, "\n")] = '\0';
+}
+
+static void setup(void)
+{
+	dm_log_with_errno_init(keep_log);
+}
+
+static void dm_setup(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, setup);
+	last_log[0] = '\0';
+}
+
+static void auto_task(struct dm_task **task)
+{
+	if (*task)
+		dm_task_destroy(*task);
+}
+#define AUTO_TASK __attribute__((cleanup(auto_task)))
+
+/* Run a task; its errno on failure. */
+static int run(struct dm_task *task)
+{
+	if (dm_task_run(task))
+		return 0;
+	return dm_task_get_errno(task) ? -dm_task_get_errno(task) : -EIO;
+}
+
+int vd_dm_available(struct vdisk_error *err)
+{
+	AUTO_TASK struct dm_task *task = NULL;
+
+	dm_setup();
+	task = dm_task_create(DM_DEVICE_VERSION);
+	if (!task || run(task) < 0)
+		return vd_fail(err, ENODEV, "no device-mapper here%s%s", last_log[0] ? ": " : "",
+			       last_log);
+	return 0;
+}
+
+/* Run a task that changes names, and wait for these. */
+static int run_named(struct dm_task *task, bool wait)
+{
+	uint32_t cookie = 0;
+	bool udev = dm_udev_get_sync_support();
+	int r;
+
+	if (udev && !dm_task_set_cookie(task, &cookie, 0))
+		udev = false;
+	r = run(task);
+	if (udev && wait)
+		dm_udev_wait(cookie);
+	else if (udev)
+		dm_udev_complete(cookie);
+	else
+		dm_task_update_nodes();
+	return r;
+}
+
+static bool exists(const char *name)
+{
+	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	struct dm_info info = { 0 };
+
+	return task && dm_task_set_name(task, name) && run(task) == 0 &&
+	       dm_task_get_info(task, &info) && info.exists;
+}
+
+static int resume(const char *name, bool wait)
+{
+	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_RESUME);
+
+	if (!task || !dm_task_set_name(task, name))
+		return -ENOMEM;
+	return run_named(task, wait);
+}
+
+static int fail(struct vdisk_error *err, int r, const char *what, const char *name)
+{
+	return vd_fail(err, -r, "%s: cannot %s the device: %s%s%s%s", name, what, strerror(-r),
+		       last_log[0] ? " (" : "", last_log, last_log[0] ? ")" : "");
+}
+
+int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
+	      const struct vd_dm_segment *segments, unsigned n, bool read_only, bool wait,
+	      struct vdisk_error *err)
+{
+	AUTO_TASK struct dm_task *task = NULL, *query = NULL;
+	struct dm_info info = { 0 };
+	bool there;
+	int r = 0;
+
+	dm_setup();
+	there = exists(name);
+	task = dm_task_create(there ? DM_DEVICE_RELOAD : DM_DEVICE_CREATE);
+	if (!task || !dm_task_set_name(task, name) || (read_only && !dm_task_set_ro(task)) ||
+	    (!there && uuid && !dm_task_set_uuid(task, uuid)))
+		r = -EINVAL;
+	for (unsigned i = 0; r == 0 && i < n; i++)
+		if (!dm_task_add_target(task, segments[i].start, segments[i].length,
+					segments[i].target, segments[i].params))
+			r = -ENOMEM;
+	if (r < 0)
+		return fail(err, r, "make", name);
+	dm_task_no_open_count(task);
+	r = there ? run(task) : run_named(task, wait);
+	if (r == 0 && there)
+		r = resume(name, wait);
+	if (r < 0)
+		return fail(err, r, there ? "change" : "make", name);
+	query = dm_task_create(DM_DEVICE_INFO);
+	if (!query || !dm_task_set_name(query, name) || run(query) < 0 ||
+	    !dm_task_get_info(query, &info))
+		return fail(err, -EIO, "find", name);
+	*out = (struct vd_dm_device) { .major = info.major, .minor = info.minor };
+	snprintf(out->name, sizeof(out->name), "%s", name);
+	snprintf(out->uuid, sizeof(out->uuid), "%s", uuid ? uuid : "");
+	return 0;
+}
+
+/* -EBUSY, with who it is. */
+static int busy(const char *name, struct vdisk_error *err)
+{
+	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	struct stat st = { .st_mode = S_IFBLK };
+	struct dm_info info = { 0 };
+	char who[300] = "";
+
+	if (task && dm_task_set_name(task, name) && run(task) == 0 &&
+	    dm_task_get_info(task, &info)) {
+		st.st_rdev = makedev(info.major, info.minor);
+		if (!vd_in_use(&st, who, sizeof(who)))
+			vd_opener_of(&st, who, sizeof(who));
+	}
+	return vd_fail(err, EBUSY, "%s: is in use%s%s", name, who[0] && who[0] != ' ' ? ": " : "",
+		       who);
+}
+
+int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err)
+{
+	int r = -EBUSY;
+
+	dm_setup();
+	for (int i = 0; r == -EBUSY && i < (flags & VD_DM_RETRY ? RETRIES : 1); i++) {
+		AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_REMOVE);
+
+		if (!task || !dm_task_set_name(task, name))
+			return fail(err, -ENOMEM, "remove", name);
+		if (i)
+			usleep(200000);
+		if (flags & VD_DM_DEFERRED)
+			dm_task_deferred_remove(task);
+		r = run_named(task, !(flags & VD_DM_NOWAIT));
+	}
+	if (r == -EBUSY)
+		return busy(name, err);
+	return r < 0 ? fail(err, r, "remove", name) : 0;
+}
+
+static void uuid_of(const char *name, char *out, size_t size)
+{
+	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	const char *uuid = NULL;
+
+	if (task && dm_task_set_name(task, name) && run(task) == 0)
+		uuid = dm_task_get_uuid(task);
+	snprintf(out, size, "%s", uuid ? uuid : "");
+}
+
+int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
+	       struct vdisk_error *err)
+{
+	AUTO_TASK struct dm_task *task = NULL;
+	struct dm_names *names;
+	int r = 0;
+
+	dm_setup();
+	task = dm_task_create(DM_DEVICE_LIST);
+	if (!task || run(task) < 0 || !(names = dm_task_get_names(task)))
+		return vd_fail(err, EIO, "cannot list the devices: %s", last_log);
+	if (!names->dev)
+		return 0;
+	for (;;) {
+		struct vd_dm_device d = { .major = major(names->dev), .minor = minor(names->dev) };
+
+		snprintf(d.name, sizeof(d.name), "%s", names->name);
+		uuid_of(d.name, d.uuid, sizeof(d.uuid));
+		r = each(arg, &d);
+		if (r || !names->next)
+			return r;
+		names = (struct dm_names *)(void *)((char *)names + names->next);
+	}
+}
+
+bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor)
+{
+	AUTO_TASK struct dm_task *task = NULL;
+	uint64_t start, length;
+	unsigned a, b;
+	char *type = NULL, *params = NULL;
+
+	dm_setup();
+	task = dm_task_create(DM_DEVICE_TABLE);
+	if (!task || !dm_task_set_name(task, name) || run(task) < 0)
+		return false;
+	return !dm_get_next_target(task, NULL, &start, &length, &type, &params) && type &&
+	       !strcmp(type, "linear") && params && sscanf(params, "%u:%u", &a, &b) == 2 &&
+	       a == major && b == minor;
+}

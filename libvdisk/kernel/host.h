@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* host.h - block devices of this host: loop, device-mapper, and who uses what */
+#ifndef VD_HOST_H
+#define VD_HOST_H
+
+#include <sys/stat.h>
+
+#include "core/compiler.h"
+#include "vdisk.h"
+
+/* ---- inuse.c: who uses a file or device ---- */
+
+/*
+ * Say in one phrase what the kernel or another program does with the block device
+ * or file that @st describes: "mounted at /mnt", "held by device-mapper vg-lv",
+ * "attached to /dev/loop0, mounted at /mnt".  false: nothing is known.
+ */
+bool vd_in_use(const struct stat *st, char *out, size_t size);
+/* The command line of a process, at most @size; "" where it cannot be read. */
+void vd_command_of(long pid, char *out, size_t size);
+/* " (COMMAND, pid N)" for a process other than this one that has the file or device
+ * open, "" if none is known. */
+void vd_opener_of(const struct stat *st, char *out, size_t size);
+
+/* ---- loop.c ---- */
+
+struct vd_loop {
+	int number;		/* /dev/loopN */
+	int fd;			/* owned: keeps it from being cleared */
+};
+
+enum vd_loop_flags {
+	VD_LOOP_READ_ONLY = 1 << 0,
+	VD_LOOP_AUTOCLEAR = 1 << 1,	/* goes with its last user */
+};
+
+/* The n-th loop device (from 0) that is on the file of @st; -1: no more. */
+int vd_loop_of(const struct stat *st, int n);
+/* The number of the next one that is free, as far as this user can tell. */
+int vd_loop_next(void);
+/* @size 0: to the end. */
+int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offset, uint64_t size,
+		   uint32_t block_size, unsigned flags, struct vdisk_error *err);
+int vd_loop_detach(int number, struct vdisk_error *err);
+
+/* ---- dm.c: device-mapper, through libdevmapper ---- */
+
+struct vd_dm_segment {		/* in sectors of 512 bytes */
+	uint64_t start, length;
+	const char *target;	/* "linear", "snapshot", ... */
+	char params[160];
+};
+
+struct vd_dm_device {
+	char name[128];
+	char uuid[136];
+	unsigned major, minor;
+};
+
+/* 0, or why not: no module, no permission. */
+int vd_dm_available(struct vdisk_error *err);
+/*
+ * Make the device @name, or give it a new table if there is one of that name.
+ * @wait: until udev, where there is one, has made its names.
+ */
+int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
+	      const struct vd_dm_segment *segments, unsigned n, bool read_only, bool wait,
+	      struct vdisk_error *err);
+enum vd_dm_remove_flags {
+	VD_DM_RETRY = 1 << 0,	/* it may be busy for a moment */
+	VD_DM_DEFERRED = 1 << 1, /* goes with its last user */
+	VD_DM_NOWAIT = 1 << 2,
+};
+/* -EBUSY says who. */
+int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err);
+/* Call @each for all devices. */
+int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
+	       struct vdisk_error *err);
+/* Does @name have a table of one linear target on the device @major:@minor? */
+bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor);
+
+#endif
