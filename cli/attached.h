@@ -12,14 +12,49 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "kernel/host.h"
 
-/* Is the locator a device or a raw file, all of it?  Then @st is what stat() says. */
-bool host_is_plain(const char *locator, struct stat *st);
+struct host_disk {
+	const char *locator;	/* borrowed */
+	bool plain;		/* a device, or a raw file, all of it */
+	struct stat st;		/* of the file or device with the bytes */
 
-/* The view of a disk: its file, to be freed; NULL: there is none. */
+	/* once found or made: the device that maps are on */
+	char device[128];
+	char name[128];		/* its name, before the delimiter in those of maps */
+	unsigned major, minor;
+	char uuid[160];		/* what follows "partN-" in the UUIDs of its maps */
+};
+
+/* Look at what the locator names; prints what goes wrong. */
+int host_disk_open(struct host_disk *h, const char *locator);
+/* Is there a device for it? */
+bool host_disk_find(struct host_disk *h);
+/* The device that it would get, for listings. */
+void host_disk_guess(struct host_disk *h);
+/* Make one, unless there is one.  @keep_lock: a process keeps the image's lock. */
+int host_disk_make(struct host_disk *h, bool read_only, bool keep_lock);
+/* Take away what was made for it; @verbose: say so. */
+int host_disk_drop(struct host_disk *h, bool verbose);
+
+/* "p" if its name ends in a digit, else "". */
+const char *host_delimiter(const struct host_disk *h);
+
+/* Make or change the map @name with the UUID "@id-..." on it; prints what goes wrong. */
+int host_map_set(struct vd_dm_device *out, const struct host_disk *h, const char *name,
+		 const char *id, const struct vd_dm_segment *segments, unsigned n,
+		 bool read_only, bool wait);
+/* Call @each for its maps; they may go meanwhile. */
+int host_each_map(const struct host_disk *h,
+		  int (*each)(void *arg, const struct vd_dm_device *d), void *arg);
+
+/*
+ * The view of a disk: its file, to be freed; NULL: there is none.  Of a plain file
+ * a view is the file itself, and its process only keeps the image's locks.
+ */
 char *view_find(const char *locator);
 /* The same, started if there is none; prints what goes wrong. */
-char *view_start(const char *locator, bool read_only);
+char *view_start(const char *locator, bool read_only, bool plain);
 /* End it, and wait until all is on the disk. */
 int view_stop(const char *locator);
 

@@ -52,6 +52,9 @@ int cmd_tar(int argc, char **argv);
 int cmd_untar(int argc, char **argv);
 
 /* this host */
+int cmd_attach(int argc, char **argv);
+int cmd_attached(int argc, char **argv);
+int cmd_detach(int argc, char **argv);
 int cmd_kpartx(int argc, char **argv);
 int cmd_mount(int argc, char **argv);
 int cmd_umount(int argc, char **argv);

@@ -11,29 +11,6 @@
 #include "cli/attached.h"
 #include "cli/running.h"
 
-bool host_is_plain(const char *locator, struct stat *st)
-{
-	AUTO_DISK struct vdisk *disk = NULL;
-	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE | VDISK_OPEN_NO_BACKING,
-		.format = cli.format, .refs = cli.refs,
-	};
-	struct vdisk_locator loc = { 0 };
-	struct vdisk_error err;
-	bool plain = false;
-
-	if (vdisk_locator_parse(&loc, locator, &err) < 0)
-		return false;
-	if (!loc.snapshot && !loc.part && !loc.path && stat(loc.source, st) == 0) {
-		if (S_ISBLK(st->st_mode))
-			plain = true;
-		else if (S_ISREG(st->st_mode) && vdisk_open(&disk, locator, &opts, &err) == 0)
-			plain = !strcmp(vdisk_format(disk), "raw");
-	}
-	vdisk_locator_clear(&loc);
-	return plain;
-}
-
 /* A locator that means the same from every directory. */
 static char *absolute(const char *locator)
 {
@@ -138,7 +115,28 @@ static int serve(struct vdisk *disk, const char *locator, bool read_only, struct
 	return n < 0 ? CLI_FAILED : CLI_OK;
 }
 
-static NORETURN void view_process(const char *locator, const char *disk_name, bool read_only)
+/* Only keep the locks of the file, until a signal. */
+static int hold(const char *locator, bool read_only, struct running *r)
+{
+	sigset_t signals;
+	int sig;
+
+	json_object_set_new(r->info, "disk", json_string(locator));
+	json_object_set_new(r->info, "file", json_string(locator));
+	json_object_set_new(r->info, "read-only", json_boolean(read_only));
+	if (running_save(r) != CLI_OK)
+		return CLI_FAILED;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	running_ready();
+	return sigwait(&signals, &sig) == 0 ? CLI_OK : CLI_FAILED;
+}
+
+static NORETURN void view_process(const char *locator, const char *disk_name, bool read_only,
+				  bool plain)
 {
 	struct running r = { .fd = -1 };
 	struct vdisk *disk = NULL;
@@ -148,7 +146,8 @@ static NORETURN void view_process(const char *locator, const char *disk_name, bo
 	if (status == CLI_OK)
 		status = running_new(&r, "view");
 	if (status == CLI_OK)
-		status = serve(disk, disk_name, read_only, &r);
+		status = plain ? hold(disk_name, read_only, &r) :
+				 serve(disk, disk_name, read_only, &r);
 	if (disk && vdisk_close(disk, &err) < 0) {
 		running_end(&r, err.msg);
 		exit(CLI_FAILED);
@@ -157,7 +156,7 @@ static NORETURN void view_process(const char *locator, const char *disk_name, bo
 	exit(status == CLI_OK ? CLI_OK : CLI_FAILED);
 }
 
-char *view_start(const char *locator, bool read_only)
+char *view_start(const char *locator, bool read_only, bool plain)
 {
 	AUTO_FREE char *disk = absolute(locator);
 	char *file = view_find(locator);
@@ -174,7 +173,7 @@ char *view_start(const char *locator, bool read_only)
 	pid = fork();
 	if (pid == 0) {
 		running_begin(false);	/* returns in the process that stays */
-		view_process(locator, disk, read_only);
+		view_process(locator, disk, read_only, plain);
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;

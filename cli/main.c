@@ -51,6 +51,9 @@ static const struct cli_command commands[] = {
 	{ NULL, NULL, "This host" },
 	{ "mount", cmd_mount, "the files of a disk as a directory" },
 	{ "umount", cmd_umount, "end that, and wait until all is saved" },
+	{ "attach", cmd_attach, "block devices of a disk and its volumes" },
+	{ "detach", cmd_detach, "take them away" },
+	{ "attached", cmd_attached, "which disks are attached" },
 	{ "kpartx", cmd_kpartx, "a block device of each partition, as kpartx does" },
 
 	{ NULL, NULL, "Serving and running" },

@@ -50,5 +50,7 @@ vdisk_SRCS += \
  cli/mount.c \
  cli/kpartx.c \
  cli/host_view.c \
+ cli/attach.c \
+ cli/host_disk.c \
  cli/running.c
 vdisk_PKGS := jansson smartcols

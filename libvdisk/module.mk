@@ -73,5 +73,6 @@ LIB_SRCS += \
  libvdisk/kernel/loop.c \
  libvdisk/kernel/inuse.c \
  libvdisk/kernel/dm.c \
+ libvdisk/kernel/table.c \
  libvdisk/fs/tar.c \
  libvdisk/guest/root.c

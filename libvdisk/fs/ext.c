@@ -21,6 +21,12 @@
  *   6. What libext2fs cannot keep right is refused by name when opening for
  *      writing: quota, case folding and the like.
  *
+ * With VDISK_FS_JOURNAL and a journal it is as the kernel does it instead: the
+ * superblock gets the mark that the journal must be looked at, and what changes
+ * goes through the journal in transactions (ext_io.c, jbd2.c), at commit and sync.
+ * Files that are open without a name are on the list of orphans then.  Where a
+ * transaction does not fit into the journal, rule 3 applies to it.
+ *
  * Sizes in a hostile superblock are checked here before libext2fs allocates by
  * them.
  */
@@ -306,6 +312,196 @@ static const char *type_of(const struct ext2_super_block *sb)
 	return sb->s_feature_compat & EXT3_FEATURE_COMPAT_HAS_JOURNAL ? "ext3" : "ext2";
 }
 
+static int flush_super(struct ext_fs *e, struct vdisk_error *err)
+{
+	errcode_t code;
+
+	e->fs->flags |= EXT2_FLAG_SUPER_ONLY;
+	ext2fs_mark_super_dirty(e->fs);
+	code = ext2fs_flush(e->fs);
+	e->fs->flags &= ~EXT2_FLAG_SUPER_ONLY;
+	return vd_ext_fail(err, code, "cannot write the superblock");
+}
+
+/* ---- with a journal ---- */
+
+#define COMMIT_BLOCKS	1024u	/* of metadata, then a commit is due */
+
+/*
+ * Until the commit, a freed block still belongs to whoever had it, if we are stopped.
+ * So in the bitmap it stays in use, and is not given out again, until then.
+ */
+static void range_freed(ext2_filsys lib, blk64_t block, blk_t n, int inuse)
+{
+	struct ext_fs *e = lib->priv_data;
+
+	if (inuse >= 0)
+		return;
+	ext2fs_mark_block_bitmap_range2(e->freed, block, n);
+	ext2fs_mark_block_bitmap_range2(lib->block_map, block, n);
+	e->n_freed += n;
+}
+
+static void block_freed(ext2_filsys lib, blk64_t block, int inuse)
+{
+	range_freed(lib, block, 1, inuse);
+}
+
+/* Give out the freed blocks again, with the commit that makes them free. */
+static void release_freed(struct ext_fs *e)
+{
+	blk64_t end = ext2fs_blocks_count(e->fs->super), start = e->fs->super->s_first_data_block;
+
+	while (e->n_freed && start < end &&
+	       !ext2fs_find_first_set_block_bitmap2(e->freed, start, end - 1, &start)) {
+		blk64_t stop = end;
+
+		if (ext2fs_find_first_zero_block_bitmap2(e->freed, start, end - 1, &stop))
+			stop = end;
+		ext2fs_unmark_block_bitmap_range2(e->fs->block_map, start,
+						  (unsigned)(stop - start));
+		start = stop;
+	}
+	ext2fs_clear_block_bitmap(e->freed);
+	e->n_freed = 0;
+}
+
+/* Get the journal ready to be written; that there is none is no error. */
+static int log_open(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_error *err)
+{
+	struct ext2_super_block *sb = e->fs->super;
+	int r;
+
+	if (!ext2fs_has_feature_journal(sb) || sb->s_journal_dev || !sb->s_journal_inum)
+		return 0;
+	e->journal.disk = fs->disk;
+	e->journal.block_size = e->fs->blocksize;
+	e->journal.fs_blocks = ext2fs_blocks_count(sb);
+	r = journal_map(e, &e->journal, err);
+	if (r == 0)
+		r = vd_jbd2_writer_open(&e->log, &e->journal, err);
+	if (r == -ENOTSUP)	/* a feature that we do not know */
+		return 0;
+	if (r < 0)
+		return vd_fail_prefix(err, r, "journal");
+	r = vd_ext_fail(err, ext2fs_allocate_block_bitmap(e->fs, "freed", &e->freed),
+			"cannot get memory");
+	if (r < 0)
+		return r;
+	e->fs->priv_data = e;
+	ext2fs_set_block_alloc_stats_callback(e->fs, block_freed, NULL);
+	ext2fs_set_block_alloc_stats_range_callback(e->fs, range_freed, NULL);
+	return 0;
+}
+
+static void log_free(struct ext_fs *e)
+{
+	vd_jbd2_writer_free(e->log);
+	free(e->journal.blocks);
+	if (e->freed)
+		ext2fs_free_block_bitmap(e->freed);
+}
+
+/* From here on changes go through the journal. */
+static int log_start(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_error *err)
+{
+	int r;
+
+	ext2fs_set_feature_journal_needs_recovery(e->fs->super);
+	r = flush_super(e, err);
+	if (r == 0)
+		r = vd_jbd2_mark(e->log, true, err);
+	if (r == 0) {
+		r = vdisk_flush(fs->disk);
+		if (r < 0)
+			vd_fail(err, -r, "cannot flush: %s", strerror(-r));
+	}
+	if (r == 0)
+		vd_ext_io_log(e->fs->io, e->log);
+	return r;
+}
+
+/* And from here on not; everything has been committed. */
+static int log_stop(struct ext_fs *e, struct vdisk_error *err)
+{
+	int r;
+
+	vd_ext_io_log(e->fs->io, NULL);
+	ext2fs_clear_feature_journal_needs_recovery(e->fs->super);
+	r = flush_super(e, err);
+	return r < 0 ? r : vd_jbd2_mark(e->log, false, err);
+}
+
+/* Nodes that are open without a name: a list through their times of deletion. */
+static int write_orphans(struct ext_fs *e, struct vdisk_error *err)
+{
+	ext2_ino_t next = 0;
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < e->n_held; i++) {
+		struct ext2_inode_large inode = { 0 };
+
+		if (!e->held[i].orphan)
+			continue;
+		r = vd_ext_read_inode(e, e->held[i].ino, &inode, err);
+		if (r == 0 && inode.i_dtime != next) {
+			inode.i_dtime = next;
+			r = vd_ext_write_inode(e, e->held[i].ino, &inode, err);
+		}
+		next = e->held[i].ino;
+	}
+	e->fs->super->s_last_orphan = next;
+	return r;
+}
+
+/* A transaction that does not fit into the journal: as without one, rule 3. */
+static int commit_without(struct ext_fs *e, struct vdisk_error *err)
+{
+	errcode_t code;
+	int r;
+
+	vd_ext_io_log(e->fs->io, NULL);
+	e->fs->super->s_state &= (uint16_t)~EXT2_VALID_FS;
+	r = flush_super(e, err);
+	if (r < 0)
+		return r;
+	code = ext2fs_flush(e->fs);
+	if (code)
+		return vd_ext_fail(err, code, "cannot write the metadata");
+	e->fs->super->s_state |= EXT2_VALID_FS;
+	r = flush_super(e, err);
+	if (r == 0)
+		vd_ext_io_log(e->fs->io, e->log);
+	return r;
+}
+
+static int log_commit(struct ext_fs *e, struct vdisk_error *err)
+{
+	errcode_t code;
+	int r = write_orphans(e, err);
+
+	if (r < 0)
+		return r;
+	release_freed(e);
+	ext2fs_mark_super_dirty(e->fs);
+	code = ext2fs_flush(e->fs);
+	if (code)
+		return vd_ext_fail(err, code, "cannot write the metadata");
+	r = vd_ext_io_commit(e->fs->io, err);
+	return r == -ENOSPC ? commit_without(e, err) : r;
+}
+
+static bool ext_commit_due(struct vdisk_fs *fs)
+{
+	struct ext_fs *e = ext_of(fs);
+
+	/* many changes, or little room without the blocks that were freed */
+	return e->log && e->started &&
+	       (vd_ext_io_pending(e->fs->io) >=
+			MIN(COMMIT_BLOCKS, vd_jbd2_writer_room(e->log) / 2) ||
+		e->n_freed > ext2fs_free_blocks_count(e->fs->super) / 2);
+}
+
 static int open_checked(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_error *err)
 {
 	uint8_t sb[SB_SIZE];
@@ -326,6 +522,8 @@ static int open_checked(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_erro
 	snprintf(fs->type, sizeof(fs->type), "%s", type_of(e->fs->super));
 	if (fs->writable)
 		r = check_writable(e->fs->super, err);
+	if (r == 0 && fs->writable && fs->journal)
+		r = log_open(fs, e, err);
 	if (r == 0 && fs->writable && orphans)
 		r = vd_ext_orphans(fs, err);
 	return r;
@@ -345,6 +543,7 @@ static int ext_open(struct vdisk_fs *fs, struct vdisk_error *err)
 	fs->root = EXT2_ROOT_INO;
 	r = open_checked(fs, e, err);
 	if (r < 0) {
+		log_free(e);
 		if (e->fs)
 			ext2fs_free(e->fs);
 		vd_ext_index_free(e);
@@ -355,34 +554,31 @@ static int ext_open(struct vdisk_fs *fs, struct vdisk_error *err)
 
 /* ---- changing and closing ---- */
 
-static int flush_super(struct ext_fs *e, struct vdisk_error *err)
+static int load_bitmaps(struct ext_fs *e, struct vdisk_error *err)
 {
-	errcode_t code;
+	errcode_t code = e->fs->inode_map ? 0 : ext2fs_read_bitmaps(e->fs);
 
-	e->fs->flags |= EXT2_FLAG_SUPER_ONLY;
-	ext2fs_mark_super_dirty(e->fs);
-	code = ext2fs_flush(e->fs);
-	e->fs->flags &= ~EXT2_FLAG_SUPER_ONLY;
-	return vd_ext_fail(err, code, "cannot write the superblock");
+	return code ? vd_ext_fail(err, code, "cannot read the bitmaps") : 0;
 }
 
 int vd_ext_begin(struct vdisk_fs *fs, struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
-	errcode_t code;
 	int r;
 
 	if (e->failed)
 		return vd_fail(err, EIO, "an earlier write failed: %s", strerror(-e->failed));
 	if (e->started)
 		return 0;
-	if (!e->fs->inode_map) {
-		code = ext2fs_read_bitmaps(e->fs);
-		if (code)
-			return vd_ext_fail(err, code, "cannot read the bitmaps");
+	r = load_bitmaps(e, err);
+	if (r < 0)
+		return r;
+	if (e->log) {
+		r = log_start(fs, e, err);
+	} else {
+		e->fs->super->s_state &= (uint16_t)~EXT2_VALID_FS;
+		r = flush_super(e, err);
 	}
-	e->fs->super->s_state &= (uint16_t)~EXT2_VALID_FS;
-	r = flush_super(e, err);
 	if (r < 0) {
 		e->failed = r;
 		return r;
@@ -410,6 +606,19 @@ static int ext_sync(struct vdisk_fs *fs, struct vdisk_error *err)
 		return 0;
 	if (e->failed)
 		return vd_fail(err, EIO, "an earlier write failed: %s", strerror(-e->failed));
+	if (e->log) {
+		r = log_commit(e, err);
+		if (r == 0)
+			r = log_stop(e, err);
+		if (r == 0) {
+			r = vdisk_flush(fs->disk);
+			if (r < 0)
+				vd_fail(err, -r, "cannot flush: %s", strerror(-r));
+		}
+		e->failed = r;
+		e->started = false;
+		return r;
+	}
 	code = ext2fs_flush(e->fs);
 	if (code) {
 		r = vd_ext_fail(err, code, "cannot write the metadata");
@@ -424,6 +633,19 @@ static int ext_sync(struct vdisk_fs *fs, struct vdisk_error *err)
 	return r;
 }
 
+/* The same for a file system that stays in use: with a journal the mark stays, too. */
+static int ext_commit(struct vdisk_fs *fs, struct vdisk_error *err)
+{
+	struct ext_fs *e = ext_of(fs);
+	int r;
+
+	if (!e->log || !e->started || e->failed)
+		return ext_sync(fs, err);
+	r = log_commit(e, err);
+	e->failed = r;
+	return r;
+}
+
 static int ext_close(struct vdisk_fs *fs, struct vdisk_error *err)
 {
 	struct ext_fs *e = ext_of(fs);
@@ -431,6 +653,7 @@ static int ext_close(struct vdisk_fs *fs, struct vdisk_error *err)
 
 	if (r == 0 && fs->writable)
 		ext2fs_mmp_stop(e->fs);
+	log_free(e);
 	ext2fs_free(e->fs);
 	vd_ext_index_free(e);
 	free(e->held);
@@ -535,4 +758,6 @@ const struct vd_fs_ops vd_ext_ops = {
 	.map = vd_ext_map_runs,
 	.fail = ext_fail,
 	.punch = vd_ext_punch_range,
+	.commit = ext_commit,
+	.commit_due = ext_commit_due,
 };

@@ -6,6 +6,7 @@
 #include <ext2fs/ext2fs.h>
 
 #include "fs/fs.h"
+#include "fs/jbd2.h"
 
 /* ---- ext_io.c: blocks ---- */
 
@@ -17,6 +18,13 @@ int vd_ext_io_read(io_channel io, void *buf, size_t len, uint64_t off) MUST_CHEC
 int vd_ext_io_write(io_channel io, const void *buf, size_t len, uint64_t off) MUST_CHECK;
 /* May someone else read, or (@write: whole blocks) write these bytes of the disk? */
 bool vd_ext_io_share(io_channel io, uint64_t off, uint64_t len, bool write);
+
+/* From here on metadata goes through @log; NULL: no more. */
+void vd_ext_io_log(io_channel io, struct vd_jbd2_writer *log);
+/* Blocks of metadata that a commit would write. */
+unsigned vd_ext_io_pending(io_channel io);
+/* Write everything, as one transaction.  -ENOSPC: it does not fit, nothing is lost. */
+int vd_ext_io_commit(io_channel io, struct vdisk_error *err);
 
 /* ---- ext.c: the file system ---- */
 
@@ -36,6 +44,12 @@ struct ext_fs {
 	struct ext_held *held;	/* owned */
 	unsigned n_held;
 	ext2_ino_t last_dir;	/* looked into last */
+
+	/* with VDISK_FS_JOURNAL */
+	struct vd_jbd2_writer *log; /* owned; NULL: there is no journal that can be written */
+	struct vd_jbd2 journal;	/* its ->blocks owned */
+	ext2fs_block_bitmap freed; /* owned: since the last commit, kept from being used */
+	uint64_t n_freed;
 };
 
 static inline struct ext_fs *ext_of(struct vdisk_fs *fs)

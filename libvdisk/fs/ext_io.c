@@ -14,6 +14,15 @@
  *   3. After a failed write everything fails: the caller must not go on and
  *      write metadata that refers to what never arrived.
  *
+ * With a journal (vd_ext_io_log), metadata does not reach its place but through a
+ * transaction:
+ *
+ *   4. A dirty block is metadata (what libext2fs writes) or file data.  Data may be
+ *      written at any time; metadata stays in the cache until vd_ext_io_commit().
+ *   5. So what is not metadata must not go to blocks that the file system, as it
+ *      was at the last commit, still uses: ext.c keeps freed ones from being
+ *      allocated before the next.
+ *
  * Blocks are of the channel's block size; changing that (libext2fs does, while
  * it looks for the superblock) empties the cache.
  */
@@ -32,6 +41,7 @@ struct block {
 	struct block *newer, *older;	/* by last use */
 	uint64_t nr;
 	bool dirty;
+	bool meta;			/* rule 4; dirty blocks only */
 	uint8_t data[];
 };
 
@@ -42,6 +52,8 @@ struct ext_io {
 	unsigned n_blocks, n_dirty, max_blocks;
 	struct block *newest, *oldest;
 	int failed;			/* rule 3: 0 or -errno */
+	struct vd_jbd2_writer *log;	/* borrowed; NULL: no journal, or not now */
+	unsigned n_meta;		/* dirty blocks of metadata, with a log */
 	struct struct_io_stats stats;
 };
 
@@ -96,11 +108,20 @@ static struct block *find(struct ext_io *io, uint64_t nr)
 	return b;
 }
 
+static void set_meta(struct ext_io *io, struct block *b, bool meta)
+{
+	if (b->meta != meta)
+		io->n_meta += meta ? 1u : -1u;
+	b->meta = meta;
+}
+
 static void set_dirty(struct ext_io *io, struct block *b, bool dirty)
 {
 	if (b->dirty != dirty)
 		io->n_dirty += dirty ? 1u : -1u;
 	b->dirty = dirty;
+	if (!dirty)
+		set_meta(io, b, false);
 }
 
 static void drop(struct ext_io *io, struct block *b)
@@ -141,8 +162,22 @@ static int write_run(io_channel ch, struct block **v, unsigned n)
 	return 0;
 }
 
-/* Rule 2. */
-static int write_back(io_channel ch)
+/* The dirty blocks, with or without those of metadata, in ascending order; to be freed. */
+static struct block **dirty_blocks(struct ext_io *io, bool data, bool meta, unsigned *n)
+{
+	struct block **v = calloc(io->n_dirty + 1, sizeof(struct block *));
+
+	*n = 0;
+	for (struct block *b = io->oldest; v && b; b = b->newer)
+		if (b->dirty && (b->meta ? meta : data))
+			v[(*n)++] = b;
+	if (v)
+		qsort(v, *n, sizeof(struct block *), by_nr);
+	return v;
+}
+
+/* Rule 2; metadata not before the log has it. */
+static int write_blocks(io_channel ch, bool data, bool meta)
 {
 	struct ext_io *io = io_of(ch);
 	AUTO_FREE struct block **v = NULL;
@@ -150,13 +185,9 @@ static int write_back(io_channel ch)
 
 	if (io->failed || !io->n_dirty)
 		return io->failed;
-	v = calloc(io->n_dirty, sizeof(struct block *));
+	v = dirty_blocks(io, data, meta, &n);
 	if (!v)
 		return -ENOMEM;
-	for (struct block *b = io->oldest; b; b = b->newer)
-		if (b->dirty)
-			v[n++] = b;
-	qsort(v, n, sizeof(struct block *), by_nr);
 	for (i = 0; i < n; i += run) {
 		int r;
 
@@ -170,6 +201,37 @@ static int write_back(io_channel ch)
 	return 0;
 }
 
+static int write_back(io_channel ch)
+{
+	return write_blocks(ch, true, !io_of(ch)->log);
+}
+
+/* Make room for one more.  With a log the cache may grow beyond its bound: rule 4. */
+static int make_room(io_channel ch)
+{
+	struct ext_io *io = io_of(ch);
+	struct block *b = io->oldest;
+	int r = 0;
+
+	if (b->dirty && !b->meta)
+		r = write_back(ch);
+	/* those that stay are looked at again when they are the oldest once more */
+	for (unsigned i = 0; r == 0 && i < io->n_blocks; i++) {
+		b = io->oldest;
+		if (!b->dirty) {
+			drop(io, b);
+			break;
+		}
+		if (!b->meta) {
+			r = write_back(ch);
+			continue;
+		}
+		unuse(io, b);
+		use(io, b);
+	}
+	return r;
+}
+
 /* A new entry, its contents undefined; NULL: no memory, or a write-back failed. */
 static struct block *add(io_channel ch, uint64_t nr)
 {
@@ -177,15 +239,14 @@ static struct block *add(io_channel ch, uint64_t nr)
 	struct block *b;
 
 	if (io->n_blocks >= io->max_blocks) {
-		if (io->oldest->dirty && write_back(ch) < 0)
+		if (make_room(ch) < 0)
 			return NULL;
-		drop(io, io->oldest);
 	}
 	b = malloc(sizeof(*b) + block_size(ch));
 	if (!b)
 		return NULL;
 	b->nr = nr;
-	b->dirty = false;
+	b->dirty = b->meta = false;
 	b->next = *slot(io, nr);
 	*slot(io, nr) = b;
 	use(io, b);
@@ -311,7 +372,7 @@ static int write_past_cache(io_channel ch, const void *buf, size_t len, uint64_t
 	return 0;
 }
 
-int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
+static int write_bytes(io_channel ch, const void *buf, size_t len, uint64_t off, bool meta)
 {
 	struct ext_io *io = io_of(ch);
 	uint32_t bs = block_size(ch);
@@ -321,7 +382,7 @@ int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
 		return io->failed;
 	if (!vd_in_range(off, len, vdisk_size(io->disk)))
 		return -EIO;
-	if (len > BYPASS_BYTES)
+	if (len > BYPASS_BYTES && !(meta && io->log))
 		return write_past_cache(ch, buf, len, off);
 	while (len) {
 		size_t in = (size_t)(off % bs), n = MIN((size_t)(bs - in), len);
@@ -341,11 +402,72 @@ int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
 			return r;
 		memcpy(b->data + in, p, n);
 		set_dirty(io, b, true);
+		if (io->log && meta)
+			set_meta(io, b, true);
 		p += n;
 		off += n;
 		len -= n;
 	}
 	return 0;
+}
+
+int vd_ext_io_write(io_channel ch, const void *buf, size_t len, uint64_t off)
+{
+	return write_bytes(ch, buf, len, off, false);
+}
+
+/* ---- the log ---- */
+
+void vd_ext_io_log(io_channel ch, struct vd_jbd2_writer *log)
+{
+	io_of(ch)->log = log;
+}
+
+unsigned vd_ext_io_pending(io_channel ch)
+{
+	return io_of(ch)->n_meta;
+}
+
+static int log_blocks(struct ext_io *io, struct block **v, unsigned n, struct vdisk_error *err)
+{
+	AUTO_FREE struct vd_jbd2_block *blocks = calloc(n, sizeof(*blocks));
+
+	if (!blocks)
+		return vd_fail(err, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < n; i++)
+		blocks[i] = (struct vd_jbd2_block) { .nr = v[i]->nr, .data = v[i]->data };
+	return vd_jbd2_write(io->log, blocks, n, err);
+}
+
+int vd_ext_io_commit(io_channel ch, struct vdisk_error *err)
+{
+	struct ext_io *io = io_of(ch);
+	AUTO_FREE struct block **v = NULL;
+	unsigned n = 0;
+	int r = write_blocks(ch, true, false);
+
+	if (r == 0)
+		r = vdisk_flush(io->disk);
+	if (r < 0)
+		return io->failed = vd_fail(err, -r, "cannot write: %s", strerror(-r));
+	v = dirty_blocks(io, false, true, &n);
+	if (!v)
+		return vd_fail(err, ENOMEM, "out of memory");
+	if (!n)
+		return 0;
+	/* what does not fit is the caller's to take another way */
+	if (n > vd_jbd2_writer_room(io->log))
+		return vd_fail(err, ENOSPC, "the journal is too small for %u blocks", n);
+	r = log_blocks(io, v, n, err);
+	if (r < 0)
+		return io->failed = r;
+	r = write_blocks(ch, false, true);
+	if (r == 0)
+		r = vdisk_flush(io->disk);
+	if (r < 0)
+		return io->failed = vd_fail(err, -r, "cannot write: %s", strerror(-r));
+	r = vd_jbd2_written(io->log, err);
+	return r < 0 ? io->failed = r : 0;
 }
 
 bool vd_ext_io_share(io_channel ch, uint64_t off, uint64_t len, bool write)
@@ -395,7 +517,7 @@ static errcode_t ext_write(io_channel ch, unsigned long long block, int count, c
 
 	if (!extent_of(ch, block, count, &off, &len))
 		return EXT2_ET_SHORT_WRITE;
-	return -vd_ext_io_write(ch, data, len, off);
+	return -write_bytes(ch, data, len, off, true);
 }
 
 static errcode_t ext_read_32(io_channel ch, unsigned long block, int count, void *data)
@@ -410,14 +532,17 @@ static errcode_t ext_write_32(io_channel ch, unsigned long block, int count, con
 
 static errcode_t ext_write_byte(io_channel ch, unsigned long offset, int count, const void *data)
 {
-	return count < 0 ? EINVAL : -vd_ext_io_write(ch, data, (size_t)count, offset);
+	return count < 0 ? EINVAL : -write_bytes(ch, data, (size_t)count, offset, true);
 }
 
 static errcode_t ext_flush(io_channel ch)
 {
 	struct ext_io *io = io_of(ch);
-	int r = write_back(ch);
+	int r;
 
+	if (io->log)	/* libext2fs flushes in the middle; vd_ext_io_commit() does it */
+		return 0;
+	r = write_back(ch);
 	if (r == 0 && vdisk_writable(io->disk))
 		r = vdisk_flush(io->disk);
 	if (r < 0)
@@ -439,8 +564,14 @@ static errcode_t ext_zeroout(io_channel ch, unsigned long long block, unsigned l
 		return EXT2_ET_SHORT_WRITE;
 	if (io->failed)
 		return -io->failed;
+	for (; io->log && len > sizeof(zeroes); len -= sizeof(zeroes)) {
+		r = write_bytes(ch, zeroes, sizeof(zeroes), off, true);
+		if (r < 0)
+			return -r;
+		off += sizeof(zeroes);
+	}
 	if (len <= sizeof(zeroes))
-		return -vd_ext_io_write(ch, zeroes, len, off);
+		return -write_bytes(ch, zeroes, len, off, true);
 	forget(ch, block, count);
 	r = vdisk_zero(io->disk, off, len, 0);
 	if (r < 0)
@@ -455,6 +586,8 @@ static errcode_t ext_discard(io_channel ch, unsigned long long block, unsigned l
 	uint32_t bs = block_size(ch);
 	uint64_t off, len;
 
+	if (io->log)		/* rule 5 */
+		return 0;
 	forget(ch, block, count);
 	if (vd_mul((uint64_t)block, (uint64_t)bs, &off) &&
 	    vd_mul((uint64_t)count, (uint64_t)bs, &len) &&

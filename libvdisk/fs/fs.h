@@ -136,6 +136,8 @@ struct vd_fs_ops {
 	/* As ->sync, for a file system that stays in use: its mark may stay too.
 	 * NULL: ->sync. */
 	int (*commit)(struct vdisk_fs *fs, struct vdisk_error *err);
+	/* Has so much changed that a commit is due?  NULL: never. */
+	bool (*commit_due)(struct vdisk_fs *fs);
 };
 
 #define VD_FS_RUN_ZERO UINT64_MAX

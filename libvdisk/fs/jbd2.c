@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * jbd2.c - replay of the journal of ext3, ext4
+ * jbd2.c - the journal of ext3, ext4: replay, and writing it
  *
  * The format is that of the kernel's Documentation/filesystems/ext4/journal.rst.
  * A log of transactions runs around in the journal's blocks [first, last).  Each
@@ -20,9 +20,19 @@
  *
  * Fast commits (changes in short form behind the log) are not replayed; where
  * there are any the journal is refused.
+ *
+ * The writer has at most one transaction in the log, from its first block on:
+ *
+ *   6. A transaction is written after a flush (of the data it refers to, and of
+ *      the superblock that expects its number), and is flushed before its blocks
+ *      go to their places.  So the log is valid exactly while these may be half
+ *      written.
+ *   7. When they are in their places, flushed, the superblock expects the next
+ *      number, which makes the log empty again.
  */
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
 #include <ext2fs/ext2fs.h>
 
@@ -508,4 +518,241 @@ int vd_jbd2_replay(struct vd_jbd2 *j, struct vdisk_error *err)
 	r = l->buf && l->data ? replay(l) : vd_fail(err, ENOMEM, "out of memory");
 	log_free(l);
 	return r;
+}
+
+/* ---- writing ---- */
+
+#define MAX_BATCH 256u
+
+struct vd_jbd2_writer {
+	struct log l;			/* of it: features, bounds, seed, the next number */
+	uint8_t sb[SB_SIZE];
+	uint8_t *scratch;		/* owned: descriptors, and blocks that are escaped */
+	uint32_t n_scratch;		/* blocks in use of it */
+	/* what is to be written next, one block after the other on the disk */
+	struct iovec iov[MAX_BATCH];
+	unsigned n_iov;
+	uint64_t batch_at;		/* block */
+};
+
+int vd_jbd2_writer_open(struct vd_jbd2_writer **out, struct vd_jbd2 *j, struct vdisk_error *err)
+{
+	struct vd_jbd2_writer *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return vd_fail(err, ENOMEM, "out of memory");
+	w->l.j = j;
+	w->l.err = err;
+	w->l.buf = malloc(j->block_size);
+	r = w->l.buf ? load_super(&w->l, w->sb) : vd_fail(err, ENOMEM, "out of memory");
+	if (r == 0)
+		r = check_super_csum(&w->l, w->sb);
+	if (r == 0 && w->l.start)
+		r = vd_fail(err, EUCLEAN, "the journal is not empty");
+	/* wider numbers of blocks need the feature */
+	if (r == 0 && j->fs_blocks > UINT32_MAX && !(w->l.incompat & INCOMPAT_64BIT))
+		r = vd_fail(err, ENOTSUP, "the journal is too old for a file system of this size");
+	w->l.err = NULL;
+	if (r < 0)
+		vd_jbd2_writer_free(w);
+	else
+		*out = w;
+	return r;
+}
+
+void vd_jbd2_writer_free(struct vd_jbd2_writer *w)
+{
+	if (!w)
+		return;
+	free(w->l.buf);
+	free(w->scratch);
+	free(w);
+}
+
+/* Tags that a descriptor block holds; the first one is followed by a UUID. */
+static uint32_t tags_in_block(const struct log *l)
+{
+	return (l->j->block_size - HEADER_SIZE - 16 - (l->csum ? 4 : 0)) / tag_size(l);
+}
+
+uint32_t vd_jbd2_writer_room(const struct vd_jbd2_writer *w)
+{
+	uint32_t room = w->l.last - w->l.first - 1, tags = tags_in_block(&w->l);
+
+	return (uint32_t)((uint64_t)room * tags / (tags + 1)) - 1;
+}
+
+static int write_super(struct vd_jbd2_writer *w, struct vdisk_error *err)
+{
+	int r;
+
+	store_be32(w->sb + 24, w->l.sequence);
+	store_be32(w->sb + 28, w->l.start);
+	if (w->l.csum) {
+		store_be32(w->sb + 252, 0);
+		store_be32(w->sb + 252, ext2fs_crc32c_le(~0u, w->sb, SB_SIZE));
+	}
+	r = vd_pwrite(w->l.j->disk, w->sb, SB_SIZE, w->l.j->blocks[0] * w->l.j->block_size);
+	return r < 0 ? vd_fail(err, -r, "cannot write the journal: %s", strerror(-r)) : 0;
+}
+
+int vd_jbd2_mark(struct vd_jbd2_writer *w, bool on, struct vdisk_error *err)
+{
+	w->l.start = on ? w->l.first : 0;
+	return write_super(w, err);
+}
+
+int vd_jbd2_written(struct vd_jbd2_writer *w, struct vdisk_error *err)
+{
+	w->l.sequence++;
+	return write_super(w, err);
+}
+
+static int batch_flush(struct vd_jbd2_writer *w)
+{
+	uint32_t bs = w->l.j->block_size;
+	int r = w->n_iov ? vd_pwritev(w->l.j->disk, w->iov, (int)w->n_iov,
+				      (uint64_t)w->n_iov * bs, w->batch_at * bs) : 0;
+
+	w->n_iov = 0;
+	return r;
+}
+
+/* Put a block at the next place of the log; @data stays until batch_flush(). */
+static int put_block(struct vd_jbd2_writer *w, const uint8_t *data)
+{
+	uint64_t block = w->l.j->blocks[w->l.at++];
+	int r = 0;
+
+	if (w->n_iov == MAX_BATCH || (w->n_iov && block != w->batch_at + w->n_iov))
+		r = batch_flush(w);
+	if (!w->n_iov)
+		w->batch_at = block;
+	w->iov[w->n_iov++] = (struct iovec) {
+		.iov_base = (void *)(uintptr_t)data, .iov_len = w->l.j->block_size,
+	};
+	return r;
+}
+
+static uint8_t *scratch_block(struct vd_jbd2_writer *w)
+{
+	uint8_t *p = w->scratch + (size_t)w->n_scratch++ * w->l.j->block_size;
+
+	memset(p, 0, w->l.j->block_size);
+	return p;
+}
+
+static void put_header(const struct vd_jbd2_writer *w, uint8_t *p, enum block_type type)
+{
+	store_be32(p, MAGIC);
+	store_be32(p + 4, type);
+	store_be32(p + 8, w->l.sequence);
+}
+
+static void put_tag(struct log *l, uint8_t *p, const struct vd_jbd2_block *b,
+		    const uint8_t *stored, uint32_t flags)
+{
+	uint8_t seq[4];
+	uint32_t crc = 0;
+
+	if (l->csum) {
+		store_be32(seq, l->sequence);
+		crc = ext2fs_crc32c_le(l->seed, seq, sizeof(seq));
+		crc = ext2fs_crc32c_le(crc, stored, l->j->block_size);
+	}
+	store_be32(p, (uint32_t)b->nr);
+	if (l->incompat & INCOMPAT_CSUM_V3) {
+		store_be32(p + 4, flags);
+		store_be32(p + 12, crc);
+	} else {
+		store_be16(p + 4, (uint16_t)crc);
+		store_be16(p + 6, (uint16_t)flags);
+	}
+	if (l->incompat & INCOMPAT_64BIT)
+		store_be32(p + 8, (uint32_t)(b->nr >> 32));
+}
+
+/* A descriptor and the @n blocks that it describes. */
+static int put_described(struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks, uint32_t n)
+{
+	struct log *l = &w->l;
+	uint8_t *d = scratch_block(w);
+	uint32_t at = HEADER_SIZE;
+	int r = put_block(w, d);
+
+	put_header(w, d, DESCRIPTOR);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		uint32_t flags = (i ? TAG_SAME_UUID : 0u) | (i + 1 == n ? TAG_LAST : 0u);
+		const uint8_t *data = blocks[i].data;
+
+		if (load_be32(data) == MAGIC) {
+			uint8_t *copy = scratch_block(w);
+
+			memcpy(copy + 4, data + 4, l->j->block_size - 4);
+			data = copy;
+			flags |= TAG_ESCAPE;
+		}
+		put_tag(l, d + at, &blocks[i], data, flags);
+		at += tag_size(l);
+		if (!i) {
+			memcpy(d + at, w->sb + 48, 16);
+			at += 16;
+		}
+		r = put_block(w, data);
+	}
+	if (l->csum)
+		store_be32(d + l->j->block_size - 4, block_crc(l, d, l->j->block_size - 4));
+	return r;
+}
+
+static int put_commit(struct vd_jbd2_writer *w)
+{
+	uint8_t *c = scratch_block(w);
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	put_header(w, c, COMMIT);
+	store_be64(c + 48, (uint64_t)now.tv_sec);
+	store_be32(c + 56, (uint32_t)now.tv_nsec);
+	if (w->l.csum)
+		store_be32(c + 16, block_crc(&w->l, c, 16));
+	return put_block(w, c);
+}
+
+/* Blocks of ours that a transaction needs: descriptors, the commit, escaped ones. */
+static size_t scratch_needed(const struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks,
+			     uint32_t n)
+{
+	size_t need = n / tags_in_block(&w->l) + 3;
+
+	for (uint32_t i = 0; i < n; i++)
+		need += load_be32(blocks[i].data) == MAGIC;
+	return need;
+}
+
+int vd_jbd2_write(struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks, uint32_t n,
+		  struct vdisk_error *err)
+{
+	uint32_t tags = tags_in_block(&w->l);
+	int r = 0;
+
+	if (n > vd_jbd2_writer_room(w))
+		return vd_fail(err, ENOSPC, "%u blocks do not fit into the journal", n);
+	free(w->scratch);
+	w->scratch = calloc(scratch_needed(w, blocks, n), w->l.j->block_size);
+	if (!w->scratch)
+		return vd_fail(err, ENOMEM, "out of memory");
+	w->n_scratch = 0;
+	w->n_iov = 0;
+	w->l.at = w->l.first;
+	for (uint32_t i = 0; r == 0 && i < n; i += tags)
+		r = put_described(w, blocks + i, MIN(n - i, tags));
+	if (r == 0)
+		r = put_commit(w);
+	if (r == 0)
+		r = batch_flush(w);
+	if (r == 0)
+		r = vdisk_flush(w->l.j->disk);
+	return r < 0 ? vd_fail(err, -r, "cannot write the journal: %s", strerror(-r)) : 0;
 }

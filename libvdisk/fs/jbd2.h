@@ -23,4 +23,27 @@ struct vd_jbd2 {
  */
 int vd_jbd2_replay(struct vd_jbd2 *j, struct vdisk_error *err);
 
+/* ---- writing: one transaction at a time, which is in its place before the next ---- */
+
+struct vd_jbd2_writer;
+
+struct vd_jbd2_block {
+	uint64_t nr;		/* in the file system */
+	const uint8_t *data;
+};
+
+/* @j: an empty journal; borrowed until vd_jbd2_writer_free(). */
+int vd_jbd2_writer_open(struct vd_jbd2_writer **out, struct vd_jbd2 *j, struct vdisk_error *err);
+void vd_jbd2_writer_free(struct vd_jbd2_writer *w);
+/* How many blocks a transaction may have. */
+uint32_t vd_jbd2_writer_room(const struct vd_jbd2_writer *w);
+/* From here on the journal may hold something (@on), or does not.  Does not flush. */
+int vd_jbd2_mark(struct vd_jbd2_writer *w, bool on, struct vdisk_error *err);
+/* Write a transaction and flush: it is valid from then on. */
+int vd_jbd2_write(struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks, uint32_t n,
+		  struct vdisk_error *err);
+/* Its blocks are in their places, flushed: forget it.  A flush has to come before the
+ * next transaction. */
+int vd_jbd2_written(struct vd_jbd2_writer *w, struct vdisk_error *err);
+
 #endif

@@ -41,6 +41,8 @@ int vd_loop_next(void);
 /* @size 0: to the end. */
 int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offset, uint64_t size,
 		   uint32_t block_size, unsigned flags, struct vdisk_error *err);
+/* Have the kernel make devices of the partitions on it. */
+int vd_loop_partitions(const char *device, struct vdisk_error *err);
 int vd_loop_detach(int number, struct vdisk_error *err);
 
 /* ---- dm.c: device-mapper, through libdevmapper ---- */
@@ -76,7 +78,14 @@ int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err);
 /* Call @each for all devices. */
 int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
 	       struct vdisk_error *err);
-/* Does @name have a table of one linear target on the device @major:@minor? */
+/*
+ * The table that makes @volume out of the device @major:@minor, which holds the
+ * disk @disk that @volume lies on.  -EXDEV where device-mapper cannot do it with
+ * linear targets.  @out: to be freed; how many is returned.
+ */
+int vd_dm_table(struct vd_dm_segment **out, struct vdisk *volume, struct vdisk *disk,
+		unsigned major, unsigned minor, struct vdisk_error *err);
+/* Does @name have a table whose first target is linear target on the device @major:@minor? */
 bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor);
 
 #endif

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -156,6 +157,21 @@ int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offse
 			return vd_fail(err, errno, "/dev/loop%d: cannot attach %s: %m", n, name);
 	}
 	return vd_fail(err, EBUSY, "no free loop device");
+}
+
+int vd_loop_partitions(const char *device, struct vdisk_error *err)
+{
+	AUTO_CLOSE int fd = open(device, O_RDONLY | O_CLOEXEC);
+	struct loop_info64 info;
+
+	if (fd < 0 || ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
+		return vd_fail(err, errno, "%s: %m", device);
+	info.lo_flags |= LO_FLAGS_PARTSCAN;
+	if (ioctl(fd, LOOP_SET_STATUS64, &info) < 0 ||
+	    (ioctl(fd, BLKRRPART) < 0 && errno != EINVAL))
+		return vd_fail(err, errno, "%s: the kernel does not make its partitions: %m",
+			       device);
+	return 0;
 }
 
 int vd_loop_detach(int number, struct vdisk_error *err)

@@ -283,15 +283,22 @@ static int begin(struct vdisk_mount *m, fuse_ino_t node, uint64_t *ino)
 	return n->gone ? -ESTALE : 0;
 }
 
+static int commit(struct vdisk_mount *m);
+
 static int begin_change(struct vdisk_mount *m, fuse_ino_t node, uint64_t *ino)
 {
-	int r = begin(m, node, ino);
+	const struct node *n = node_of(m, node);
 
-	if (r == 0 && !m->fs->writable)
-		r = -EROFS;
-	if (r == 0)
-		m->dirty = true;
-	return r;
+	pthread_mutex_lock(&m->lock);
+	if (m->fs->ops->commit_due && m->fs->ops->commit_due(m->fs))
+		commit(m);
+	*ino = n->ino;
+	if (n->gone)
+		return -ESTALE;
+	if (!m->fs->writable)
+		return -EROFS;
+	m->dirty = true;
+	return 0;
 }
 
 static void reply_err(struct vdisk_mount *m, fuse_req_t req, int r)

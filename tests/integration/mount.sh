@@ -161,3 +161,28 @@ like_output 'killed'
 like_output "d.qcow2"
 ! mounted || fail "still mounted"
 [ -z "$(ls "$tmp/run")" ] || fail "left behind: $(ls "$tmp/run")"
+
+# ---- killed at random moments: what the journal has committed is whole ----
+ROUNDS=4
+[ "${LONG:-}" != 1 ] || ROUNDS=50
+for ((i = 0; i < ROUNDS; i++)); do
+    rm -rf model fs
+    user mkdir model
+    truncate -s 200M fs
+    mke2fs -q -F -t ext$((3 + i % 2)) fs
+    chmod 666 fs
+    expect 0 user "$VDISK" mount fs m
+    pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$tmp"/run/mount-*.json)
+    "${as[@]}" "$python" "$TOP/tests/tools/fsx.py" m model 1000000 $((RANDOM)) nopunch >/dev/null 2>&1 &
+    worker=$!
+    pids+=("$worker")
+    sleep "$((RANDOM % 5)).$((RANDOM % 10))"
+    kill -9 "$pid"
+    wait "$worker" 2>/dev/null || true
+    user "$VDISK" umount m 2>/dev/null || true	# which clears up
+    cp fs dead
+    e2fsck -fy dead >fsck.log 2>&1 || { cat fsck.log; fail "round $i: damaged by kill -9"; }
+    # our replay, and what a crash left, as well
+    expect 0 user "$VDISK" mkdir fs:/after
+    clean fs "round $i: after our replay"
+done

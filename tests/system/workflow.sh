@@ -1,0 +1,94 @@
+#!/bin/bash
+# A guest disk on a logical volume, its snapshot, looked into and changed from the host,
+# ours beside kpartx; the same on a copy in a file, and on qcow2.
+. "$(dirname "$0")/../functions.sh"
+
+if [ "${1:-}" != inside ]; then
+    requires linux.uml kpartx dmsetup sfdisk lvm mke2fs e2fsck busybox
+    in_machine --engine uml --mem 1024 --limit 300 \
+        --modules 'loop dm-mod dm-snapshot ext4 fuse' -- bash "$(readlink -f "$0")" inside
+    exit
+fi
+
+export DM_DISABLE_UDEV=1
+mount -t tmpfs tmpfs /mnt
+cd /mnt
+mkdir -p /run/lvm /run/lock/lvm m tree/etc
+config='activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 }
+    devices { obtain_device_list_from_udev=0 external_device_info_source="none" use_devicesfile=0
+    scan_lvs=0 filter=["a|^/dev/loop|","r|.*|"] }
+    global { event_activation=0 use_lvmpolld=0 } backup { backup=0 archive=0 }'
+l() { lvm "$@" --config "$config" >lvm.log 2>&1 || { cat lvm.log; fail "lvm $*"; }; }
+echo 'LABEL=root / ext3 defaults 1 1' >tree/etc/fstab
+head -c 2000000 /dev/urandom >tree/data
+
+truncate -s 400M pv
+loop=$(losetup -f --show pv)
+l pvcreate -q "$loop"
+l vgcreate -q DiskStore "$loop"
+l lvcreate -q -Wn -y -n guest -L 128M DiskStore
+lv=/dev/DiskStore/guest
+printf 'label: dos\nsize=64M, bootable\nsize=32M, type=82\n' | sfdisk -q --no-reread --no-tell-kernel $lv
+kpartx -a $lv
+mke2fs -q -j -L root /dev/mapper/DiskStore-guest1
+kpartx -d $lv
+
+# look, add, mount, put files in, unmount, check, delete: with the program named
+change() {	# DISK PARTITION-DEVICE PROGRAM...
+    local disk=$1 part=$2
+    shift 2
+    "$@" -l "$disk"
+    "$@" -v -a "$disk"
+    mount "$part" m
+    mkdir -p m/etc
+    cp tree/etc/fstab m/etc/fstab
+    cp tree/data m/data
+    umount m
+    e2fsck -fn "$part" >fsck.log 2>&1 || { cat fsck.log; fail "e2fsck: $disk, $*"; }
+    "$@" -d "$disk"
+}
+holds() {	# LOCATOR
+    [ "$("$VDISK" cat "$1:/etc/fstab")" = "$(cat tree/etc/fstab)" ] || fail "$1: fstab"
+    [ "$("$VDISK" cat "$1:/data" | sha256sum)" = "$(sha256sum <tree/data)" ] || fail "$1: data"
+}
+
+# a snapshot of the volume, changed by kpartx and by us: the same words, and no trace in the origin
+for who in theirs ours; do
+    l lvcreate -q -y -s -n snap -L 32M DiskStore/guest
+    program=(kpartx)
+    [ $who = theirs ] || program=("$VDISK" kpartx)
+    [ -b /dev/DiskStore/snap ] || fail "no snapshot"
+    change /dev/DiskStore/snap /dev/mapper/DiskStore-snap1 "${program[@]}" >$who.out
+    holds '/dev/DiskStore/snap#p1'
+    expect 1 "$VDISK" cat "$lv#p1:/data"
+    l lvremove -q -y DiskStore/snap
+done
+diff theirs.out ours.out || fail "the words differ"
+cat ours.out
+
+# a copy as a file
+dd if=$lv of=guest.img bs=1M status=none
+change "$PWD/guest.img" /dev/mapper/loop1p1 "$VDISK" kpartx
+holds 'guest.img#p1'
+dd if=$lv of=guest.img bs=1M status=none
+# and as qcow2
+"$VDISK" convert -q -O qcow2 guest.img guest.qcow2
+change "$PWD/guest.qcow2" /dev/mapper/loop1p1 "$VDISK" kpartx
+holds 'guest.qcow2#p1'
+"$VDISK" check -q guest.qcow2 >/dev/null || fail "check"
+# a snapshot in qcow2 is looked into read-only
+"$VDISK" snapshot create guest.qcow2 clean
+"$VDISK" rm 'guest.qcow2#p1:/data'
+expect 0 "$VDISK" kpartx -a -r guest.qcow2@clean
+mount -o ro,noload /dev/mapper/loop1p1 m
+cmp m/data tree/data || fail "the snapshot"
+umount m
+expect 0 "$VDISK" kpartx -d guest.qcow2@clean
+# with the volume itself attached, the guest is kept off its disk, and the other way round
+expect 0 "$VDISK" kpartx -a $lv
+mount /dev/mapper/DiskStore-guest1 m
+expect 1 "$VDISK" rm "$lv#p1:/etc/fstab"
+like_output 'held by device-mapper DiskStore-guest1, mounted at /mnt/m'
+umount m
+expect 0 "$VDISK" kpartx -d $lv
+l vgchange -q -an DiskStore
