@@ -22,6 +22,9 @@ void vd_command_of(long pid, char *out, size_t size);
  * open, "" if none is known. */
 void vd_opener_of(const struct stat *st, char *out, size_t size);
 
+/* The same for a process that uses something on the file system mounted at @dir. */
+void vd_user_of_mount(const char *dir, char *out, size_t size);
+
 /* ---- loop.c ---- */
 
 struct vd_loop {
@@ -85,6 +88,8 @@ int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
  */
 int vd_dm_table(struct vd_dm_segment **out, struct vdisk *volume, struct vdisk *disk,
 		unsigned major, unsigned minor, struct vdisk_error *err);
+/* Is @volume one run of bytes of a file or device?  Its descriptor (borrowed), and where. */
+bool vd_plain_run(struct vdisk *volume, int *fd, uint64_t *offset);
 /* Does @name have a table whose first target is linear target on the device @major:@minor? */
 bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor);
 

@@ -85,6 +85,61 @@ void vd_opener_of(const struct stat *st, char *out, size_t size)
 		closedir(proc);
 }
 
+/* Does the link @dir/@name lead to the file system @dev?  Without asking a FUSE server. */
+static bool leads_to(int dir, const char *name, dev_t dev)
+{
+	struct statx sx;
+
+	return statx(dir, name, AT_STATX_DONT_SYNC, STATX_TYPE, &sx) == 0 &&
+	       makedev(sx.stx_dev_major, sx.stx_dev_minor) == dev;
+}
+
+static bool uses_mount(const char *pid, dev_t dev)
+{
+	char path[300];
+	AUTO_CLOSE int proc = -1;
+	struct dirent *e;
+	bool found;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%s", pid);
+	proc = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0)
+		return false;
+	found = leads_to(proc, "cwd", dev) || leads_to(proc, "root", dev) ||
+		leads_to(proc, "exe", dev);
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	dir = found ? NULL : opendir(path);
+	while (dir && !found && (e = readdir(dir)))
+		found = e->d_name[0] != '.' && leads_to(dirfd(dir), e->d_name, dev);
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+void vd_user_of_mount(const char *mount_point, char *out, size_t size)
+{
+	char command[120];
+	struct stat st;
+	struct dirent *e;
+	DIR *proc = NULL;
+
+	out[0] = '\0';
+	if (stat(mount_point, &st) == 0)
+		proc = opendir("/proc");
+	while (proc && (e = readdir(proc))) {
+		long pid = strtol(e->d_name, NULL, 10);
+
+		if (pid <= 0 || pid == getpid() || !uses_mount(e->d_name, st.st_dev))
+			continue;
+		vd_command_of(pid, command, sizeof(command));
+		snprintf(out, size, " (%s, pid %ld)", command[0] ? command : "a process", pid);
+		break;
+	}
+	if (proc)
+		closedir(proc);
+}
+
 /* ---- what the kernel does with a device ---- */
 
 /* Undo the kernel's \ooo for blanks and the like. */

@@ -77,3 +77,24 @@ int vd_dm_table(struct vd_dm_segment **out, struct vdisk *volume, struct vdisk *
 	*out = STEAL(v);
 	return (int)n;
 }
+
+bool vd_plain_run(struct vdisk *volume, int *fd, uint64_t *offset)
+{
+	uint64_t size = vdisk_size(volume), at = 0, next = 0;
+	struct vdisk *source = volume;
+
+	while (source->drv->map && source->file)
+		source = source->file;
+	if (source->drv->map || source->fd < 0)
+		return false;
+	for (uint64_t off = 0, len; off < size; off += len) {
+		len = size - off;
+		if (follow(volume, source, off, &len, &at) < 0 || (off && at != next))
+			return false;
+		if (!off)
+			*offset = at;
+		next = at + len;
+	}
+	*fd = source->fd;
+	return size != 0;
+}

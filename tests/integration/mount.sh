@@ -45,7 +45,7 @@ debugfs -w -R "set_inode_field /big uid 4711" d.raw 2>/dev/null
 "$VDISK" convert -q -O qcow2 d.raw d.qcow2
 chmod 666 d.*
 for d in d.raw d.qcow2; do
-    expect 0 user "$VDISK" mount -r $d m
+    expect 0 user "$VDISK" mount --fuse -r $d m
     user diff -r --no-dereference tree m >diff.log || grep -v 'lost+found\|is a fifo' diff.log && fail "$d: $(cat diff.log)"
     [ "$(user stat -c '%a %u %s %h %y' m/big)" = "640 4711 3000000 2 2030-02-03 04:05:06.000000000 +0000" ] ||
         fail "$(TZ=UTC user stat m/big)"
@@ -68,15 +68,15 @@ PY
 done
 expect 1 user "$VDISK" umount m
 like_output 'nothing is mounted'
-expect 1 user "$VDISK" mount d.raw nowhere
-expect 1 user "$VDISK" mount nothing.raw m
+expect 1 user "$VDISK" mount --fuse d.raw nowhere
+expect 1 user "$VDISK" mount --fuse nothing.raw m
 like_output 'nothing.raw'
 head -c 1M /dev/urandom >noise
-expect 1 user "$VDISK" mount noise m
-expect 2 user "$VDISK" mount d.raw
+expect 1 user "$VDISK" mount --fuse noise m
+expect 2 user "$VDISK" mount --fuse d.raw
 
 # ---- written, and durable when umount returns ----
-expect 0 user "$VDISK" mount d.qcow2 m
+expect 0 user "$VDISK" mount --fuse d.qcow2 m
 user cp -a tree/dir m/copy
 user sh -c 'echo one > m/one; ln m/one m/two; mv m/two m/three; mkdir m/new; rmdir m/new; rm m/fifo
     truncate -s 1000 m/big; setfattr -n user.a -v b m/one; chmod 4755 m/one
@@ -94,18 +94,19 @@ clean after.raw "after umount"
 expect 1 "$VDISK" stat after.raw:/gone
 
 # a mount that is busy says so, and goes on
-expect 0 user "$VDISK" mount d.qcow2 m
+expect 0 user "$VDISK" mount --fuse d.qcow2 m
 "${as[@]}" sh -c 'exec sleep 60 <m/one' &
 holder=$!
 pids+=("$holder")
 wait_for 10 grep -q sleep "/proc/$holder/cmdline"
 expect 1 user "$VDISK" umount m
+like_output "busy.*sleep 60.*pid"
 [ "$(user cat m/one)" = one ] || fail "no longer there"
 kill "$holder"
 wait "$holder" 2>/dev/null || true
 expect 0 user "$VDISK" umount m
 # ended by a signal: saved as well
-expect 0 user "$VDISK" mount d.qcow2 m
+expect 0 user "$VDISK" mount --fuse d.qcow2 m
 user sh -c 'echo signal > m/signal'
 pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$tmp"/run/mount-*.json)
 kill "$pid"
@@ -121,7 +122,7 @@ for kind in '-t ext4' '-t ext4 -O inline_data' '-t ext2 -b 1024'; do
     # shellcheck disable=SC2086 # words
     mke2fs -q -F $kind fs
     chmod 666 fs
-    expect 0 user "$VDISK" mount fs m
+    expect 0 user "$VDISK" mount --fuse fs m
     user "$python" "$TOP/tests/tools/fsx.py" m model $STEPS "${SEED:-$RANDOM}" \
         "$(case $kind in *ext2*) echo nopunch ;; esac)" || fail "$kind"
     expect 0 user "$VDISK" umount m
@@ -129,7 +130,7 @@ for kind in '-t ext4' '-t ext4 -O inline_data' '-t ext2 -b 1024'; do
 done
 
 # several at a time
-expect 0 user "$VDISK" mount fs m
+expect 0 user "$VDISK" mount --fuse fs m
 writer() { for i in 1 2 3; do head -c 2000000 /dev/urandom >"m/w$1-$i"; sha256sum "m/w$1-$i"; done; }
 export -f writer
 for i in 1 2 3 4; do user bash -c "writer $i" >"sums$i" & pids+=("$!"); done
@@ -137,7 +138,7 @@ for i in 1 2 3; do user bash -c 'for i in 1 2 3 4 5; do find m -type f -exec cat
 wait
 cat sums? | user sha256sum -c --quiet || fail "several writers"
 expect 0 user "$VDISK" umount m
-expect 0 user "$VDISK" mount -r fs m
+expect 0 user "$VDISK" mount --fuse -r fs m
 cat sums? | user sha256sum -c --quiet || fail "several writers, mounted again"
 expect 0 user "$VDISK" umount m
 clean fs "several writers"
@@ -146,12 +147,12 @@ clean fs "several writers"
 truncate -s 40M fat
 mkfs.vfat -n LABEL fat >/dev/null
 chmod 666 fat
-expect 0 user "$VDISK" mount -r fat m
+expect 0 user "$VDISK" mount --fuse -r fat m
 user ls m >/dev/null || fail "FAT"
 expect 0 user "$VDISK" umount m
 
 # ---- a process that was killed: the next command says so, and clears up ----
-expect 0 user "$VDISK" mount d.qcow2 m
+expect 0 user "$VDISK" mount --fuse d.qcow2 m
 user sh -c 'echo killed > m/killed'
 pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$tmp"/run/mount-*.json)
 kill -9 "$pid"
@@ -171,7 +172,7 @@ for ((i = 0; i < ROUNDS; i++)); do
     truncate -s 200M fs
     mke2fs -q -F -t ext$((3 + i % 2)) fs
     chmod 666 fs
-    expect 0 user "$VDISK" mount fs m
+    expect 0 user "$VDISK" mount --fuse fs m
     pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' "$tmp"/run/mount-*.json)
     "${as[@]}" "$python" "$TOP/tests/tools/fsx.py" m model 1000000 $((RANDOM)) nopunch >/dev/null 2>&1 &
     worker=$!

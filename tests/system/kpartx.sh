@@ -29,7 +29,8 @@ everything_gone() {
 back() {
     case "$1 $2" in
     -l*) ;;
-    *\ /dev/*) kpartx -d ${1##*-[sn]} "$2" ;;
+    *-p\ *\ /dev/*) kpartx -d -p "${1##*-p }" "$2" ;;
+    *\ /dev/*) kpartx -d "$2" ;;
     *) everything_gone ;;
     esac
 }
