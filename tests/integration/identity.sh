@@ -196,8 +196,8 @@ FSTAB
     expect 1 "$VDISK" uuid --clone clone.qcow2
     like_output 'terminal'
     is "$before" "$(sha256sum < clone.qcow2)" 'a plan wrote'
-    "$VDISK" uuid --clone -y clone.qcow2 > done 2>&1 || { cat done; fail clone; }
-    new() { sed -n "s/.*$1 -> //p" done | head -1; }
+    "$VDISK" uuid --clone -y clone.qcow2 > did 2>&1 || { cat did; fail clone; }
+    new() { sed -n "s/.*$1 -> //p" did | head -1; }
     for id in $root $swap $esp $partuuid; do
         [ -n "$(new "$id")" ] && [ "$(new "$id")" != "$id" ] || fail "$id has no new one"
     done
