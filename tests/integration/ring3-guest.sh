@@ -48,6 +48,15 @@ head -c 3000 "$tmp/packed" > "$tmp/cut"
 elf 1 "$tmp/cut"
 like_output 'kernel: cannot decompress'
 
+# many processors; memory on both sides of the gap below 4 GiB, or up to it
+vmm 0 -c 64 --disk "$tmp/c.raw" --format raw
+for memory in 3072 3073 5G; do
+    vmm 0 -m $memory --disk "$tmp/c.raw" --format raw
+done
+vmm 2 -c 65
+vmm 1 -m 16
+like_output 'memory must be'
+
 # what happens then is the person's choice
 vmm 7 --append triple --on-crash exit:7
 vmm 3 --disk "$tmp/c.raw" --format raw --on-shutdown exit:3
