@@ -103,11 +103,11 @@ static char *make_script(char *const *argv)
 	      "HOME=/root\n"
 	      "export PATH HOME\n"
 	      "if [ $$ = 1 ]; then\n"
+	      "\tmount -t devtmpfs devtmpfs /dev\n"	/* first: /dev/null is there */
 	      "\tmount -t proc proc /proc\n"
 	      "\tmount -t sysfs sysfs /sys\n"
-	      "\tmount -t devtmpfs devtmpfs /dev\n"
 	      "\tmount -o remount,rw /\n"
-	      "fi 2>/dev/null\n"
+	      "fi\n"
 	      "cd /root 2>/dev/null || cd /\n", out);
 	/* in a subshell: a command that ends the shell must not end the script */
 	fputs("(exec", out);

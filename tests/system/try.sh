@@ -10,7 +10,7 @@ kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
 [ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
 release=${kernel#*/vmlinuz-}
 
-# ---- an initrd that mounts root= and goes on with init= ----
+# ---- an initrd that mounts the disk and goes on with init= ----
 
 ird=$tmp/initrd.d
 mkdir -p "$ird"/{bin,dev,proc,sys,m,new} "$tmp"/root/{bin,sbin,boot,dev,proc,sys,etc,root,tmp}
@@ -31,10 +31,11 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for f in /m/*; do insmod $f; done 2>/dev/null
 for word in $(cat /proc/cmdline); do
-    case $word in root=*) root=${word#root=} ;; init=*) init=${word#init=} ;; esac
+    case $word in init=*) init=${word#init=} ;; esac
 done
-mount -t ext4 -o ro "$(findfs "$root" 2>/dev/null || echo "$root")" /new || sleep 100
-exec switch_root /new "$init"
+mount -t ext4 -o ro /dev/vda /new && exec switch_root /new "$init"
+echo GUEST no root
+poweroff -f
 END
 chmod 755 "$ird/init"
 (cd "$ird" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/root/boot/initrd.img-$release"
@@ -61,13 +62,13 @@ export TMPDIR=/tmp/scratch
 mkdir "$TMPDIR"
 cp "$disk" /tmp/disk.qcow2
 rc=0
-vdisk try -m 192 --append 'quiet' /tmp/disk.qcow2 -- sh -c \
+vdisk try -m 192 --append 'quiet panic=1' --time-limit 300 /tmp/disk.qcow2 -- sh -c \
     'echo "on $(uname -s) as $(id -u)"; echo kept >/root/kept; echo oops >&2; exit 6' >out 2>err || rc=$?
 cat out err
 echo "RESULT status=$rc out=$(cat out) err=$(cat err)"
 cmp "$disk" /tmp/disk.qcow2 && echo RESULT unchanged
 rc=0
-vdisk try -m 192 --append 'quiet' --keep tried /tmp/disk.qcow2 -- sh -c \
+vdisk try -m 192 --append 'quiet panic=1' --keep tried /tmp/disk.qcow2 -- sh -c \
     'echo kept >/root/kept; dd if=/dev/zero of=/root/big bs=1M count=5 2>/dev/null' || rc=$?
 echo "RESULT keep=$rc $(vdisk cat /tmp/disk.qcow2@tried:/root/kept)"
 vdisk cat /tmp/disk.qcow2:/root/kept 2>/dev/null || echo RESULT not on the disk
@@ -75,7 +76,7 @@ vdisk check /tmp/disk.qcow2
 vdisk snapshot apply /tmp/disk.qcow2 tried
 vdisk fsck -n /tmp/disk.qcow2 && echo RESULT clean
 rc=0
-vdisk try -m 192 --append quiet --time-limit 300 /tmp/disk.qcow2 -- poweroff -f >out 2>err || rc=$?
+vdisk try -m 192 --append 'quiet panic=1' --time-limit 300 /tmp/disk.qcow2 -- poweroff -f >out 2>err || rc=$?
 echo "RESULT early=$rc $(grep -c 'before the command' err)"
 [ -z "$(ls -A "$TMPDIR")" ] && echo RESULT nothing left
 END
