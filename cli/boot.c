@@ -68,7 +68,8 @@ static const struct argp_child boot_children[] = {
 
 static const struct argp boot_argp = {
 	.options = boot_options, .parser = parse_boot, .children = boot_children, .args_doc = "DISK\n-f FILE",
-	.doc = "Boot the guest that is on a disk, with its own kernel, on KVM.\v"
+	.doc = "Boot the guest that is on a disk, with its own kernel, on KVM; or on "
+	       "User-Mode Linux.\v"
 	       "The guest's serial console is this terminal; Ctrl-] q ends the guest at once.\n"
 	       "Exit status: 0 the guest powered off, 1 it could not be run, 2 usage, 16 it reset "
 	       "(--on-reset=exit), 17 it panicked, 18 triple fault, 19 time limit, 20 it was stopped "
@@ -198,7 +199,7 @@ int cmd_boot(int argc, char **argv)
 	struct boot_args a = { .g = GUEST_ARGS_INIT };
 	char **args = cli_parse(&boot_argp, argc, argv, &a, 0, 1);
 	struct vmfile vmfile = { .n_disks = 0 };
-	const struct engine *engine = &engine_kvm;
+	const struct engine *engine;
 	struct termios terminal;
 	bool is_terminal = !tcgetattr(STDIN_FILENO, &terminal);
 	struct vm_entry entry;
@@ -211,7 +212,8 @@ int cmd_boot(int argc, char **argv)
 	if (a.list)
 		return boot_menu_print(a.g.guest.disk[0].locator, a.g.guest.disk[0].format);
 	/* before anything is read: can guests run here at all? */
-	if (engine->check(&a.g.guest) != CLI_OK)
+	engine = guest_engine(&a.g);
+	if (!engine)
 		return CLI_FAILED;
 	if (vm_register(&entry, a.g.guest.name, a.file ? a.file : args[0]) != CLI_OK)
 		return CLI_FAILED;

@@ -12,6 +12,15 @@
 #include "cli/guest.h"
 
 static pid_t running;
+static volatile sig_atomic_t timed_out;
+
+static void on_alarm(int signal_number)
+{
+	(void)signal_number;
+	timed_out = 1;
+	if (running > 0)
+		kill(running, SIGKILL);
+}
 
 static void pass_on(int signal_number)
 {
@@ -47,12 +56,13 @@ static int execute(const char *const *argv, const int *keep_open, unsigned n, pi
 	return CLI_FAILED;
 }
 
-int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open)
+int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+			  unsigned seconds, int *signal_number)
 {
-	const char *name = strrchr(argv[0], '/');
 	pid_t parent = getpid();
 	int status;
 
+	*signal_number = 0;
 	pass_signals_on();
 	fflush(NULL);
 	running = fork();
@@ -62,13 +72,31 @@ int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep
 	}
 	if (running == 0)
 		_exit(execute(argv, keep_open, n_keep_open, parent));
+	timed_out = 0;
+	if (seconds) {
+		signal(SIGALRM, on_alarm);
+		alarm(seconds);
+	}
 	while (waitpid(running, &status, 0) < 0)
 		if (errno != EINTR)
 			return CLI_FAILED;
 	running = 0;
+	alarm(0);
+	if (timed_out)
+		return GUEST_TIME_LIMIT;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	cli_error("%s was ended by signal %d (%s)", name ? name + 1 : argv[0], WTERMSIG(status),
-		  strsignal(WTERMSIG(status)));
+	*signal_number = WTERMSIG(status);
 	return CLI_FAILED;
+}
+
+int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open)
+{
+	const char *name = strrchr(argv[0], '/');
+	int number, status = guest_process_limited(argv, keep_open, n_keep_open, 0, &number);
+
+	if (number)
+		cli_error("%s was ended by signal %d (%s)", name ? name + 1 : argv[0], number,
+			  strsignal(number));
+	return status;
 }

@@ -13,7 +13,8 @@
 enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
-enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19 };
+enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19,
+       GUEST_STOPPED = 20 };
 
 struct guest_disk {
 	const char *locator;
@@ -49,13 +50,14 @@ struct guest {
 
 struct engine {
 	const char *name;
+	bool own_kernel;	/* the guest's kernel and initrd are not used */
 	/* Can it run guests here?  CLI_OK, or CLI_FAILED and a message. */
 	int (*check)(const struct guest *g);
 	/* Until the guest ends; a reset ends it too.  Its exit status. */
 	int (*run)(const struct guest *g);
 };
 
-extern const struct engine engine_kvm;
+extern const struct engine engine_kvm, engine_uml;
 
 /*
  * Run a program as the guest's process: with @keep_open (-1: none) left open
@@ -63,6 +65,12 @@ extern const struct engine engine_kvm;
  * message if a signal ended it.
  */
 int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open);
+/*
+ * The same with a time limit (0: none), after which it is killed and the status
+ * GUEST_TIME_LIMIT, and without the message: *@signal_number ended it, or 0.
+ */
+int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+			  unsigned seconds, int *signal_number);
 
 /* ---- guest_net.c: network cards ---- */
 
@@ -106,6 +114,7 @@ struct guest_args {
 	struct guest guest;	/* disk[0] is the caller's to fill in */
 	struct boot_choice choice;
 	const char *cache;	/* of all disks; NULL: writeback */
+	const char *engine;	/* NULL: the first that can */
 	struct guest_end on_shutdown, on_reset, on_crash;
 };
 #define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
@@ -113,6 +122,11 @@ struct guest_args {
 			  .on_reset = { .reset = true, .code = -1 } }
 extern const struct argp guest_argp;	/* its input is a struct guest_args */
 
+/*
+ * The engine that is asked for, or else one that can run the guest here; says
+ * what it chose and why.  NULL, with a message: none can.
+ */
+const struct engine *guest_engine(const struct guest_args *a);
 /* One life of the guest: choose what it boots, and run it.  Its exit status. */
 int guest_boot(const struct engine *engine, const struct guest_args *a);
 /* Is it booted again after it ended with @status?  If not, *exit_status is ours. */

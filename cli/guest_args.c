@@ -8,12 +8,15 @@
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
 	OPT_NET, OPT_NAME, OPT_FAST_KERNEL, OPT_HUGE_PAGES, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
-	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH,
+	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_ENGINE,
 };
 
 static const struct argp_option options[] = {
 	{ "memory", 'm', "SIZE", 0, "The guest's memory, with K, M, G or in MiB (default 512)", 0 },
 	{ "cpus", 'c', "N", 0, "Its processors (default 1)", 0 },
+	{ "engine", OPT_ENGINE, "kvm|uml", 0,
+	  "Run it on KVM, or on User-Mode Linux with that one's kernel (default: where it can run)",
+	  0 },
 	{ "disk", OPT_DISK, "DISK", 0, "One more disk (/dev/vdb, ...)", 0 },
 	{ "cache", OPT_CACHE, "writeback|none|unsafe", 0,
 	  "Through the host's page cache (default), past it, or with flushes that do nothing", 0 },
@@ -87,6 +90,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'm':		a->guest.memory = arg; break;
 	case 'c':		a->guest.cpus = arg; break;
 	case OPT_CACHE:		a->cache = arg; break;
+	case OPT_ENGINE:
+		if (strcmp(arg, "kvm") && strcmp(arg, "uml"))
+			argp_error(state, "--engine is kvm or uml, not '%s'", arg);
+		a->engine = arg;
+		break;
 	case OPT_ENTRY:		a->choice.entry = arg; break;
 	case OPT_RECOVERY:	a->choice.recovery = true; break;
 	case OPT_APPEND:	a->choice.append = arg; break;
@@ -132,6 +140,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 const struct argp guest_argp = { .options = options, .parser = parse, .children = cli_disk };
 
+const struct engine *guest_engine(const struct guest_args *a)
+{
+	const struct engine *e = a->engine && !strcmp(a->engine, "uml") ? &engine_uml : &engine_kvm;
+
+	if (e->check(&a->guest) == CLI_OK)
+		return e;
+	/* what needs the kernel of its own cannot have another one */
+	if (a->engine || a->guest.kernel || a->guest.initrd || a->choice.entry)
+		return NULL;
+	if (engine_uml.check(&a->guest) != CLI_OK)
+		return NULL;
+	cli_note("as KVM cannot run guests here, this one runs on User-Mode Linux, with its kernel "
+		 "instead of its own (--engine decides)");
+	return &engine_uml;
+}
+
 int guest_boot(const struct engine *engine, const struct guest_args *a)
 {
 	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
@@ -140,12 +164,13 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 	struct guest guest = a->guest;
 	int status = CLI_OK;
 
-	if (!guest.kernel)
+	if (!guest.kernel && !engine->own_kernel)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
 					  &a->choice);
 	if (status == CLI_OK)
-		status = boot_cmdline(&with_console, guest.kernel ? append : boot.cmdline,
-				      a->choice.keep_console);
+		status = boot_cmdline(&with_console,
+				      guest.kernel || engine->own_kernel ? append : boot.cmdline,
+				      a->choice.keep_console || engine->own_kernel);
 	if (status == CLI_OK)
 		status = boot_fix_root(&cmdline, with_console, &guest);
 	if (status == CLI_OK) {

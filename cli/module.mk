@@ -24,6 +24,8 @@ vdisk_SRCS := \
  cli/engine_kvm.c \
  cli/vm.c \
  cli/vm_dir.c \
+ cli/engine_uml.c \
+ cli/uml_initramfs.c \
  cli/inspect.c \
  cli/parts.c \
  cli/parts_lvm.c \

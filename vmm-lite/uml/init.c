@@ -148,7 +148,7 @@ static void add_target(unsigned long long start, unsigned long long length, cons
 /* ---- the root ---- */
 
 /* Whatever it is: try what this kernel knows. */
-static bool mount_root(unsigned long flags)
+static bool mount_root(unsigned long flags, const char *data)
 {
 	char line[128];
 	FILE *f = fopen("/proc/filesystems", "re");
@@ -158,7 +158,7 @@ static bool mount_root(unsigned long flags)
 		char type[64];
 
 		if (strncmp(line, "nodev", 5) && sscanf(line, " %63s", type) == 1)
-			done = mount(boot.root, "/root", type, flags, NULL) == 0;
+			done = mount(boot.root, "/root", type, flags, data) == 0;
 	}
 	if (f)
 		fclose(f);
@@ -223,7 +223,9 @@ int main(void)
 	finish_volume();
 	fclose(conf);
 	wait_device(boot.root);
-	if (!mount_root(boot.ro ? MS_RDONLY : 0))
+	/* a disk that cannot be written may have a journal that cannot be replayed */
+	if (!mount_root(boot.ro ? MS_RDONLY : 0, NULL) &&
+	    !(boot.ro && (mount_root(MS_RDONLY, "noload") || mount_root(MS_RDONLY, "norecovery"))))
 		stop("cannot mount the root", boot.root);
 	enter_root();
 	execl(boot.init, boot.init, (char *)NULL);

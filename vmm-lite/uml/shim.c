@@ -6,11 +6,11 @@
  * process's state from UML's shorter buffer, and UML dies.  Its buffer is put
  * into one of the host's size here, without the components that it does not know.
  *
- * And when the guest resets, UML would execute itself again.  It ends with a
- * status of its own instead, so that the disk can be looked at anew.
+ * And when the guest resets, UML would execute itself again, and when it panics,
+ * dump core.  Both end with a status of their own instead.
  */
 #include <elf.h>
-#include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define RESET_STATUS	16		/* of vdisk boot */
+#define PANIC_STATUS	17
 #define AREA_MAX	65536u
 #define FEATURES_AT	512u		/* XSTATE_BV, in the header behind the legacy area */
 #define UML_FEATURES	UINT64_C(0x2ff)	/* up to AVX-512 and PKRU */
@@ -74,4 +75,12 @@ API int execvp(const char *file, char *const argv[])
 	if (!strncmp(name, "linux", 5))
 		_exit(RESET_STATUS);
 	return (int)syscall(SYS_execve, file, argv, environ);
+}
+
+/* How UML ends itself after a panic; abort() does not come here. */
+API int kill(pid_t pid, int number)
+{
+	if (number == SIGABRT && pid == getpid())
+		_exit(PANIC_STATUS);
+	return (int)syscall(SYS_kill, pid, number);
 }

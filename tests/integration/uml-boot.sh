@@ -1,0 +1,79 @@
+#!/bin/bash
+# vdisk boot --engine uml: a guest from its own disk without KVM, how it ends, and
+# what is left of it on the disk and on the host.
+. "$(dirname "$0")/../functions.sh"
+requires linux.uml busybox sfdisk mke2fs e2fsck
+
+root=$tmp/root
+mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root}
+cp "$(type -P busybox)" "$root/bin/"
+echo 'ID=test' > "$root/etc/os-release"
+echo '/dev/vda1 / ext4 defaults 0 1' > "$root/etc/fstab"
+cat > "$root/sbin/init" <<'EOF'
+#!/bin/busybox sh
+bb=/bin/busybox
+$bb mount -o remount,rw / || echo 'stays read-only'
+echo "device $($bb awk '$2 == "/" { print $1 }' /proc/mounts | $bb tail -n 1)"
+echo "disks $($bb ls /sys/block | $bb grep -c ^vd)"
+echo "written by $(. /etc/os-release; echo $ID)" > /root/file
+$bb sync
+case $($bb cat /proc/cmdline) in
+*do=reboot*) $bb reboot -f ;;
+*do=panic*) echo c > /proc/sysrq-trigger ;;
+*do=hang*) $bb sleep 1000 ;;
+esac
+$bb poweroff -f
+EOF
+chmod +x "$root/sbin/init"
+truncate -s 64M "$tmp/disk.raw"
+printf 'label: gpt\nsize=8M\nsize=40M\n' | sfdisk -q "$tmp/disk.raw"
+truncate -s 40M "$tmp/part"
+mke2fs -q -t ext4 -L guest-root -d "$root" "$tmp/part"
+dd if="$tmp/part" of="$tmp/disk.raw" bs=1M seek=9 conv=notrunc status=none
+expect 0 "$VDISK" create "$tmp/more.qcow2" 16M
+export TMPDIR=$tmp/t
+mkdir "$TMPDIR"
+
+boot() {
+    local want=$1
+    shift
+    # (its console is not ours: what a killed UML leaves behind must not hold a pipe)
+    timeout -k 5 60 "$VDISK" boot "$@" > "$tmp/out" 2>&1 < /dev/null && got=0 || got=$?
+    output=$(< "$tmp/out")
+    [ "$got" = "$want" ] || fail "vdisk boot $* ended with $got, not $want: $output"
+}
+
+boot 0 --engine uml --snapshot "$tmp/disk.raw"
+like_output '^device /dev/vda2'
+expect 1 "$VDISK" cat "$tmp/disk.raw#p2:/root/file"	# it was thrown away
+
+boot 0 --engine uml --disk "$tmp/more.qcow2" "$tmp/disk.raw"
+like_output '^disks 2'
+expect 0 "$VDISK" cat "$tmp/disk.raw#p2:/root/file"
+[ "$output" = 'written by test' ] || fail "in the guest's file: $output"
+dd if="$tmp/disk.raw" of="$tmp/part" bs=1M skip=9 count=40 status=none
+expect 0 e2fsck -fn "$tmp/part"
+
+# from qcow2, by label, read-only
+expect 0 "$VDISK" convert -O qcow2 "$tmp/disk.raw" "$tmp/disk.qcow2"
+boot 0 --engine uml --read-only --append root=LABEL=guest-root "$tmp/disk.qcow2"
+like_output 'root file system: /dev/vda2'
+like_output 'stays read-only'
+expect 0 "$VDISK" compare "$tmp/disk.raw" "$tmp/disk.qcow2"
+
+# how it ends
+boot 16 --engine uml --on-reset exit --append do=reboot "$tmp/disk.raw"
+boot 17 --engine uml --append do=panic "$tmp/disk.raw"
+boot 19 --engine uml --time-limit 5 --append do=hang "$tmp/disk.raw"
+boot 1 --engine uml "$tmp/no-such-disk"
+boot 1 --engine uml --kernel /etc/passwd "$tmp/disk.raw"
+like_output 'brings its own kernel'
+boot 2 --engine nonsense "$tmp/disk.raw"
+
+# the choice is told
+if ! "$O/vmm-lite" --check 2> /dev/null; then
+    boot 0 "$tmp/disk.raw"
+    like_output 'runs on User-Mode Linux'
+fi
+empty() { [ -z "$(ls "$TMPDIR")" ]; }
+wait_for 10 empty
