@@ -56,6 +56,30 @@ static void edit(struct vdisk *disk, const struct vdisk_parts *before)
 	free(after);
 }
 
+/* Whatever it was: repaired, told, changed, it ends, and what is left can be read. */
+static void change(struct vdisk *disk, const struct vdisk_parts *t)
+{
+	const struct vdisk_part_change c = { .size = sizeof(c), .type = "swap", .set_attrs = 0x80 };
+	struct vdisk_parts *after;
+	char *dump = NULL;
+
+	vdisk_parts_verify(disk, NULL, NULL, NULL);
+	vdisk_parts_repair(disk, NULL, NULL, NULL);
+	if (t->count) {
+		vdisk_parts_resize(disk, t->part[0].number, UINT64_MAX, NULL);
+		vdisk_parts_change(disk, t->part[t->count - 1].number, &c, NULL);
+	}
+	if (t->count > 1)
+		vdisk_parts_delete(disk, t->part[1].number, NULL);
+	if (vdisk_parts_dump(disk, &dump, NULL) == 0)
+		vdisk_parts_restore(disk, dump, NULL);
+	free(dump);
+	vdisk_parts_convert(disk, strcmp(t->scheme, "gpt") ? "gpt" : "mbr", NULL);
+	assert(vdisk_parts_read(&after, disk, NULL) == 0);
+	check_table(after);
+	free(after);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct vdisk_parts *t;
@@ -71,6 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			vdisk_close(part, NULL);
 		if (size % 2 == 0)
 			edit(disk, t);
+		if (size % 3 == 0)
+			change(disk, t);
 		free(t);
 	}
 	vdisk_close(disk, NULL);
