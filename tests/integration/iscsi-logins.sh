@@ -62,7 +62,7 @@ pids+=("$server")
 connects() { python3 -c "import socket; socket.create_connection(('127.0.0.1', $second))"; }
 wait_for 30 connects
 
-figures() { ls /proc/"$server"/fd | wc -l; }
+figures() { find /proc/"$server"/fd -mindepth 1 | wc -l; }
 before=$(figures)
 expect 0 timeout 300 python3 "$TOP/tests/integration/iscsi-logins.py" "127.0.0.1:$port" "127.0.0.1:$second"
 echo "$output"
