@@ -73,6 +73,9 @@ static int read_parts(struct kpartx *k)
 	};
 	struct vdisk_error err = { 0 };
 
+	/* the cache of a device with maps on it may be older than what lies below */
+	if (k->disk.plain && S_ISBLK(k->disk.st.st_mode))
+		opts.flags |= VDISK_OPEN_DIRECT;
 	if (vdisk_open(&disk, k->disk.locator, &opts, &err) < 0 ||
 	    vdisk_parts_read(&k->parts, disk, &err) < 0)
 		return cli_fail(&err);

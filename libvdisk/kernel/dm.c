@@ -239,7 +239,8 @@ bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor)
 	task = dm_task_create(DM_DEVICE_TABLE);
 	if (!task || !dm_task_set_name(task, name) || run(task) < 0)
 		return false;
-	return !dm_get_next_target(task, NULL, &start, &length, &type, &params) && type &&
-	       !strcmp(type, "linear") && params && sscanf(params, "%u:%u", &a, &b) == 2 &&
+	/* it returns where the next one is */
+	(void)dm_get_next_target(task, NULL, &start, &length, &type, &params);
+	return type && !strcmp(type, "linear") && params && sscanf(params, "%u:%u", &a, &b) == 2 &&
 	       a == major && b == minor;
 }

@@ -144,12 +144,15 @@ expect 0 user "$VDISK" umount m
 clean fs "several writers"
 
 # ---- FAT ----
-truncate -s 40M fat
+truncate -s 300M fat
 mkfs.vfat -n LABEL fat >/dev/null
 chmod 666 fat
-expect 0 user "$VDISK" mount --fuse -r fat m
-user ls m >/dev/null || fail "FAT"
+rm -rf model
+user mkdir model
+expect 0 user "$VDISK" mount --fuse fat m
+user "$python" "$TOP/tests/tools/fsx.py" m model $STEPS "${SEED:-$RANDOM}" fat || fail "FAT"
 expect 0 user "$VDISK" umount m
+fsck.vfat -n fat >fsck.log || { cat fsck.log; fail "FAT, random operations"; }
 
 # ---- a process that was killed: the next command says so, and clears up ----
 expect 0 user "$VDISK" mount --fuse d.qcow2 m

@@ -81,6 +81,8 @@ layout='damaged GPT'
 printf 'label: gpt\nsize=8M\nsize=16M\n' | sfdisk -q d
 dd if=/dev/zero of=d bs=512 seek=1 count=1 conv=notrunc status=none
 same -av d
+layout='GPT without a protective MBR'
+printf 'label: gpt\nsize=8M\nsize=16M\n' | sfdisk -q d
 dd if=/dev/zero of=d bs=512 count=1 conv=notrunc status=none
 for action in -l '-l -g'; do same "$action" d; done
 layout='on device-mapper'
