@@ -514,7 +514,7 @@ int cmd_try(int argc, char **argv)
 {
 	struct try_args a = { .g = GUEST_ARGS_INIT };
 	char **args = cli_parse(&try_argp, argc, argv, &a, 1, -1);
-	const struct engine *engine = &engine_kvm;
+	const struct engine *engine;
 	struct attempt t = {
 		.args = &a, .locator = args[0], .command = args[1] ? args + 1 : NULL, .fd = -1,
 		.console = -1,
@@ -525,10 +525,11 @@ int cmd_try(int argc, char **argv)
 		cli_usage("--keep and --commit exclude each other");
 	if (a.keep && !*a.keep)
 		cli_usage("--keep needs a name");
+	engine = guest_engine(&a.g);
+	if (!engine)
+		return t.command ? TRY_FAILED : CLI_FAILED;
 	if (t.command && !a.verbose)
 		cli.quiet = true;
-	if (engine->check(&a.g.guest) != CLI_OK)
-		return t.command ? TRY_FAILED : CLI_FAILED;
 	status = attempt_run(&t, engine);
 	vdisk_close(t.held, NULL);
 	if (t.fd >= 0)
