@@ -131,7 +131,32 @@ enum scsi_step scsi_orwrite(struct scsi_task *t)
 	}
 }
 
-/* ---- WRITE ATOMIC (16) ---- */
+/* ---- WRITE ATOMIC (16): up to two buffers, written by one request ---- */
+
+static enum scsi_step atomic_received(struct scsi_task *t)
+{
+	uint64_t len = scsi_range_bytes(t);
+	enum scsi_step step;
+	uint8_t *first;
+
+	t->done += t->seg_len;
+	if (t->done < len) {		/* the first half goes to the second buffer */
+		if (!scsi_get_scratch(t))
+			return scsi_no_buf(t);
+		first = t->buf;
+		t->buf = t->scratch;
+		t->scratch = first;
+		return want_more(t);
+	}
+	step = scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t), len,
+			     scsi_write_flags(t, scsi_cdb_fua(t)), WRITTEN);
+	if (t->scratch) {
+		t->iov[0] = (struct iovec) { .iov_base = t->scratch, .iov_len = SCSI_SEGMENT };
+		t->iov[1] = (struct iovec) { .iov_base = t->buf, .iov_len = len - SCSI_SEGMENT };
+		t->io.iovcnt = 2;
+	}
+	return step;
+}
 
 enum scsi_step scsi_write_atomic(struct scsi_task *t)
 {
@@ -141,16 +166,20 @@ enum scsi_step scsi_write_atomic(struct scsi_task *t)
 	case SCSI_STATE_START:
 		if (load_be16(t->cdb + 10) != 0)	/* an ATOMIC BOUNDARY: we have none */
 			return scsi_bad_cdb(t, 10, 7);
-		if (len > SCSI_SEGMENT)
+		if (len > SCSI_MAX_ATOMIC)
 			return scsi_bad_cdb(t, 12, 7);
 		if (len == 0)
 			return scsi_good(t);
+		/* half of it cannot be done */
 		if (t->out_limit < len)
 			return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_INVALID_FIELD_IN_CDB);
-		return want_all(t, len);
+		t->dir = SCSI_DIR_OUT;
+		t->length = t->transfer = len;
+		if (!scsi_get_buf(t, (uint32_t)MIN(len, (uint64_t)SCSI_SEGMENT)))
+			return scsi_no_buf(t);
+		return want_more(t);
 	case RECEIVED:
-		return scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t), len,
-				     scsi_write_flags(t, scsi_cdb_fua(t)), WRITTEN);
+		return atomic_received(t);
 	default:
 		return t->io.result < 0 ? scsi_io_failed(t) : scsi_good(t);
 	}

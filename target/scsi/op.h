@@ -230,6 +230,8 @@ static inline uint32_t scsi_max_compare(const struct scsi_unit *u)
 {
 	return MIN(SCSI_SEGMENT / 2 >> u->block_shift, 255u);
 }
+/* WRITE ATOMIC's limit, in bytes: a task's two buffers */
+#define SCSI_MAX_ATOMIC		(2 * SCSI_SEGMENT)
 /* The designators of page 83, into at least 1024 bytes; their length (spc.c). */
 uint32_t scsi_designators(const struct scsi_unit *u, uint16_t target_port, uint8_t *p);
 

@@ -453,7 +453,7 @@ struct scsi_task {
 	uint64_t n_blocks;
 	uint64_t transfer;		/* bytes that will move: length, or less */
 	uint64_t done;			/* bytes moved so far */
-	struct iovec iov;
+	struct iovec iov[2];
 };
 
 enum scsi_step scsi_start(struct scsi_task *task);

@@ -390,10 +390,10 @@ enum scsi_step scsi_want_list(struct scsi_task *t, uint32_t len, uint8_t next_st
 enum scsi_step scsi_start_io(struct scsi_task *t, enum vdisk_op op, uint8_t *buf, uint64_t offset,
 			     uint64_t len, uint8_t flags, uint8_t next_state)
 {
-	t->iov = (struct iovec) { .iov_base = buf, .iov_len = buf ? len : 0 };
+	t->iov[0] = (struct iovec) { .iov_base = buf, .iov_len = buf ? len : 0 };
 	t->io.op = (uint8_t)op;
 	t->io.flags = flags;
-	t->io.iov = &t->iov;
+	t->io.iov = t->iov;
 	t->io.iovcnt = buf ? 1 : 0;
 	t->io.offset = offset;
 	t->io.length = len;

@@ -176,7 +176,7 @@ static uint32_t vpd_block_limits(const struct scsi_task *t, uint8_t *p)
 		p[28] = 0x80;		/* alignment: from block 0 on */
 	}
 	store_be64(p + 32, SCSI_MAX_WRITE_SAME);
-	store_be32(p + 40, segment);	/* atomic writes; any alignment and granularity */
+	store_be32(p + 40, SCSI_MAX_ATOMIC >> u->block_shift);	/* any alignment and granularity */
 	return 0x3c;
 }
 

@@ -122,6 +122,25 @@ static void test_compare_and_write(void **state UNUSED)
 	memset(block, 0, sizeof(block));
 }
 
+/* One write, of as much as two buffers hold. */
+static void test_write_atomic(void **state UNUSED)
+{
+	static uint8_t data[SCSI_MAX_ATOMIC], back[SCSI_MAX_ATOMIC];
+
+	for (unsigned i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * 31 >> 7);
+	for (unsigned blocks = SCSI_MAX_ATOMIC / 512; blocks; blocks = blocks * 2 / 5) {
+		data[0] ^= 0xff;
+		assert_int_equal(cmd(0, 0, CDB(0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+					       (uint8_t)(blocks >> 8), (uint8_t)blocks, 0, 0),
+				     data, blocks * 512), SCSI_GOOD);
+		assert_int_equal(vdisk_read(w.disk[0], back, sizeof(back), 0), 0);
+		assert_memory_equal(back, data, sizeof(data));
+	}
+	cmd(0, 0, CDB(0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0), data, 512);
+	assert_sense(SCSI_ILLEGAL_REQUEST, SCSI_ASC_INVALID_FIELD_IN_CDB);	/* a boundary */
+}
+
 /* SANITIZE: it waits for what is in flight, survives an abort, and says how far it is. */
 static void test_sanitize(void **state UNUSED)
 {
@@ -220,6 +239,7 @@ int main(void)
 		WITH_WORLD(test_attributes),
 		WITH_WORLD(test_compare_is_alone),
 		WITH_WORLD(test_compare_and_write),
+		WITH_WORLD(test_write_atomic),
 		WITH_WORLD(test_sanitize),
 		WITH_WORLD(test_media),
 		WITH_WORLD(test_alua),
