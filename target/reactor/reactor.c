@@ -405,7 +405,8 @@ static void run_deferred(struct reactor *r)
 
 void reactor_arm(struct reactor *r, struct reactor_timer *t, unsigned seconds)
 {
-	t->due = r->now + seconds * 1000ull;
+	/* not r->now: it may be another thread's, and asleep since long ago */
+	t->due = clock_ms() + seconds * 1000ull;
 	if (!t->armed)
 		LIST_INSERT_HEAD(&r->timers, t, link);
 	t->armed = true;
