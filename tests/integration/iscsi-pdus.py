@@ -307,6 +307,51 @@ def unsolicited():
     s.alive()
     s.logout()
 
+def bursts():
+    """Data-In in sequences of MaxBurstLength, each ended by F; R2Ts answered with too little."""
+    s = Session(MaxRecvDataSegmentLength=3072, MaxBurstLength=8192)
+    s.clear()
+    s.command(struct.pack('>BBIBHB', 0x28, 0, 0, 0, 100, 0), 51200, read=True)
+    offset = sn = 0
+    while True:
+        p = s.recv()
+        end = offset + len(p.data)
+        assert p.op == 0x25 and p.sn == sn and p.offset == offset and 0 < len(p.data) <= 3072
+        assert offset // 8192 == (end - 1) // 8192, 'a PDU is in two sequences'
+        assert bool(p.flags & 0x80) == (end % 8192 == 0 or end == 51200), 'F ends a sequence, and only that'
+        assert bool(p.flags & 1) == (end == 51200), 'the status is with the last one'
+        offset, sn = end, sn + 1
+        if p.flags & 1:
+            break
+    s.logout()
+    s = Session(InitialR2T='Yes', ImmediateData='No', MaxBurstLength=4096, MaxOutstandingR2T=1)
+    s.clear()
+    before = s.read(900, 24)
+    # F before all of it is there; the data of an R2T that is not out yet; a tag that was answered
+    itt = s.command(write_cdb(900, 24), 24 * 512, write=True)
+    p = s.recv()
+    assert p.op == 0x31 and p.residual == 4096
+    s.data_out(itt, p.ttt, 0, p.offset, bytes(1024))
+    assert s.recv().bhs[3] == 2
+    assert s.read(900, 24)[4096:] == before[4096:]
+    data = os.urandom(24 * 512)
+    itt = s.command(write_cdb(900, 24), 24 * 512, write=True)
+    answered = []
+    for n in range(3):
+        p = s.recv()
+        assert p.op == 0x31 and p.sn == n and p.offset == 4096 * n and p.residual == 4096
+        for old in answered:        # again, although it was taken: ignored
+            s.data_out(itt, old, 0, 0, bytes(4096))
+        s.data_out(itt, p.ttt + 77 & 0xffffffff, 0, p.offset, bytes(4096))
+        s.data_out(itt, p.ttt, 0, p.offset, data[p.offset:p.offset + 2048], final=False)
+        s.data_out(itt, p.ttt, 1, p.offset + 2048, data[p.offset + 2048:p.offset + 4096])
+        answered.append(p.ttt)
+    p = s.recv()
+    assert p.op == 0x21 and p.bhs[3] == 0, p.bhs.hex()
+    assert s.read(900, 24) == data
+    s.alive()
+    s.logout()
+
 def numbering():
     s = Session()
     s.clear()
@@ -509,7 +554,7 @@ def abrupt():
         s.s.close()
     Session().alive()
 
-tests = [digests, text_in_full_phase, solicited, unsolicited, numbering, negotiation, refusals,
+tests = [digests, text_in_full_phase, solicited, unsolicited, bursts, numbering, negotiation, refusals,
          rejects, task_management, reinstatement, slow_reader, abrupt]
 if __name__ == '__main__':
     for test in tests:

@@ -115,9 +115,21 @@ serve raw.img
 expect 0 t python3 "$TOP/tests/integration/iscsi-pdus.py" "$portal" "$iqn"
 echo "$output"
 stop_serving
+# the same with several threads, without io_uring
+port=$(free_port)
+VDISK_QUEUE=threads "$O/vdiskd" export -q -t 3 --busy-poll=20 -p "127.0.0.1:$port" -n "$iqn" raw.img 2> served.err &
+server=$!
+pids+=("$server")
+wait_for 20 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"
+[ "$(find "/proc/$server/task" -mindepth 1 -maxdepth 1 | wc -l)" -ge 3 ] || fail "not three threads"
+expect 0 t python3 "$TOP/tests/integration/iscsi-pdus.py" "127.0.0.1:$port" "$iqn"
+t "$O/tests/tools/iscsi-load" -t 1 -c 6 -w "127.0.0.1:$port" "$iqn" > load.out || fail "$(cat load.out served.err)"
+stop_serving
 
 # ---- wrong usage is said, not tried
 expect 2 "$VDISK" export raw.img
+expect 2 "$O/vdiskd" export -t 65 raw.img
+expect 2 "$O/vdiskd" export --busy-poll=x raw.img
 expect 1 "$VDISK" export --iscsi 127.0.0.1:0 --iqn not-a-name raw.img
 like_output 'not an iSCSI name'
 expect 1 "$VDISK" export --iscsi 127.0.0.1:0 missing.img
