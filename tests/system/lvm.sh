@@ -21,9 +21,13 @@ fail() { echo "FAIL: $*"; exit 1; }
 truncate -s 128M disk
 truncate -s 32M whole
 printf 'label: gpt\nsize=60M, type=lvm\nsize=60M, type=lvm\n' | sfdisk -q disk
-a=$(losetup -f --show -o 1M --sizelimit 60M disk)
-b=$(losetup -f --show -o 61M --sizelimit 60M disk)
-c=$(losetup -f --show whole)
+a=/dev/loop0 b=/dev/loop1 c=/dev/loop2
+give_to_host() {
+    losetup -o 1M --sizelimit 60M $a disk
+    losetup -o 61M --sizelimit 60M $b disk
+    losetup $c whole
+}
+give_to_host
 l pvcreate -q "$a" "$b"
 l pvcreate -q --dataalignment 64k --metadatasize 60k --pvmetadatacopies 2 "$c"
 l vgcreate -q -s 1M vg0 "$a" "$b"
@@ -90,7 +94,12 @@ for want in '"locator": "vg0/root"' '"type": "raid1"' '"label": "lvroot"' '"seqn
 done
 "$VDISK" df disk | grep -q 'disk#vg0/root' || fail 'df'
 
-# what we write, LVM reads: an ext4 made on the striped volume, a file put into the linear one
+# what we write, LVM reads: an ext4 made on the striped volume, a file put into the linear one;
+# not while the host has the disk
+! "$VDISK" mkfs -y -t ext4 'disk#vg0/stripes' 2> why || fail 'a disk in use was written'
+cat why
+grep -q 'loop0' why || fail 'it does not say who uses it'
+losetup -d $a $b $c
 "$VDISK" mkfs -y -t ext4 -L ours 'disk#vg0/stripes'
 echo 'from outside' > message
 "$VDISK" cp message 'whole#vg1/data:/message'
@@ -98,6 +107,7 @@ echo 'from outside' > message
 cat why
 ! "$VDISK" mkfs -y -t ext4 'disk#vg0/copies' 2> why || fail 'a raid1 was written'
 cat why
+give_to_host
 l vgchange -q -ay vg0 vg1
 e2fsck -fn /dev/vg0/stripes > fsck.log 2>&1 || { cat fsck.log; fail 'e2fsck of ours'; }
 [ "$(e2label /dev/vg0/stripes)" = ours ] || fail 'the label'
