@@ -560,7 +560,7 @@ int fat_unlink(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t ino
 static int set_parent(struct fat *f, uint32_t first, uint64_t up, struct vdisk_error *err)
 {
 	uint64_t at = f->g.data + (uint64_t)(first - 2) * f->g.cluster + FAT_ENTRY;
-	uint8_t e[FAT_ENTRY];
+	uint8_t e[FAT_ENTRY] = { 0 };
 	struct fat_node parent;
 	int r = fat_node_read(f, up, &parent, err);
 
@@ -581,7 +581,7 @@ int fat_rename(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t ino
 	struct fat_held *h = fat_held_find(f, ino);
 	uint64_t from = h ? h->at : ino, at = 0;
 	struct taken taken = { .f = f, .dir = to_dir, .own = from, .err = err };
-	struct fat_new_name new;
+	struct fat_new_name new = { 0 };
 	struct fat_node n;
 	int r = fat_mark(f, err);
 

@@ -137,7 +137,7 @@ static uint16_t send_challenge(struct iscsi_conn *c, const struct iscsi_auth_key
 	iscsi_chap_random(&a->id, sizeof(a->id));
 	iscsi_chap_random(a->challenge, sizeof(a->challenge));
 	a->step = ISCSI_AUTH_RESPONSE;
-	snprintf(number, sizeof(number), "%u", a->digest);
+	snprintf(number, sizeof(number), "%u", (unsigned)a->digest);
 	r = answer(c, "CHAP_A", number);
 	snprintf(number, sizeof(number), "%u", a->id);
 	if (!r)

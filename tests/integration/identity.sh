@@ -116,6 +116,7 @@ printf 'first\n' > file
 "$VDISK" chown 12:34 e.raw:/etc/target
 "$VDISK" chmod 4751 e.raw:/etc/target
 debugfs -w -R 'ea_set /etc/target user.note hello' e.raw 2>/dev/null
+# shellcheck disable=SC2238 # "ed" is a file here
 printf '#!/bin/sh\necho second >> "$1"\n' > ed
 printf '#!/bin/sh\nexit 3\n' > ed-fails
 chmod +x ed ed-fails

@@ -33,6 +33,7 @@ durable_calls() {
     wait_for 30 python3 -c "import socket; socket.create_connection(('127.0.0.1', ${1##*:}))"
     timeout 60 "$load" --log=trace.log --slots=$SLOTS --durable="$2" -q 4 -t 1 "$1" "$iqn" > traced ||
         fail "$(cat traced errors)"
+    # shellcheck disable=SC2046 # a list of numbers
     kill -INT $(cat "/proc/$tracer/task/$tracer/children")
     wait "$tracer" || fail "vdiskd under strace: $(cat errors)"
     acknowledged=$(awk '{ print $1 }' traced)

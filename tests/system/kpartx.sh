@@ -149,6 +149,7 @@ like_output 'swap space'
 expect 1 "$VDISK" mkfs -y d
 like_output "attached to $l, which is swap space"
 swapoff "$l"
+# shellcheck disable=SC2217 # it only keeps it open
 sleep 60 <"$l" &
 holder=$!
 exec 8<>"$l"

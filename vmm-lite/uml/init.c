@@ -38,7 +38,7 @@ static struct {
 	uint32_t fill;
 } boot = { .init = "/sbin/init" };
 
-static void stop(const char *what, const char *name)
+_Noreturn static void stop(const char *what, const char *name)
 {
 	fprintf(stderr, "vdisk: %s %s: %s\n", what, name, strerror(errno));
 	sync();
