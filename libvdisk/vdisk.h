@@ -596,7 +596,8 @@ VDISK_API int vdisk_parts_delete(struct vdisk *disk, unsigned number, struct vdi
 /*
  * Move the end of a partition, so that it has @length bytes, rounded up to
  * sectors; UINT64_MAX: up to whatever comes next.  What it holds is not touched.
- * Errors: -ENOSPC when something else is there.
+ * Errors: -ENOSPC when something else is there, -EUCLEAN when partitions overlap
+ * or lie outside, -ENOTSUP on disks under 4 MiB.
  */
 VDISK_API int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
 				 struct vdisk_error *err);

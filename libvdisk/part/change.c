@@ -103,6 +103,62 @@ static uint64_t least_of(const struct edit *e, const struct vdisk_part *p)
 	return least;
 }
 
+/* Does @p lie where partitions may, and, if it is logical, in one that is extended? */
+static bool lies_right(const struct edit *e, const struct vdisk_part *p)
+{
+	uint64_t first = is_gpt(e) ? e->old->first_usable : e->sector;
+	uint64_t end = is_gpt(e) ? MIN(e->old->last_usable, (uint64_t)e->disk->size) :
+				   vd_align_down(e->disk->size, e->sector);
+
+	if (p->offset < first || !vd_in_range(p->offset, p->length, end))
+		return false;
+	for (unsigned i = 0; i < e->old->count && is_logical(e, p); i++) {
+		const struct vdisk_part *q = &e->old->part[i];
+
+		if (q->extended && q->number <= 4 && p->offset > q->offset &&
+		    vd_in_range(p->offset - q->offset, p->length, q->length))
+			return true;
+	}
+	return !is_logical(e, p);
+}
+
+static bool overlap(const struct edit *e, const struct vdisk_part *p, const struct vdisk_part *q)
+{
+	if ((p->extended && is_logical(e, q)) || (q->extended && is_logical(e, p)))
+		return false;
+	return p->offset < q->offset + q->length && q->offset < p->offset + p->length;
+}
+
+/*
+ * libfdisk looks for free space when a partition's size is set, and takes for
+ * granted (it asserts) that the table makes sense, and that no partition begins
+ * before the first sector that it would give out itself, as old ones do.
+ */
+static int check_places(const struct edit *e, struct vdisk_error *err)
+{
+	fdisk_sector_t first = fdisk_get_first_lba(e->cxt);
+
+	/* and that its alignment fits onto the disk */
+	if (e->disk->size < 4 * (uint64_t)EDGE)
+		return vd_fail(err, ENOTSUP, "%s: partitions of disks under 4 MiB cannot be resized",
+			       e->disk->name);
+	for (unsigned i = 0; i < e->old->count; i++) {
+		const struct vdisk_part *p = &e->old->part[i];
+
+		first = MIN(first, p->offset / e->sector);
+		if (!lies_right(e, p))
+			return vd_fail(err, EUCLEAN, "%s: partition %u lies where none may be: "
+				       "see 'part verify'", e->disk->name, p->number);
+		for (unsigned j = 0; j < i; j++)
+			if (overlap(e, p, &e->old->part[j]))
+				return vd_fail(err, EUCLEAN, "%s: partitions %u and %u overlap: "
+					       "see 'part verify'", e->disk->name,
+					       e->old->part[j].number, p->number);
+	}
+	return edit_failed(e, (int)fdisk_set_first_lba(e->cxt, first), "resizing a partition",
+			   err);
+}
+
 static int resize_part(struct edit *e, const struct vdisk_part *p, uint64_t length,
 		       struct vdisk_error *err)
 {
@@ -145,7 +201,9 @@ int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
 	if (r < 0)
 		return r;
 	p = find_part(&e, number, err);
-	r = p ? resize_part(&e, p, length, err) : -ENOENT;
+	r = p ? check_places(&e, err) : -ENOENT;
+	if (r == 0)
+		r = resize_part(&e, p, length, err);
 	if (r == 0)
 		r = part_edit_write(&e, err);
 	part_edit_end(&e);
