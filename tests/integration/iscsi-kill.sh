@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../functions.sh"
 requires python3 timeout
 load=$O/tests/tools/iscsi-load
-[ -x "$load" ] || skip "$load is not built"
+[ -x "$load" ] || fail "$load is not built"
 
 ROUNDS=${ROUNDS:-$([ -n "${LONG:-}" ] && echo 50 || echo 9)}
 SLOTS=2000

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../functions.sh"
 requires python3 timeout iscsi-ls
 load=$O/tests/tools/iscsi-load
-[ -x "$load" ] || skip "$load is not built"
+[ -x "$load" ] || fail "$load is not built"
 
 SESSIONS=${SESSIONS:-500}
 CYCLES=${CYCLES:-$([ -n "${LONG:-}" ] && echo 10000 || echo 2000)}

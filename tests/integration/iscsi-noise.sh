@@ -7,7 +7,7 @@ requires python3 timeout
 PDUS=${PDUS:-$([ -n "${LONG:-}" ] && echo 1000000 || echo 50000)}
 vdiskd=${SAN_O:-$O}/vdiskd
 case $vdiskd in /*) ;; *) vdiskd=$TOP/$vdiskd ;; esac
-[ -x "$vdiskd" ] || skip "$vdiskd is not built"
+[ -x "$vdiskd" ] || fail "$vdiskd is not built"
 
 cd "$tmp"
 truncate -s 64M noise.img
