@@ -188,4 +188,14 @@ struct cli_command {
 	const char *help;
 };
 
+/* A command that is a family of commands: "vdisk part init", ... */
+struct cli_family {
+	const char *name;
+	const char *synopsis;	/* what follows the name, for the usage */
+	const struct cli_command *commands;
+	size_t count;
+};
+/* Run the one that argv[1] names, or print which there are.  An exit status. */
+int cli_run_family(const struct cli_family *family, int argc, char **argv);
+
 #endif

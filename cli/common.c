@@ -465,3 +465,37 @@ void cli_temp_forget(const char *path)
 		}
 	}
 }
+
+/* ---- families of commands ---- */
+
+static void print_family(const struct cli_family *family, FILE *out)
+{
+	int width = 10;
+
+	for (size_t i = 0; i < family->count; i++)
+		width = MAX(width, (int)strlen(family->commands[i].name));
+	fprintf(out, "Usage: vdisk %s %s\n", family->name, family->synopsis);
+	for (size_t i = 0; i < family->count; i++)
+		fprintf(out, "  %-*s %s\n", width, family->commands[i].name, family->commands[i].help);
+}
+
+int cli_run_family(const struct cli_family *family, int argc, char **argv)
+{
+	static char name[32];
+
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		print_family(family, stdout);
+		return CLI_OK;
+	}
+	for (size_t i = 0; argc > 1 && i < family->count; i++) {
+		if (strcmp(argv[1], family->commands[i].name) != 0)
+			continue;
+		snprintf(name, sizeof(name), "%s %s", family->name, argv[1]);
+		argv[1] = name;
+		return family->commands[i].run(argc - 1, argv + 1);
+	}
+	if (argc > 1)
+		cli_error("there is no command '%s %s'", family->name, argv[1]);
+	print_family(family, stderr);
+	return CLI_USAGE;
+}

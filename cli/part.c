@@ -150,30 +150,11 @@ static const struct cli_command subcommands[] = {
 	{ "restore", part_restore, "Write a table that was printed" },
 };
 
-static void print_subcommands(FILE *out)
-{
-	fputs("Usage: vdisk part COMMAND [OPTION...] DISK [ARGUMENT...]\n", out);
-	for (size_t i = 0; i < ARRAY_SIZE(subcommands); i++)
-		fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
-}
-
 int cmd_part(int argc, char **argv)
 {
-	static char name[32];
+	static const struct cli_family family = {
+		"part", "COMMAND [OPTION...] DISK [ARGUMENT...]", subcommands, ARRAY_SIZE(subcommands),
+	};
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-		print_subcommands(stdout);
-		return CLI_OK;
-	}
-	for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(subcommands); i++) {
-		if (strcmp(argv[1], subcommands[i].name))
-			continue;
-		snprintf(name, sizeof(name), "part %s", argv[1]);
-		argv[1] = name;
-		return subcommands[i].run(argc - 1, argv + 1);
-	}
-	if (argc > 1)
-		cli_error("there is no command 'part %s'", argv[1]);
-	print_subcommands(stderr);
-	return CLI_USAGE;
+	return cli_run_family(&family, argc, argv);
 }

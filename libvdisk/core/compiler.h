@@ -55,6 +55,15 @@ static inline bool vd_in_range(uint64_t off, uint64_t len, uint64_t size)
 	return off <= size && len <= size - off;
 }
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int vd_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* false on overflow */
 #define vd_add(a, b, out)	(!__builtin_add_overflow(a, b, out))
 #define vd_mul(a, b, out)	(!__builtin_mul_overflow(a, b, out))

@@ -48,17 +48,6 @@ static bool exists(const char *path)
 	return stat(path, &st) == 0;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* Decode %XX in place; a NUL byte cannot be part of a name. */
 static int unescape(char *s)
 {
@@ -66,7 +55,7 @@ static int unescape(char *s)
 
 	while (*s) {
 		if (*s == '%') {
-			int high = hex_digit(s[1]), low = high < 0 ? -1 : hex_digit(s[2]);
+			int high = vd_hex_digit(s[1]), low = high < 0 ? -1 : vd_hex_digit(s[2]);
 
 			if (low < 0 || (!high && !low))
 				return -EINVAL;

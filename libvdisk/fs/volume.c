@@ -8,14 +8,6 @@
 
 #include "fs/fat.h"
 
-static int hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 int vd_uuid_parse(const char *text, uint8_t out[16], struct vdisk_error *err)
 {
 	const char *p = text;
@@ -32,8 +24,8 @@ int vd_uuid_parse(const char *text, uint8_t out[16], struct vdisk_error *err)
 
 		if ((i == 4 || i == 6 || i == 8 || i == 10) && *p++ != '-')
 			return vd_fail(err, EINVAL, "'%s' is not a UUID", text);
-		high = hex(p[0]);
-		low = high < 0 ? -1 : hex(p[1]);
+		high = vd_hex_digit(p[0]);
+		low = high < 0 ? -1 : vd_hex_digit(p[1]);
 		if (low < 0)
 			return vd_fail(err, EINVAL, "'%s' is not a UUID", text);
 		out[i] = (uint8_t)(high << 4 | low);

@@ -113,17 +113,6 @@ void iscsi_chap_random(void *buf, size_t len)
 
 /* ---- binary values ---- */
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* An odd number of digits has a leading zero that is not written. */
 static int decode_hex(uint8_t *out, size_t size, const char *digits)
 {
@@ -135,7 +124,7 @@ static int decode_hex(uint8_t *out, size_t size, const char *digits)
 		return -E2BIG;
 	memset(out, 0, len);
 	for (size_t i = 0; i < n; i++) {
-		int v = hex_digit(digits[i]);
+		int v = vd_hex_digit(digits[i]);
 		size_t at = i + n % 2;
 
 		if (v < 0)
