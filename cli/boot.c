@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <termios.h>
 
 #include "cli/commands.h"
@@ -202,8 +203,9 @@ int cmd_boot(int argc, char **argv)
 	const struct engine *engine;
 	struct termios terminal;
 	bool is_terminal = !tcgetattr(STDIN_FILENO, &terminal);
+	int carry[2], status, exit_status;
 	struct vm_entry entry;
-	int status, exit_status;
+	unsigned life = 0;
 
 	if (set_guest(&a, args, &vmfile) != CLI_OK)
 		return CLI_FAILED;
@@ -217,14 +219,22 @@ int cmd_boot(int argc, char **argv)
 		return CLI_FAILED;
 	if (vm_register(&entry, a.g.guest.name, a.file ? a.file : args[0]) != CLI_OK)
 		return CLI_FAILED;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, carry) < 0) {
+		cli_error("socketpair: %m");
+		vm_unregister(&entry);
+		return CLI_FAILED;
+	}
 	a.g.guest.name = entry.name;
 	a.g.guest.control_fd = entry.listen_fd;
 	do {
+		a.g.guest.carry_fd = carry[life++ % 2];
 		status = guest_boot(engine, &a.g);
 		if (is_terminal)
 			tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
 	} while (guest_goes_on(&a.g, status, &exit_status));
 	vm_unregister(&entry);
+	close(carry[0]);
+	close(carry[1]);
 	vmfile_free(&vmfile);
 	return exit_status;
 }

@@ -3,7 +3,9 @@
  * engine_kvm.c - guests on KVM, by vmm-lite
  *
  * vmm-lite opens the disks itself, with their locks; kernel and initrd reach
- * it as descriptors.  A reset ends it, so that the disk is looked at again.
+ * it as descriptors.  A reset ends it, so that the disk is looked at again; what became
+ * of the disks meanwhile goes from one life to the next through a socket pair
+ * (vmm-lite/carry.c).
  */
 #include <stdio.h>
 
@@ -14,7 +16,7 @@
 struct command {
 	const char *arg[ARGS_MAX];
 	unsigned n;
-	char kernel_fd[16], initrd_fd[16], control_fd[16], nic[GUEST_NICS_MAX][48];
+	char kernel_fd[16], initrd_fd[16], control_fd[16], carry_fd[16], nic[GUEST_NICS_MAX][48];
 };
 
 static void add(struct command *c, const char *arg)
@@ -79,14 +81,17 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 	add_pair(c, "--name", g->name);
 	if (g->control_fd > 0)
 		add_file(c, "--control", NULL, g->control_fd, c->control_fd);
+	if (g->carry_fd > 0)
+		add_file(c, "--carry", NULL, g->carry_fd, c->carry_fd);
 	add_file(c, "--kernel", g->kernel, g->kernel_fd, c->kernel_fd);
 	add_file(c, "--initrd", g->initrd, g->initrd_fd, c->initrd_fd);
 }
 
 static int kvm_run(const struct guest *g)
 {
-	int keep_open[3 + GUEST_NICS_MAX] = {
+	int keep_open[4 + GUEST_NICS_MAX] = {
 		g->kernel_fd, g->initrd_fd, g->control_fd > 0 ? g->control_fd : -1,
+		g->carry_fd > 0 ? g->carry_fd : -1,
 	};
 	AUTO_FREE char *vmm = NULL;
 	struct command c = { 0 };
@@ -94,7 +99,7 @@ static int kvm_run(const struct guest *g)
 	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
 		return CLI_FAILED;
 	for (unsigned i = 0; i < GUEST_NICS_MAX; i++)
-		keep_open[3 + i] = i < g->n_nics ? g->nic[i].fd : -1;
+		keep_open[4 + i] = i < g->n_nics ? g->nic[i].fd : -1;
 	build_command(&c, vmm, g);
 	return guest_process(c.arg, keep_open, ARRAY_SIZE(keep_open));
 }

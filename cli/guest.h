@@ -41,6 +41,7 @@ struct guest {
 	unsigned n_nics;
 	const char *name;		/* NULL: none */
 	int control_fd;			/* a listening socket; 0 or -1: none */
+	int carry_fd;			/* where one life leaves its disks to the next; 0: nowhere */
 
 	/* what it boots: files of this host, or else open descriptors (-1: none) */
 	const char *kernel, *initrd;

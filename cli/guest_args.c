@@ -18,8 +18,9 @@ static const struct argp_option options[] = {
 	  "Run it on KVM, or on User-Mode Linux with that one's kernel (default: where it can run)",
 	  0 },
 	{ "disk", OPT_DISK, "DISK", 0, "One more disk (/dev/vdb, ...)", 0 },
-	{ "cache", OPT_CACHE, "writeback|none|unsafe", 0,
-	  "Through the host's page cache (default), past it, or with flushes that do nothing", 0 },
+	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
+	  "Through the host's page cache (default), the same with every write durable, past it, or "
+	  "with flushes that do nothing", 0 },
 	{ NULL, 0, NULL, 0, "What is booted:", 1 },
 	{ "entry", OPT_ENTRY, "N|TITLE|ID", 0, "An entry of the guest's boot menu", 1 },
 	{ "recovery", OPT_RECOVERY, NULL, 0,

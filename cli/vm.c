@@ -414,8 +414,10 @@ static error_t parse_attach(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_CACHE:
 		a->cache = arg;
-		if (strcmp(arg, "writeback") && strcmp(arg, "none") && strcmp(arg, "unsafe"))
-			argp_error(state, "--cache is writeback, none or unsafe, not '%s'", arg);
+		if (strcmp(arg, "writeback") && strcmp(arg, "writethrough") && strcmp(arg, "none") &&
+		    strcmp(arg, "unsafe"))
+			argp_error(state, "--cache is writeback, writethrough, none or unsafe, not '%s'",
+				   arg);
 		break;
 	case OPT_SERIAL:
 		a->serial = arg;
@@ -448,7 +450,7 @@ static int vm_attach(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		{ "read-only", 'r', NULL, 0, "The guest cannot write to it", 0 },
-		{ "cache", OPT_CACHE, "writeback|none|unsafe", 0, "As in vdisk boot", 0 },
+		{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0, "As in vdisk boot", 0 },
 		{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 0 },
 		{ 0 },
 	};

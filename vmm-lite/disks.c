@@ -66,6 +66,7 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 	snprintf(d->id, sizeof(d->id), "disk%u", v->next_id);
 	d->read_only = o->read_only;
 	d->write_through = o->write_through;
+	d->cache = disk_cache_name(o);
 	d->limits = o->limits;
 	d->locator = copy(o->locator);
 	d->format = copy(o->format);

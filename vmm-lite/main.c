@@ -234,6 +234,8 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 	if (!r && !v->options.no_sandbox)
 		r = sandbox_filter(&v->sandbox, err);
 	if (!r)
+		r = carry_in(v, err);
+	if (!r)
 		r = make_devices(v, err);
 	if (!r)
 		r = kernel_unpack(&v->kernel_fd, v->options.fast_kernel, err);
@@ -242,6 +244,8 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 			r = run_machine(v, first, end, err);
 		first = false;
 	} while (!r && again(&v->options, end));
+	if (!r && *end == VMM_REBOOT)
+		carry_out(v);
 	console_finish(&v->console);
 	terminal_restore();
 	return r;

@@ -6,6 +6,7 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/net.c \
  vmm-lite/virtio/rng.c
 VMM_SRCS := \
+ vmm-lite/carry.c \
  vmm-lite/console.c \
  vmm-lite/control.c \
  vmm-lite/disks.c \

@@ -17,7 +17,7 @@ enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
-	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_LIMIT, OPT_POLL, OPT_NET,
+	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
 };
 
 static const struct argp_option options[] = {
@@ -59,6 +59,9 @@ static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "While it runs:", 2 },
 	{ "name", OPT_NAME, "NAME", 0, "The guest's name", 2 },
 	{ "control", OPT_CONTROL, "fd:N", 0, "A listening socket for vdisk vm", 2 },
+	{ "carry", OPT_CARRY, "fd:N", 0, "One end of a socket pair (seqpacket): what became of the disks "
+	  "in the life before is read there, and left for the one after a reset that ends this process",
+	  2 },
 	{ NULL, 0, NULL, 0, "For tests and troubleshooting:", 3 },
 	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
 	{ "force", OPT_FORCE, NULL, 0, "Run although the processor cannot virtualize", 3 },
@@ -74,6 +77,12 @@ bool disk_cache_mode(struct disk_option *d, const char *mode)
 	d->unsafe = !strcmp(mode, "unsafe");
 	d->write_through = !strcmp(mode, "writethrough");
 	return d->direct || d->unsafe || d->write_through || !strcmp(mode, "writeback");
+}
+
+const char *disk_cache_name(const struct disk_option *d)
+{
+	return d->direct ? "none" : d->unsafe ? "unsafe" : d->write_through ? "writethrough" :
+							    "writeback";
 }
 
 static unsigned parse_number(struct argp_state *state, const char *what, const char *text,
@@ -230,6 +239,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		else
 			o->control_fd = (int)parse_number(state, "--control", arg + 3, 0, 65535);
 		break;
+	case OPT_CARRY:
+		if (strncmp(arg, "fd:", 3))
+			argp_error(state, "--carry is fd:N, not '%s'", arg);
+		else
+			o->carry_fd = (int)parse_number(state, "--carry", arg + 3, 0, 65535);
+		break;
 	case OPT_HUGE_PAGES:
 		o->huge_pages = true;
 		break;
@@ -274,7 +289,8 @@ static const struct argp argp = {
 
 void options_parse(struct options *out, int argc, char **argv)
 {
-	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1, .poll_us = -1,
+	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
+		.carry_fd = -1, .poll_us = -1,
 		.pid = getpid(),
 		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
 			[ON_RESET] = { .reset = true, .code = -1 } } };

@@ -54,6 +54,7 @@ struct options {
 	unsigned time_limit;	/* seconds, 0: none */
 	const char *name;	/* for people; NULL: none */
 	int control_fd;		/* a listening socket; -1: none */
+	int carry_fd;		/* see carry.c; -1: none */
 	pid_t pid;		/* ours, as others see it */
 	int poll_us;		/* -1: as fits the processors there are */
 	bool huge_pages, fast_kernel;
@@ -62,6 +63,8 @@ struct options {
 
 /* False: not a cache mode. */
 bool disk_cache_mode(struct disk_option *d, const char *mode);
+/* Its name, a constant. */
+const char *disk_cache_name(const struct disk_option *d);
 /* Ends the program where the command line is wrong. */
 void options_parse(struct options *out, int argc, char **argv);
 

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "core/driver.h"
@@ -27,11 +28,26 @@ static uint64_t seconds_since(const struct timespec *start)
 	return (uint64_t)(now.tv_sec - start->tv_sec);
 }
 
+json_t *limits_json(const struct blk_limits *l)
+{
+	char text[96];
+
+	if (!l->bytes && !l->ops)
+		return json_string("none");
+	snprintf(text, sizeof(text), "burst=%" PRIu64, l->burst_ms);
+	if (l->bytes)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",bytes=%" PRIu64, l->bytes);
+	if (l->ops)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",ops=%" PRIu64, l->ops);
+	return json_string(text);
+}
+
 static json_t *disk_json(const struct vmm_disk *d)
 {
-	return json_pack("{ss ss ss ss sI sb sb}", "id", d->id, "locator", d->locator, "format",
+	return json_pack("{ss ss ss ss sI ss so sb sb}", "id", d->id, "locator", d->locator, "format",
 			 vdisk_format(d->disk), "serial", d->serial, "bytes",
-			 (json_int_t)vdisk_size(d->disk), "read-only",
+			 (json_int_t)vdisk_size(d->disk), "cache", d->cache, "limits",
+			 limits_json(&d->limits), "read-only",
 			 d->read_only || !vdisk_writable(d->disk), "leaving", d->leaving);
 }
 
@@ -132,7 +148,7 @@ static int disk_options(struct disk_option *o, const struct control_call *call,
 	return 0;
 }
 
-static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
 	struct vdisk_open_file files[CONTROL_FDS_MAX];
 	json_t *names = json_object_get(call->request, "files");
@@ -141,7 +157,6 @@ static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 		.serial = text_of(call, "serial"), .files = files,
 		.read_only = json_is_true(json_object_get(call->request, "read-only")),
 	};
-	struct vmm_disk *d;
 	int r;
 
 	if (!o.locator || !json_array_size(names) || json_array_size(names) != call->n_fds)
@@ -159,6 +174,16 @@ static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	r = disk_options(&o, call, err);
 	if (!r)
 		r = disk_add(v, &o, err);
+	if (!r)
+		v->disk[v->n_disks - 1]->later = true;
+	return r;
+}
+
+static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+{
+	struct vmm_disk *d;
+	int r = disk_add_passed(v, call, err);
+
 	if (r < 0)
 		return r;
 	d = v->disk[v->n_disks - 1];

@@ -17,7 +17,9 @@ struct vmm_disk {
 	char *locator, *format, *serial; /* owned; format NULL: found by probing */
 	struct vdisk *disk;		/* owned */
 	struct virtio_device *dev;	/* owned; NULL: not yet */
+	const char *cache;		/* its mode; a constant */
 	bool read_only, write_through;
+	bool later;			/* attached to the running guest */
 	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
@@ -56,8 +58,20 @@ void disks_reap(struct vmm *v);
 int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
 int disks_close(struct vmm *v, struct vdisk_error *err);
 
+/* One whose files came with a request (attach-disk) or were left by the life before. */
+int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error *err);
+
+/* ---- carry.c ---- */
+
+/* Leave word of the disks for the process of the guest's next life. */
+void carry_out(struct vmm *v);
+/* Take over what the one before left. */
+int carry_in(struct vmm *v, struct vdisk_error *err);
+
 /* ---- requests.c: the commands of the control socket ---- */
 
+/* As blk_parse_limits() takes them. */
+json_t *limits_json(const struct blk_limits *l);
 int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err);
 
 #endif

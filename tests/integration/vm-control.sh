@@ -83,11 +83,27 @@ vm stats web | grep -q '"exits"'
 expect 0 vm limit web disk0 bytes=1M,ops=50
 expect 1 vm limit web disk0 sometimes
 
-# a reset in the launcher's hands starts it again, the socket stays
+# a reset in the launcher's hands starts it again, the socket stays; so do the disks
+# (but for the one that was to leave), with what was changed about them
+expect 0 vm limit web disk2 ops=50,burst=250
+vm detach-disk --wait 0 web disk4
+disks() { vm show --json web | field '[d for d in j["disks"] if not d["leaving"]]'; }
+before=$(disks)
+grep -q "'burst=250,ops=50'" <<< "$before" || fail "no limits: $before"
 expect 0 vm reset web
 again() { [ "$(grep -c 'ring 3' "$tmp/log")" = 2 ]; }
 wait_for 20 again
 wait_for 20 vm show web
+[ "$(disks)" = "$before" ] || fail "disks before the reset: $before, and after: $(disks)"
+expect 1 qemu-io -f raw -c 'write 0 512' "$tmp/d5" # still in use
+expect 0 vm attach-disk -f raw web "$tmp/d4" # this one is free
+vm detach-disk --wait 0 web disk0
+expect 0 vm reset web
+thrice() { [ "$(grep -c 'ring 3' "$tmp/log")" = 3 ]; }
+wait_for 20 thrice
+wait_for 20 vm show web
+[ "$(vm show --json web | field '(len(j["disks"]), j["disks"][-1]["locator"])')" = \
+    "(22, '$tmp/d4')" ] || fail "after two resets: $(vm show web)"
 
 # words that are no requests
 python3 - "$tmp/run/vm/web.sock" <<'PY'
