@@ -37,7 +37,6 @@ mkdir "$TMPDIR"
 boot() {
     local want=$1
     shift
-    # (its console is not ours: what a killed UML leaves behind must not hold a pipe)
     timeout -k 5 60 "$VDISK" boot "$@" > "$tmp/out" 2>&1 < /dev/null && got=0 || got=$?
     output=$(< "$tmp/out")
     [ "$got" = "$want" ] || fail "vdisk boot $* ended with $got, not $want: $output"
@@ -77,3 +76,15 @@ if ! "$O/vmm-lite" --check 2> /dev/null; then
 fi
 empty() { [ -z "$(ls "$TMPDIR")" ]; }
 wait_for 10 empty
+
+# a panic ends nobody else of its process group; a root that is none is no power-off
+setsid sh -c '"$0" boot --engine uml --append do=panic "$1" > /dev/null 2>&1 < /dev/null; echo "$?" > "$2"' \
+    "$VDISK" "$tmp/disk.raw" "$tmp/status" || fail 'the caller was ended with its guest'
+[ "$(cat "$tmp/status")" = 17 ] || fail "a panic in a script: $(cat "$tmp/status")"
+boot 17 --engine uml --snapshot --append root=/dev/vda1 "$tmp/disk.raw"
+like_output 'cannot mount the root /dev/vda1'
+
+# and none of all these left a process
+for p in /proc/[0-9]*; do
+    ! tr '\0' ' ' < "$p/cmdline" 2>/dev/null | grep -q "uml_dir=$TMPDIR" || fail "left: $p $(tr '\0' ' ' < "$p/cmdline")"
+done

@@ -8,12 +8,18 @@
  *
  * And when the guest resets, UML would execute itself again, and when it panics,
  * dump core.  Both end with a status of their own instead.
+ *
+ * The guest's processes and UML's helpers end with it, however it ends.  When it panics
+ * it would end its whole process group instead, which is its caller's too.
  */
+#include <dlfcn.h>
 #include <elf.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -67,6 +73,31 @@ API long ptrace(enum __ptrace_request request, ...)
 	return r < 0 || !peek ? r : value;
 }
 
+struct start {
+	int (*fn)(void *arg);
+	void *arg;
+};
+
+static int started(void *p)
+{
+	const struct start *s = p;
+
+	syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	return s->fn(s->arg);
+}
+
+/* All of UML's processes; what a new one needs to know is at the top of its stack. */
+API int clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...)
+{
+	static int (*next)(int (*)(void *), void *, int, void *, ...);
+	struct start *s = (struct start *)(((uintptr_t)stack & ~(uintptr_t)15) - sizeof(*s));
+
+	if (!next)
+		next = (int (*)(int (*)(void *), void *, int, void *, ...))dlsym(RTLD_NEXT, "clone");
+	*s = (struct start) { fn, arg };
+	return next(started, s, flags, s);
+}
+
 API int execvp(const char *file, char *const argv[])
 {
 	const char *name = strrchr(file, '/');
@@ -77,9 +108,11 @@ API int execvp(const char *file, char *const argv[])
 	return (int)syscall(SYS_execve, file, argv, environ);
 }
 
-/* How UML ends itself after a panic; abort() does not come here. */
+/* How UML ends itself after a panic, and its group before; abort() does not come here. */
 API int kill(pid_t pid, int number)
 {
+	if (pid == 0)
+		return 0;
 	if (number == SIGABRT && pid == getpid())
 		_exit(PANIC_STATUS);
 	return (int)syscall(SYS_kill, pid, number);
