@@ -50,6 +50,7 @@ enum {
 	PIECE = 256 << 10,		/* of a read or write on the wire */
 	MEMORY = 768 << 20,		/* that the child may map */
 	OPEN_FILES = 32,
+	PATIENCE = 5,			/* seconds for each second of processor time */
 };
 #define WRITTEN_MAX	((uint64_t)1 << 30)	/* by the child, into its layer */
 
@@ -469,19 +470,25 @@ static int serve(struct warden *w, struct vdisk_error *err)
 	}
 }
 
-/* How the child ended, for the message where it did not say so itself. */
-static void how_it_ended(pid_t pid, char *text, size_t size)
+/*
+ * How the child ended, for the message where it did not say so itself; the seconds of
+ * processor time that it took.
+ */
+static unsigned how_it_ended(pid_t pid, char *text, size_t size)
 {
+	struct rusage used = { 0 };
 	int status;
 	pid_t r;
 
 	do
-		r = waitpid(pid, &status, 0);
+		r = wait4(pid, &status, 0, &used);
 	while (r < 0 && errno == EINTR);
 	if (r == pid && WIFSIGNALED(status))
 		snprintf(text, size, "it was ended by signal %d", WTERMSIG(status));
 	else
 		snprintf(text, size, "it ended early");
+	return (unsigned)(used.ru_utime.tv_sec + used.ru_stime.tv_sec +
+			  (used.ru_utime.tv_usec + used.ru_stime.tv_usec + 500000) / 1000000);
 }
 
 static int explain(const struct warden *w, int r, const char *ended, struct vdisk_error *err)
@@ -490,8 +497,9 @@ static int explain(const struct warden *w, int r, const char *ended, struct vdis
 
 	switch (r) {
 	case -ETIMEDOUT:
-		return vd_fail(err, ETIMEDOUT, "%s: %s: reading the guest's files took more than %u s",
-			       what, name, w->opts->seconds);
+		return vd_fail(err, ETIMEDOUT, "%s: %s: reading the guest's files takes too long "
+			       "(%u s of processor time, or %u s)", what, name, w->opts->seconds,
+			       w->opts->seconds * PATIENCE);
 	case -EPIPE:
 	case -EPROTO:
 		return vd_fail(err, EINVAL, "%s: %s: the process that reads the guest's files failed: "
@@ -523,10 +531,11 @@ int jail_run(struct vdisk *disk, const struct jail_opts *opts, struct vdisk_erro
 		return vd_fail(err, errno, "%s: fork: %s", opts->what, strerror(errno));
 	w.fd = mine;
 	clock_gettime(CLOCK_MONOTONIC, &w.deadline);
-	w.deadline.tv_sec += opts->seconds;
+	w.deadline.tv_sec += opts->seconds * PATIENCE;
 	r = serve(&w, err);
 	kill(pid, SIGKILL);	/* one that has ended keeps its reason */
-	how_it_ended(pid, ended, sizeof(ended));
+	if (how_it_ended(pid, ended, sizeof(ended)) >= opts->seconds && r == -EPIPE)
+		r = -ETIMEDOUT;	/* its limit ended it */
 	vdisk_close(w.layer, NULL);
 	return explain(&w, r, ended, err);
 }

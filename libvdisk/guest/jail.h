@@ -31,7 +31,7 @@ struct jail_opts {
 	int (*receive)(void *arg, uint32_t type, const void *data, size_t len,
 		       struct vdisk_error *err);
 	void *arg;		/* for both; the child has a copy */
-	unsigned seconds;	/* time limit */
+	unsigned seconds;	/* of processor time; a slow machine or disk may take five times as long */
 	const char *what;	/* for messages: "boot" */
 };
 

@@ -271,7 +271,7 @@ static void bad_children(void **state)
 		fail_msg("%s", err.msg);
 	assert_int_equal(run(hang, &t, 1, &err), -ETIMEDOUT);
 	for (t.what = 0; t.what < 256; t.what += 51)
-		assert_true(run(babble, &t, 2, &err) < 0);
+		assert_true(run(babble, &t, 1, &err) < 0);
 }
 
 static int too_long(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
