@@ -3,6 +3,7 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/virtq.c \
  vmm-lite/virtio/balloon.c \
  vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/limiter.c \
  vmm-lite/virtio/net.c \
  vmm-lite/virtio/rng.c
 VMM_SRCS := \
@@ -33,6 +34,7 @@ vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson
 # a small process: only the libraries that it calls
 vmm-lite_LDFLAGS := -Wl,--as-needed
+tests/unit/limiter_SRCS := vmm-lite/virtio/limiter.c
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \
@@ -48,10 +50,10 @@ VHOST_SRCS := \
  vmm-lite/vhost/session.c
 PROGS += vdisk-vhost
 vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
- vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
+ vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 vdisk-vhost_PKGS := libseccomp
-tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
-tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c $(VHOST_SRCS)
+tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
+tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 
 # User-Mode Linux: what is preloaded into it, and the guest's first process.
 ALONE += vdisk-uml.so vdisk-uml-init

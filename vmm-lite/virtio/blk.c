@@ -108,18 +108,6 @@ struct queue {
 	struct blk_stats stats;	/* written by the thread, read by anyone */
 };
 
-/*
- * The limits, as virtual time (GCRA): a request of a disk that may do N a second
- * moves its clock by 1/N s; whoever finds a clock more than the burst ahead of
- * the real one waits.  Long-run rates are exact whatever the sizes.
- */
-struct limiter {
-	_Atomic bool active;
-	pthread_mutex_t lock;
-	struct blk_limits limits;
-	uint64_t bytes_at, ops_at;	/* the clocks, ns */
-};
-
 struct blk {
 	struct virtio_device dev;
 	struct vdisk *disk;	/* owned */
@@ -153,44 +141,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
-}
-
-/* 0: a request may be taken now; else when to ask again. */
-static uint64_t limiter_wait(struct limiter *l)
-{
-	uint64_t now = now_ns(), at, burst;
-
-	pthread_mutex_lock(&l->lock);
-	at = MAX(l->bytes_at, l->ops_at);
-	burst = l->limits.burst_ms * (NS / 1000);
-	pthread_mutex_unlock(&l->lock);
-	return at > now + burst ? at - burst : 0;
-}
-
-static uint64_t cost_ns(uint64_t n, uint64_t per_second)
-{
-	return per_second ? (uint64_t)((unsigned __int128)n * NS / per_second) : 0;
-}
-
-static void limiter_charge(struct limiter *l, uint64_t bytes)
-{
-	uint64_t now = now_ns();
-
-	pthread_mutex_lock(&l->lock);
-	l->bytes_at = MAX(l->bytes_at, now) + cost_ns(bytes, l->limits.bytes);
-	l->ops_at = MAX(l->ops_at, now) + cost_ns(1, l->limits.ops);
-	pthread_mutex_unlock(&l->lock);
-}
-
-static void limiter_set(struct limiter *l, const struct blk_limits *limits)
-{
-	pthread_mutex_lock(&l->lock);
-	l->limits = *limits;
-	if (!l->limits.burst_ms)
-		l->limits.burst_ms = 100;
-	l->bytes_at = l->ops_at = 0;
-	l->active = limits->bytes || limits->ops;
-	pthread_mutex_unlock(&l->lock);
 }
 
 static int parse_limit(struct blk_limits *l, const char *key, const char *value)
@@ -473,6 +423,14 @@ static void break_queue(struct queue *q)
 	q->blk->host.broken(q->blk->host.arg);
 }
 
+/* Without the header and the status. */
+static uint64_t data_bytes(const struct virtq_chain *c)
+{
+	uint64_t all = c->out_len + c->in_len;
+
+	return all > HEADER_BYTES + 1 ? all - HEADER_BYTES - 1 : 0;
+}
+
 /* Take one request from the ring; false if there is none. */
 static bool take_one(struct queue *q)
 {
@@ -486,7 +444,7 @@ static bool take_one(struct queue *q)
 	int r = 0;
 
 	if (unlikely(limited)) {
-		q->wait_until = limiter_wait(limiter);
+		q->wait_until = limiter_wait(limiter, now_ns());
 		if (q->wait_until)
 			return false;
 	}
@@ -497,7 +455,7 @@ static bool take_one(struct queue *q)
 	if (r <= 0)
 		return false;
 	if (unlikely(limited))
-		limiter_charge(limiter, c.out_len + c.in_len);
+		limiter_charge(limiter, now_ns(), data_bytes(&c));
 	req = &q->req[c.head];
 	iov = q->iov + (size_t)BLK_QUEUE_SIZE * c.head;
 	memcpy(iov, spare, (size_t)(c.n_out + c.n_in) * sizeof(*iov));
@@ -901,7 +859,7 @@ static void blk_free(struct virtio_device *dev)
 
 	for (unsigned i = 0; i < blk->n_queues; i++)
 		queue_destroy(&blk->queue[i]);
-	pthread_mutex_destroy(&blk->limiter.lock);
+	limiter_destroy(&blk->limiter);
 	pthread_mutex_destroy(&blk->lock);
 	pthread_cond_destroy(&blk->changed);
 	vdisk_close(blk->disk, NULL);
@@ -1007,14 +965,13 @@ int blk_new(struct virtio_device **out, const struct blk_options *opts, struct v
 	if (!blk)
 		return vd_fail(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&blk->lock, NULL);
-	pthread_mutex_init(&blk->limiter.lock, NULL);
+	limiter_init(&blk->limiter, &opts->limits);
 	pthread_cond_init(&blk->changed, NULL);
 	blk->disk = vdisk_ref(opts->disk);
 	blk->always_through = opts->write_through;
 	blk->writeback = !opts->write_through;
 	blk->poll_us = opts->poll_us;
 	blk->confine = opts->confine;
-	limiter_set(&blk->limiter, &opts->limits);
 	blk->read_only = opts->read_only || !vdisk_writable(blk->disk);
 	vdisk_get_limits(blk->disk, &blk->limits);
 	memcpy(blk->id, serial, strlen(serial));

@@ -5,16 +5,11 @@
 
 #include "vdisk.h"
 #include "vmm-lite/virtio/device.h"
+#include "vmm-lite/virtio/limiter.h"
 
 #define BLK_QUEUES_MAX	16u
 #define BLK_QUEUE_SIZE	256u
 #define BLK_ID_BYTES	20u
-
-/* How much the guest may do in a second; 0: as much as it can. */
-struct blk_limits {
-	uint64_t bytes, ops;
-	uint64_t burst_ms;	/* this much of it at once; 0: 100 */
-};
 
 /*
  * "bytes=10M,ops=500,burst=200": any of them, sizes with K, M, G; burst in
