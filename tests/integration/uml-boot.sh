@@ -2,7 +2,7 @@
 # vdisk boot --engine uml: a guest from its own disk without KVM, how it ends, and
 # what is left of it on the disk and on the host.
 . "$(dirname "$0")/../functions.sh"
-requires linux.uml busybox sfdisk mke2fs e2fsck
+requires linux.uml busybox sfdisk mke2fs e2fsck lvm
 
 root=$tmp/root
 mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root}
@@ -59,6 +59,36 @@ boot 0 --engine uml --read-only --append root=LABEL=guest-root "$tmp/disk.qcow2"
 like_output 'root file system: /dev/vda2'
 like_output 'stays read-only'
 expect 0 "$VDISK" compare "$tmp/disk.raw" "$tmp/disk.qcow2"
+
+# the root is a logical volume, in two pieces, between others; LVM2 makes it
+cat > "$tmp/lvm.sh" <<'EOF'
+set -e
+mkdir -p /run/lvm /run/lock/lvm
+export DM_DISABLE_UDEV=1
+l() {
+    lvm "$@" --config 'activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 }
+        devices { obtain_device_list_from_udev=0 external_device_info_source="none" use_devicesfile=0
+        scan_lvs=0 filter=["a|^/dev/ubd|","r|.*|"] }
+        global { event_activation=0 use_lvmpolld=0 } backup { backup=0 archive=0 }' > /tmp/lvm.log 2>&1 ||
+        { cat /tmp/lvm.log; exit 1; }
+}
+l pvcreate -q /dev/ubdb2
+l vgcreate -q -s 1M the-guest /dev/ubdb2
+l lvcreate -q -Wn -y -n root -L 16M the-guest
+l lvcreate -q -Wn -y -n var -L 8M the-guest
+l lvextend -q -L 32M the-guest/root
+mke2fs -q -t ext4 -d "$1" /dev/the-guest/root
+l vgchange -q -an the-guest
+EOF
+truncate -s 64M "$tmp/lvm.raw"
+printf 'label: gpt\nsize=8M\nsize=50M, type=lvm\n' | sfdisk -q "$tmp/lvm.raw"
+expect 0 in_machine --engine uml --modules dm-mod --machine "ubd1=$tmp/lvm.raw" -- bash "$tmp/lvm.sh" "$root"
+boot 0 --engine uml "$tmp/lvm.raw"
+like_output 'root file system: /dev/mapper/the--guest-root'
+expect 0 "$VDISK" cat "$tmp/lvm.raw#the-guest/root:/root/file"
+[ "$output" = 'written by test' ] || fail "in the file on the logical volume: $output"
+expect 0 "$VDISK" fsck -n -F "$tmp/lvm.raw#the-guest/root"
+boot 0 --engine uml --snapshot --append root=/dev/mapper/the--guest-root "$tmp/lvm.raw"
 
 # how it ends
 boot 16 --engine uml --on-reset exit --append do=reboot "$tmp/disk.raw"
