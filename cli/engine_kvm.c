@@ -16,7 +16,8 @@
 struct command {
 	const char *arg[ARGS_MAX];
 	unsigned n;
-	char kernel_fd[16], initrd_fd[16], control_fd[16], carry_fd[16], nic[GUEST_NICS_MAX][48];
+	char kernel_fd[16], initrd_fd[16], control_fd[16], carry_fd[16], nic[GUEST_NICS_MAX][48],
+		port[GUEST_PORTS_MAX][48];
 };
 
 static void add(struct command *c, const char *arg)
@@ -78,6 +79,10 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 			 g->nic[i].mac[0] ? ",mac=" : "", g->nic[i].mac);
 		add_pair(c, "--net", c->nic[i]);
 	}
+	for (unsigned i = 0; i < g->n_ports; i++) {
+		snprintf(c->port[i], sizeof(c->port[i]), "%.31s=fd:%d", g->port[i].name, g->port[i].fd);
+		add_pair(c, "--port", c->port[i]);
+	}
 	add_pair(c, "--name", g->name);
 	if (g->control_fd > 0)
 		add_file(c, "--control", NULL, g->control_fd, c->control_fd);
@@ -89,7 +94,7 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 
 static int kvm_run(const struct guest *g)
 {
-	int keep_open[4 + GUEST_NICS_MAX] = {
+	int keep_open[4 + GUEST_NICS_MAX + GUEST_PORTS_MAX] = {
 		g->kernel_fd, g->initrd_fd, g->control_fd > 0 ? g->control_fd : -1,
 		g->carry_fd > 0 ? g->carry_fd : -1,
 	};
@@ -100,6 +105,8 @@ static int kvm_run(const struct guest *g)
 		return CLI_FAILED;
 	for (unsigned i = 0; i < GUEST_NICS_MAX; i++)
 		keep_open[4 + i] = i < g->n_nics ? g->nic[i].fd : -1;
+	for (unsigned i = 0; i < GUEST_PORTS_MAX; i++)
+		keep_open[4 + GUEST_NICS_MAX + i] = i < g->n_ports ? g->port[i].fd : -1;
 	build_command(&c, vmm, g);
 	return guest_process(c.arg, keep_open, ARRAY_SIZE(keep_open));
 }

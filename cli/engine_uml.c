@@ -154,7 +154,7 @@ static int finish_servers(struct run *r)
 struct arguments {
 	const char *arg[ARGS_MAX];
 	unsigned n;
-	char text[GUEST_DISKS_MAX + 4][160];
+	char text[GUEST_DISKS_MAX + GUEST_PORTS_MAX + 4][160];
 	unsigned n_text;
 };
 
@@ -190,7 +190,7 @@ static int run_kernel(struct run *r, int initramfs)
 	unsigned seconds = r->g->time_limit ? (unsigned)cli_number("--time-limit", r->g->time_limit,
 								   1, 1000000) : 0;
 	unsigned long mib;
-	int number, status = memory_mib(r->g, &mib);
+	int keep_open[1 + GUEST_PORTS_MAX], number, status = memory_mib(r->g, &mib);
 
 	if (status != CLI_OK)
 		return status;
@@ -204,6 +204,8 @@ static int run_kernel(struct run *r, int initramfs)
 	/* its serial lines lose their output at the first open; its consoles do not */
 	a.arg[a.n++] = "con=null";
 	a.arg[a.n++] = "con0=fd:0,fd:1";
+	for (unsigned i = 0; i < r->g->n_ports; i++)
+		addf(&a, "con%u=null,fd:%d", GUEST_PORT_TTY + i, r->g->port[i].fd);
 	a.arg[a.n++] = "ssl=null";
 	a.arg[a.n++] = "console=tty0";
 	a.arg[a.n++] = "selinux=0";
@@ -212,7 +214,10 @@ static int run_kernel(struct run *r, int initramfs)
 		a.arg[a.n++] = r->g->cmdline;	/* the kernel joins its arguments */
 	setrlimit(RLIMIT_CORE, &no_core);
 	setenv("LD_PRELOAD", r->shim, 1);
-	status = guest_process_limited(a.arg, &initramfs, 1, seconds, &number);
+	keep_open[0] = initramfs;
+	for (unsigned i = 0; i < GUEST_PORTS_MAX; i++)
+		keep_open[1 + i] = i < r->g->n_ports ? r->g->port[i].fd : -1;
+	status = guest_process_limited(a.arg, keep_open, ARRAY_SIZE(keep_open), seconds, &number);
 	unsetenv("LD_PRELOAD");
 	if (number == SIGTERM || number == SIGINT || number == SIGHUP)
 		return GUEST_STOPPED;

@@ -10,7 +10,7 @@
 
 #include "cli/cli.h"
 
-enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4 };
+enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2, GUEST_PORT_TTY = 14 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
 enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19,
@@ -39,6 +39,13 @@ struct guest {
 		char mac[18];		/* "": the default */
 	} nic[GUEST_NICS_MAX];
 	unsigned n_nics;
+	/* where it can write to descriptors of ours: a console's named ports, or on User-Mode
+	 * Linux the consoles from GUEST_PORT_TTY on */
+	struct guest_port {
+		const char *name;
+		int fd;
+	} port[GUEST_PORTS_MAX];
+	unsigned n_ports;
 	const char *name;		/* NULL: none */
 	int control_fd;			/* a listening socket; 0 or -1: none */
 	int carry_fd;			/* where one life leaves its disks to the next; 0: nowhere */

@@ -8,13 +8,15 @@
  * Until then the disk is held open, so that nobody writes to it, and
  * many can try at once.
  *
- * A command is put into the overlay's files (try_guest.c), where its output
- * and its exit status are found afterwards; the guest's console is only shown when
- * they are not.
+ * A command is put into the overlay's files (try_guest.c).  What it prints comes through
+ * two ports of the guest's as it is printed, or, where the guest has no driver for them, is
+ * found in its files afterwards, as its exit status is; the guest's console is only shown
+ * when that is not there.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,6 +38,13 @@ struct try_args {
 	bool commit, verbose;
 };
 
+/* A thread that carries what the guest prints on a port to a descriptor of ours. */
+struct relay {
+	int from;		/* owned: the end that is read; -1: none */
+	int to;			/* owned */
+	pthread_t thread;
+};
+
 struct attempt {
 	struct try_args *args;
 	const char *locator;
@@ -46,6 +55,7 @@ struct attempt {
 	char overlay[64];	/* its name for other processes of ours */
 	char *append;		/* owned: the command line's additions, or NULL */
 	int console;		/* owned: where the console goes; -1: the terminal */
+	struct relay relay[GUEST_PORTS_MAX];
 };
 
 enum { OPT_KEEP = 0x22000, OPT_COMMIT };
@@ -326,6 +336,80 @@ static int fetch_result(const struct attempt *t, int guest_status)
 	return TRY_FAILED;
 }
 
+/* ---- what it prints ---- */
+
+static void *relay_thread(void *arg)
+{
+	const struct relay *r = arg;
+	char buf[16384];
+	ssize_t n;
+
+	/* whoever does not want to read on (EPIPE) does not stop the command */
+	while ((n = read(r->from, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
+		for (ssize_t at = 0, w; at < n; at += w) {
+			w = write(r->to, buf + at, (size_t)(n - at));
+			if (w < 0 && errno == EINTR)
+				w = 0;
+			else if (w < 0)
+				break;
+		}
+	return NULL;
+}
+
+/* The guest gets the other end. */
+static int start_relay(struct relay *r, int to, int *end)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		cli_error("pipe: %m");
+		return CLI_FAILED;
+	}
+	*r = (struct relay) { .from = ends[0], .to = to };
+	if (pthread_create(&r->thread, NULL, relay_thread, r)) {
+		close(ends[0]);
+		close(ends[1]);
+		r->from = -1;
+		cli_error("cannot start a thread");
+		return CLI_FAILED;
+	}
+	*end = ends[1];
+	return CLI_OK;
+}
+
+static int start_relays(struct attempt *t)
+{
+	static const char *const names[] = { TRY_PORT_OUT, TRY_PORT_ERR };
+	const int to[] = { STDOUT_FILENO, STDERR_FILENO };
+	struct guest *g = &t->args->g.guest;
+
+	for (unsigned i = 0; i < GUEST_PORTS_MAX; i++) {
+		int end, fd = fcntl(to[i], F_DUPFD_CLOEXEC, 3);
+
+		/* (standard output is the console's while the guest runs) */
+		if (fd < 0 || start_relay(&t->relay[i], fd, &end) != CLI_OK)
+			return CLI_FAILED;
+		g->port[g->n_ports++] = (struct guest_port) { names[i], end };
+	}
+	return CLI_OK;
+}
+
+/* The guest is gone: until all that it has printed is out. */
+static void finish_relays(struct attempt *t)
+{
+	struct guest *g = &t->args->g.guest;
+
+	for (unsigned i = 0; i < g->n_ports; i++) {
+		struct relay *r = &t->relay[i];
+
+		close(g->port[i].fd);
+		pthread_join(r->thread, NULL);
+		close(r->from);
+		close(r->to);
+	}
+	g->n_ports = 0;
+}
+
 /* ---- running ---- */
 
 /* With a command nothing is read from the terminal, and the console goes elsewhere. */
@@ -349,14 +433,16 @@ static int run_quietly(const struct attempt *t, const struct engine *engine)
 	return status;
 }
 
-static int run_command(const struct attempt *t, const struct engine *engine)
+static int run_command(struct attempt *t, const struct engine *engine)
 {
-	int status, n = 0;
+	int status = start_relays(t), n = 0;
 
 	/* a first boot may reset the guest before it is up */
-	do
-		status = run_quietly(t, engine);
-	while (status == GUEST_REBOOT && ++n <= REBOOTS_MAX && !command_done(t));
+	if (status == CLI_OK)
+		do
+			status = run_quietly(t, engine);
+		while (status == GUEST_REBOOT && ++n <= REBOOTS_MAX && !command_done(t));
+	finish_relays(t);
 	return status;
 }
 

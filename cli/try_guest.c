@@ -86,6 +86,45 @@ static void print_words(FILE *out, char *const *argv)
 }
 
 /*
+ * Where the output goes: to the ports of a virtio console that vdisk try has made
+ * (TRY_PORT_OUT, TRY_PORT_ERR), or on User-Mode Linux to two of its consoles, as it is
+ * printed; where the guest has no driver for them, into files that are read afterwards.
+ * A command that sees a terminal prints other things, so there are pipes before one.
+ */
+static const char output_text[] =
+	"out=" DIR "/out err=" DIR "/err tty=\n"
+	"modprobe -q virtio_console 2>/dev/null\n"
+	"n=0\n"
+	"while [ -d /sys/class/virtio-ports ] && [ $n -lt 10 ]; do\n"
+	"\to= e=\n"
+	"\tfor p in /sys/class/virtio-ports/*; do\n"
+	"\t\tcase $(cat $p/name 2>/dev/null) in\n"
+	"\t\t" TRY_PORT_OUT ") o=/dev/${p##*/} ;;\n"
+	"\t\t" TRY_PORT_ERR ") e=/dev/${p##*/} ;;\n"
+	"\t\tesac\n"
+	"\tdone\n"
+	"\t[ -c \"$o\" ] && [ -c \"$e\" ] && out=$o err=$e && break\n"
+	"\tn=$((n + 1))\n"
+	"\tsleep 0.1 2>/dev/null || sleep 1\n"
+	"done\n"
+	"if grep -qs 'User Mode Linux' /proc/cpuinfo && mkfifo " DIR "/o " DIR "/e 2>/dev/null &&\n"
+	"\t\tstty -F " TRY_TTY_OUT " raw -echo 2>/dev/null && stty -F " TRY_TTY_ERR " raw -echo 2>/dev/null; then\n"
+	"\tout=" DIR "/o err=" DIR "/e\n"
+	"\tcat $out >" TRY_TTY_OUT " & tty=$!\n"
+	"\tcat $err >" TRY_TTY_ERR " & tty=\"$tty $!\"\n"
+	"fi\n";
+
+/* What is in the pipes goes out; who keeps them open longer than that is not waited for. */
+static const char output_end_text[] =
+	"n=0\n"
+	"for p in $tty; do\n"
+	"\twhile kill -0 $p 2>/dev/null && [ $n -lt 50 ]; do\n"
+	"\t\tn=$((n + 1))\n"
+	"\t\tsleep 0.1 2>/dev/null || sleep 1\n"
+	"\tdone\n"
+	"done\n";
+
+/*
  * The status is renamed into place when it is whole and everything before it
  * is on the disk.  As the kernel's init there is nobody else to mount or to switch off.
  */
@@ -109,11 +148,14 @@ static char *make_script(char *const *argv)
 	      "\tmount -o remount,rw /\n"
 	      "fi\n"
 	      "cd /root 2>/dev/null || cd /\n", out);
+	fputs(output_text, out);
 	/* in a subshell: a command that ends the shell must not end the script */
 	fputs("(exec", out);
 	print_words(out, argv);
-	fputs(") </dev/null >" DIR "/out 2>" DIR "/err\n"
-	      "echo $? >" DIR "/status.new\n"
+	fputs(") </dev/null >$out 2>$err\n"
+	      "s=$?\n", out);
+	fputs(output_end_text, out);
+	fputs("echo $s >" DIR "/status.new\n"
 	      "sync\n"
 	      "mv " DIR "/status.new " DIR "/status\n"
 	      "sync\n"

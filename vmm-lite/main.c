@@ -70,6 +70,8 @@ static int make_devices(struct vmm *v, struct vdisk_error *err)
 
 	if (!r)
 		r = balloon_new(&v->balloon, give_back, &v->ram, err);
+	if (!r && o->n_ports)
+		r = ports_new(&v->ports, o->port, o->n_ports, o->no_sandbox ? NULL : sandbox_net, err);
 	for (unsigned i = 0; !r && i < o->n_nics; i++) {
 		struct net_options n = {
 			.fd = o->nic[i].fd, .stream = o->nic[i].stream,
@@ -94,6 +96,8 @@ static int close_everything(struct vmm *v, struct vdisk_error *err)
 	for (unsigned i = 0; i < NICS_MAX; i++)
 		if (v->nic[i])
 			v->nic[i]->ops->free(v->nic[i]);
+	if (v->ports)
+		v->ports->ops->free(v->ports);
 	if (v->balloon)
 		v->balloon->ops->free(v->balloon);
 	if (v->rng)
@@ -155,7 +159,7 @@ static void print_stats(const struct vmm *v)
 static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
-	struct virtio_device *device[DISKS_MAX + NICS_MAX + 2];
+	struct virtio_device *device[DISKS_MAX + NICS_MAX + 3];
 	struct console_others others = {
 		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .arg = v,
 	};
@@ -179,6 +183,8 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		device[config.n_devices++] = v->nic[i];
 	device[config.n_devices++] = v->rng;
 	device[config.n_devices++] = v->balloon;
+	if (v->ports)
+		device[config.n_devices++] = v->ports;
 	if (!r)
 		r = machine_new(&v->machine, v->kvm_fd, &config, err);
 	if (r < 0)

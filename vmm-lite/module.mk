@@ -5,6 +5,7 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/blk.c \
  vmm-lite/virtio/limiter.c \
  vmm-lite/virtio/net.c \
+ vmm-lite/virtio/ports.c \
  vmm-lite/virtio/rng.c
 VMM_SRCS := \
  vmm-lite/carry.c \
@@ -34,6 +35,7 @@ vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson
 # a small process: only the libraries that it calls
 vmm-lite_LDFLAGS := -Wl,--as-needed
+tests/unit/virtio_ports_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/ports.c
 tests/unit/limiter_SRCS := vmm-lite/virtio/limiter.c
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \

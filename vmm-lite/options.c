@@ -18,6 +18,7 @@ enum {
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
+	OPT_PORT,
 };
 
 static const struct argp_option options[] = {
@@ -44,6 +45,8 @@ static const struct argp_option options[] = {
 	{ "net", OPT_NET, "tap:N|stream:N[,mac=ADDRESS]", 0,
 	  "A network card: N is a descriptor of a tap device, or of a stream of frames as passt has "
 	  "them", 1 },
+	{ "port", OPT_PORT, "NAME=fd:N", 0, "A named port of a virtio console: what the guest writes there "
+	  "goes to this descriptor", 1 },
 	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long at most an idle disk thread looks for more "
 	  "before it sleeps (default: 200 if the host has processors to spare, else 0)", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
@@ -128,6 +131,21 @@ static void add_nic(struct options *o, const char *text, struct argp_state *stat
 	for (unsigned i = 0; *text && i < 6; i++)
 		n.mac[i] = (uint8_t)m[i];
 	o->nic[o->n_nics++] = n;
+}
+
+/* The name stays in the argument, which is cut behind it. */
+static void add_port(struct options *o, char *text, struct argp_state *state)
+{
+	char *value = strchr(text, '=');
+
+	if (o->n_ports == PORTS_MAX)
+		argp_error(state, "more than %u ports", PORTS_MAX);
+	if (!value || strncmp(value, "=fd:", 4))
+		argp_error(state, "--port is NAME=fd:N, not '%s'", text);
+	*value = '\0';
+	o->port[o->n_ports++] = (struct port_option) {
+		.name = text, .fd = (int)parse_number(state, "--port", value + 4, 0, 65535),
+	};
 }
 
 static void add_disk(struct options *o, const char *locator, struct argp_state *state)
@@ -229,6 +247,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_NET:
 		add_nic(o, arg, state);
+		break;
+	case OPT_PORT:
+		add_port(o, arg, state);
 		break;
 	case OPT_NAME:
 		o->name = arg;

@@ -9,6 +9,7 @@
 
 #include "vdisk.h"
 #include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/virtio/ports.h"
 
 #define DISKS_MAX	24u
 #define NICS_MAX	4u
@@ -50,6 +51,8 @@ struct options {
 	unsigned n_disks;
 	struct nic_option nic[NICS_MAX];
 	unsigned n_nics;
+	struct port_option port[PORTS_MAX];
+	unsigned n_ports;
 	struct end_action on[ON_COUNT];
 	unsigned time_limit;	/* seconds, 0: none */
 	const char *name;	/* for people; NULL: none */

@@ -33,6 +33,7 @@ struct vmm {
 	unsigned n_disks, next_id;
 	struct virtio_device *rng;		/* owned */
 	struct virtio_device *balloon;		/* owned */
+	struct virtio_device *ports;		/* owned; NULL: none */
 	struct virtio_device *nic[NICS_MAX];	/* owned */
 	struct ram ram;				/* owned */
 	struct serial serial;

@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --disk) [ -n "${disk-}" ] || disk=$2; shift ;;
     --append) append=$2; shift ;;
+    --port) case $2 in vdisk.out=fd:*) out=/dev/fd/${2##*:} ;; vdisk.err=fd:*) err=/dev/fd/${2##*:} ;; esac; shift ;;
     esac
     shift
 done
@@ -33,6 +34,7 @@ case $(cat "$FAKE/mode" 2>/dev/null || true) in
 panic) exit 17 ;;
 idle) exit 0 ;;
 hang) echo $$ > "$FAKE/hangs.$PPID"; exec sleep 100 ;;
+files) out= ;;	# a guest without the driver
 reboot) [ -e "$FAKE/once" ] || { touch "$FAKE/once"; exit 16; } ;;
 esac
 dir=$FAKE/guest.$PPID
@@ -46,10 +48,13 @@ case $append in
         if "$REAL" cat "$disk:$f" >/dev/null 2>&1; then echo "$f" > "$FAKE/by"; fi
     done ;;
 esac
-sed -n '/^(exec/p; /^echo \$?/p' "$dir/run" | sed "s,/etc/vdisk-try,$dir,g; s,status.new,status," > "$dir/line"
-(cd "$dir" && sh line)
+[ -n "${out-}" ] || { out=$dir/out; err=$dir/err; }
+sed -n '/^(exec/p; /^s=/p; /^echo \$s/p' "$dir/run" | sed "s,/etc/vdisk-try,$dir,g; s,status.new,status," > "$dir/line"
+(cd "$dir" && export out err && sh line)
 echo changed > "$dir/changed"
-"$REAL" cp "$dir/out" "$dir/err" "$dir/status" "$disk:/etc/vdisk-try/"
+for f in out err status; do
+    [ ! -e "$dir/$f" ] || "$REAL" cp "$dir/$f" "$disk:/etc/vdisk-try/"
+done
 "$REAL" cp "$dir/changed" "$disk:/changed"
 END
 chmod +x "$tmp/bin/vmm-lite"
@@ -84,8 +89,27 @@ guest usr/lib/systemd/systemd
 [ "$(cat "$tmp/out")" = "it's a  b \$c;" ] || fail "output: $(cat "$tmp/out")"
 [ "$(cat "$tmp/err")" = wrong ] || fail "errors: $(cat "$tmp/err")"
 [ "$(cat "$FAKE/by")" = /etc/systemd/system/multi-user.target.wants/vdisk-try.service ] || fail "by $(cat "$FAKE/by")"
+[ ! -e "$FAKE"/guest.*/out ] || fail 'the output was put into a file'
 grep -qx -- unsafe "$FAKE"/args.* || fail 'a throw-away disk is flushed'
 unchanged; nothing_left
+
+# as it is printed
+mkfifo "$tmp/go" "$tmp/said"
+"$try" try "$tmp/disk.qcow2" -- sh -c "echo first; read x < $tmp/go; echo second" > "$tmp/said" &
+exec 8< "$tmp/said"
+read -r -t 60 -u 8 line
+[ "$line" = first ] || fail "not live: $line"
+echo > "$tmp/go"
+read -r -t 60 -u 8 line
+[ "$line" = second ] || fail "not live: $line"
+wait $!
+# nobody reads: that does not stop the command
+expect 3 sh -c "'$try' try '$tmp/disk.qcow2' -- sh -c 'head -c 300000 /dev/zero; exit 3' >&-"
+# a guest without a driver for that
+echo files > "$FAKE/mode"
+"$try" try "$tmp/disk.qcow2" -- sh -c 'echo on a file; echo wrong >&2; exit 7' > "$tmp/out" 2> "$tmp/err" || rc=$?
+[ "$rc $(cat "$tmp/out") $(cat "$tmp/err")" = '7 on a file wrong' ] || fail "files: $rc $(cat "$tmp/out" "$tmp/err")"
+rm "$FAKE/mode"
 
 expect 127 "$try" try "$tmp/disk.qcow2" -- /no/such/program
 expect 0 "$try" try "$tmp/disk.qcow2" -- head -c 3000000 /dev/zero

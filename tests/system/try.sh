@@ -15,7 +15,7 @@ release=${kernel#*/vmlinuz-}
 ird=$tmp/initrd.d
 mkdir -p "$ird"/{bin,dev,proc,sys,m,new} "$tmp"/root/{bin,sbin,boot,dev,proc,sys,etc,root,tmp}
 cp "$(command -v busybox)" "$ird/bin/busybox"
-for m in virtio_pci virtio_blk ext4; do
+for m in virtio_pci virtio_blk virtio_console ext4; do
     modprobe -S "$release" --show-depends "$m"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
 n=100
@@ -63,9 +63,13 @@ mkdir "$TMPDIR"
 cp "$disk" /tmp/disk.qcow2
 rc=0
 vdisk try -m 192 --append 'quiet panic=1' --time-limit 300 /tmp/disk.qcow2 -- sh -c \
-    'echo "on $(uname -s) as $(id -u)"; echo kept >/root/kept; echo oops >&2; exit 6' >out 2>err || rc=$?
+    'echo "on $(uname -s) as $(id -u)"; sleep 3; echo kept >/root/kept; echo oops >&2; exit 6' \
+    >out 2>err &
+until grep -q Linux out; do sleep 0.1; done
+kill -0 $! && echo RESULT live
+wait $! || rc=$?
 cat out err
-echo "RESULT status=$rc out=$(cat out) err=$(cat err)"
+echo "RESULT status=$rc out=$(cat out) err=$(head -n 1 err)"
 cmp "$disk" /tmp/disk.qcow2 && echo RESULT unchanged
 rc=0
 vdisk try -m 192 --append 'quiet panic=1' --keep tried /tmp/disk.qcow2 -- sh -c \
@@ -85,7 +89,7 @@ rc=0
 in_machine --modules kvm-amd --mem 768 --limit 800 -- sh -c "cd /tmp && sh $tmp/job $tmp/disk.qcow2" \
     > "$tmp/out" 2>&1 || rc=$?
 tr -d '\r' < "$tmp/out" | tail -40
-for line in 'status=6 out=on Linux as 0 err=oops' unchanged 'keep=0 kept' 'not on the disk' clean \
+for line in live 'status=6 out=on Linux as 0 err=oops' unchanged 'keep=0 kept' 'not on the disk' clean \
     'early=125 1' 'nothing left'
 do
     grep -qx "RESULT $line" "$tmp/out" || fail "no '$line' (status $rc)"
