@@ -57,6 +57,11 @@ struct cli {
 	const char *format;	/* NULL: probe */
 	enum vdisk_refs refs;
 	uint32_t block_size;	/* logical block of the disk, 0: what it says */
+	/* a disk that is on top of another, though its image does not say so: whoever
+	 * opens this locator gets that one below it */
+	struct {
+		const char *locator, *backing, *backing_format;
+	} overlay;
 };
 extern struct cli cli;
 

@@ -276,6 +276,11 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 
 	if (cli.share && !(flags & VDISK_OPEN_WRITE))
 		opts.flags |= VDISK_OPEN_SHARE;
+	if (cli.overlay.locator && !strcmp(locator, cli.overlay.locator) &&
+	    !(flags & VDISK_OPEN_NO_BACKING)) {
+		opts.backing = cli.overlay.backing;
+		opts.backing_format = cli.overlay.backing_format;
+	}
 	r = vdisk_open(out, locator, &opts, &err);
 	if (r < 0)
 		cli_fail(&err);

@@ -38,6 +38,8 @@ static void add_disk(struct command *c, const struct guest_disk *d)
 	add_pair(c, "--disk", d->locator);
 	add_pair(c, "--format", d->format);
 	add_pair(c, "--cache", d->cache);
+	add_pair(c, "--backing", d->backing);
+	add_pair(c, "--backing-format", d->backing_format);
 	if (d->read_only)
 		add(c, "--read-only");
 	if (d->snapshot)

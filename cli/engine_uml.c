@@ -83,6 +83,14 @@ static void exec_server(const struct run *r, const struct guest_disk *d, int soc
 		argv[n++] = "--cache";
 		argv[n++] = d->cache;
 	}
+	if (d->backing) {
+		argv[n++] = "--backing";
+		argv[n++] = d->backing;
+	}
+	if (d->backing_format) {
+		argv[n++] = "--backing-format";
+		argv[n++] = d->backing_format;
+	}
 	if (d->read_only)
 		argv[n++] = "--read-only";
 	if (d->snapshot)

@@ -20,6 +20,8 @@ struct guest_disk {
 	const char *locator;
 	const char *format;	/* NULL: probe */
 	const char *cache;	/* NULL: writeback */
+	const char *backing;	/* what it is on top of, where its image does not say; NULL */
+	const char *backing_format; /* NULL: probe */
 	const char *old_name;	/* what the guest called it elsewhere: "xvda"; NULL */
 	bool read_only;
 	bool snapshot;		/* what is written is thrown away */

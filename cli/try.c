@@ -49,7 +49,7 @@ struct attempt {
 	struct try_args *args;
 	const char *locator;
 	char *const *command;	/* NULL: none */
-	char *path;		/* owned: of the disk's file, absolute */
+	char *path;		/* owned: of the disk's file, absolute; NULL: it is another disk */
 	struct vdisk *held;	/* owned: the disk, so that it stays as it is */
 	int fd;			/* owned: the overlay */
 	char overlay[64];	/* its name for other processes of ours */
@@ -115,7 +115,7 @@ static bool is_file_name(const char *name)
 	return strchr(name, '/') || (len > 6 && !strcmp(name + len - 6, ".qcow2"));
 }
 
-/* The disk as a file that an image can name: its path, held open. */
+/* The disk, held open; its path, if it is a file, which an image can name. */
 static int hold_disk(struct attempt *t)
 {
 	struct vdisk_locator loc = { 0 };
@@ -128,14 +128,7 @@ static int hold_disk(struct attempt *t)
 	    (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
 		t->path = realpath(loc.source, NULL);
 	vdisk_locator_clear(&loc);
-	if (cli_open(&t->held, t->locator, 0) != CLI_OK)
-		return CLI_FAILED;
-	if (!t->path) {
-		cli_error("%s: only a whole disk in a file or block device can be tried "
-			  "(vdisk boot --snapshot boots others)", t->locator);
-		return CLI_FAILED;
-	}
-	return CLI_OK;
+	return cli_open(&t->held, t->locator, 0) == CLI_OK ? CLI_OK : CLI_FAILED;
 }
 
 /* Before anything has been done: can it be kept under that name? */
@@ -147,6 +140,11 @@ static int check_keep(const struct attempt *t)
 	int n;
 
 	if (is_file_name(name)) {
+		if (!t->path) {
+			cli_error("%s: an image on top of this disk could not name it: what the guest "
+				  "writes can be committed, but not kept", t->locator);
+			return CLI_FAILED;
+		}
 		if (access(name, F_OK) < 0)
 			return CLI_OK;
 		cli_error("%s: exists", name);
@@ -205,7 +203,7 @@ static int make_overlay(struct attempt *t)
 	AUTO_FREE char *dir = scratch_directory(t->args);
 	struct vdisk_create_opts opts = {
 		.size = sizeof(opts), .format = "qcow2", .backing = t->path,
-		.backing_format = vdisk_format(t->held), .overwrite = true,
+		.backing_format = t->path ? vdisk_format(t->held) : NULL, .overwrite = true,
 		.refs = VDISK_REFS_ANY,
 	};
 	struct vdisk_error err = { 0 };
@@ -216,6 +214,11 @@ static int make_overlay(struct attempt *t)
 		return CLI_FAILED;
 	}
 	snprintf(t->overlay, sizeof(t->overlay), "/proc/%d/fd/%d", (int)getpid(), t->fd);
+	if (!t->path) {
+		cli.overlay.locator = t->overlay;
+		cli.overlay.backing = t->locator;
+		cli.overlay.backing_format = cli.format;
+	}
 	return vdisk_create(t->overlay, vdisk_size(t->held), &opts, &err) < 0 ? cli_fail(&err) : CLI_OK;
 }
 
@@ -499,7 +502,7 @@ static int write_into_disk(struct attempt *t)
 
 	/* from here on for writing, which those who share it rule out */
 	if (cli_close(&t->held) != CLI_OK ||
-	    cli_open_format(&base, t->path, cli.format, VDISK_OPEN_WRITE) < 0 ||
+	    cli_open_format(&base, t->path ? t->path : t->locator, cli.format, VDISK_OPEN_WRITE) < 0 ||
 	    cli_open_format(&overlay, t->overlay, "qcow2", VDISK_OPEN_NO_BACKING) < 0)
 		return CLI_FAILED;
 	r = t->args->commit ? commit_into(base, overlay, &err) :
@@ -575,7 +578,11 @@ static int prepare(struct attempt *t)
 			return CLI_FAILED;
 		}
 	}
-	g->disk[0] = (struct guest_disk) { .locator = t->overlay, .format = "qcow2" };
+	g->disk[0] = (struct guest_disk) {
+		.locator = t->overlay, .format = "qcow2",
+		.backing = t->path ? NULL : t->locator,
+		.backing_format = t->path ? NULL : cli.format,
+	};
 	/* what is thrown away need not be safe before */
 	g->disk[0].cache = cache || t->args->keep || t->args->commit ? cache : "unsafe";
 	for (unsigned i = 1; i < g->n_disks; i++) {

@@ -92,6 +92,12 @@ struct vdisk_open_opts {
 	 */
 	const struct vdisk_open_file *files;
 	unsigned n_files;
+	/*
+	 * The locator of the disk that fills this one's holes, and its format (NULL:
+	 * probe), whatever the image says of that: for layers whose base has no name
+	 * that an image could have.  -ENOTSUP where the format knows no backing files.
+	 */
+	const char *backing, *backing_format;
 };
 
 /*

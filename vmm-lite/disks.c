@@ -25,7 +25,8 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 {
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
-		.files = d->files, .n_files = d->n_files,
+		.files = d->files, .n_files = d->n_files, .backing = d->backing,
+		.backing_format = d->backing_format,
 	};
 	struct vdisk *disk = NULL, *overlay = NULL;
 	int r = vdisk_open(&disk, d->locator, &opts, err);

@@ -18,7 +18,7 @@ enum {
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
-	OPT_PORT,
+	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT,
 };
 
 static const struct argp_option options[] = {
@@ -34,6 +34,8 @@ static const struct argp_option options[] = {
 	{ NULL, 0, NULL, 0, "Disks (each --disk is one more; what follows it is about it):", 1 },
 	{ "disk", OPT_DISK, "DISK", 0, "A disk, by its locator", 1 },
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
+	{ "backing", OPT_BACKING, "DISK", 0, "What it is on top of, whatever the image says", 1 },
+	{ "backing-format", OPT_BACKING_FORMAT, "FMT", 0, "The format of that", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
 	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
@@ -172,6 +174,12 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 	case 'r':
 		d->read_only = true;
 		break;
+	case OPT_BACKING:
+		d->backing = arg;
+		break;
+	case OPT_BACKING_FORMAT:
+		d->backing_format = arg;
+		break;
 	case OPT_SNAPSHOT:
 		d->snapshot = true;
 		break;
@@ -222,6 +230,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case 'f':
 	case 'r':
+	case OPT_BACKING:
+	case OPT_BACKING_FORMAT:
 	case OPT_SNAPSHOT:
 	case OPT_SERIAL:
 	case OPT_CACHE:

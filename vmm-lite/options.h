@@ -17,6 +17,8 @@
 struct disk_option {
 	const char *locator;
 	const char *format;	/* NULL: probe */
+	const char *backing;	/* a locator, instead of what the image says; NULL */
+	const char *backing_format; /* NULL: probe */
 	const char *serial;	/* NULL: "vdiskN" */
 	bool read_only;
 	bool snapshot;		/* what the guest writes is thrown away */

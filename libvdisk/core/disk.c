@@ -333,6 +333,20 @@ static bool has_protocol(const char *name)
 	return n > 0 && name[n] == ':';
 }
 
+/* What the caller says it is on top of. */
+static int give_backing(struct vdisk *d, const struct vdisk_open_opts *opts, struct vdisk_error *err)
+{
+	struct vdisk_open_opts o = *opts;
+
+	if (!d->drv->set_backing)
+		return vd_fail(err, ENOTSUP, "%s: %s images are on top of nothing", d->name,
+			       d->drv->name);
+	o.format = o.backing_format;
+	o.backing = o.backing_format = NULL;
+	o.flags &= ~(uint32_t)(VDISK_OPEN_WRITE | VDISK_OPEN_CHECK | VDISK_OPEN_NO_BACKING);
+	return vdisk_open(&d->backing, opts->backing, &o, err);
+}
+
 int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_opts *opts,
 	       struct vdisk_error *err)
 {
@@ -342,6 +356,8 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 	struct stat st;
 	int r;
 
+	if (o.backing)
+		o.flags |= VDISK_OPEN_NO_BACKING;
 	r = vdisk_locator_parse(&loc, locator, err);
 	if (r < 0)
 		return r;
@@ -351,6 +367,8 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 		r = vd_fail(err, ENOTSUP, "%s: this kind of source is not supported", loc.source);
 	else
 		r = open_path(&d, loc.source, loc.snapshot, &o, 0, err);
+	if (r == 0 && o.backing)
+		r = give_backing(d, &o, err);
 	if (r == 0 && loc.part) {
 		struct vdisk *part = NULL;
 
@@ -361,6 +379,8 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 	vdisk_locator_clear(&loc);
 	if (r == 0)
 		*out = d;
+	else
+		vdisk_close(d, NULL);
 	return r;
 }
 

@@ -46,6 +46,9 @@ like_output 'no dots'
 expect 1 vm show nobody
 like_output "no guest 'nobody'"
 
+expect 1 "$O/vmm-lite" --force --kernel "$tmp/guest" --disk "$tmp/base.raw" --format raw --backing "$tmp/d3"
+like_output 'raw images are on top of nothing'
+
 # its console, from the beginning, in two places
 wait_for 10 grep -q 'ring 3' "$tmp/log"
 timeout 1 "$VDISK" vm console web < /dev/null > "$tmp/console" || true

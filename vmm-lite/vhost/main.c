@@ -25,7 +25,7 @@
 #include "vmm-lite/virtio/blk.h"
 
 struct options {
-	const char *locator, *socket, *control, *format, *serial, *refs;
+	const char *locator, *socket, *control, *format, *serial, *refs, *backing, *backing_format;
 	int fd;			/* instead of ->socket; -1 */
 	int ready_fd;		/* gets a byte when front ends are welcome; -1 */
 	unsigned queues, poll_us;
@@ -37,7 +37,7 @@ struct options {
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT,
 };
 
 static const struct argp_option option_table[] = {
@@ -49,6 +49,8 @@ static const struct argp_option option_table[] = {
 	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
 	{ NULL, 0, NULL, 0, "The disk:", 1 },
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
+	{ "backing", OPT_BACKING, "DISK", 0, "What it is on top of, whatever the image says", 1 },
+	{ "backing-format", OPT_BACKING_FORMAT, "FMT", 0, "The format of that", 1 },
 	{ "refs", OPT_REFS, "none|dir|any", 0, "Which other files an image may name", 1 },
 	{ "force-share", OPT_SHARE, NULL, 0, "Take no locks (with --read-only)", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
@@ -99,6 +101,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_READY:		o->ready_fd = (int)number(state, "--ready", arg, 0, 1u << 20); break;
 	case OPT_ONCE:		o->once = true; break;
 	case 'f':		o->format = arg; break;
+	case OPT_BACKING:	o->backing = arg; break;
+	case OPT_BACKING_FORMAT: o->backing_format = arg; break;
 	case OPT_REFS:		o->refs = arg; break;
 	case OPT_SHARE:		o->share = true; break;
 	case 'r':		o->read_only = true; break;
@@ -155,7 +159,8 @@ static int open_disk(struct vdisk **out, const struct options *o, struct vdisk_e
 {
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .format = o->format, .refs = refs_of(o->refs),
-		.block_size = o->block_size,
+		.block_size = o->block_size, .backing = o->backing,
+		.backing_format = o->backing_format,
 		.flags = (o->read_only || o->snapshot ? 0u : VDISK_OPEN_WRITE) |
 			 (o->direct ? VDISK_OPEN_DIRECT : 0u) | (o->unsafe ? VDISK_OPEN_UNSAFE : 0u) |
 			 (o->share ? VDISK_OPEN_SHARE : 0u),
