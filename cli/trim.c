@@ -66,18 +66,16 @@ int cmd_trim(int argc, char **argv)
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct trim t = { .locator = args[0], .list = json_array() };
 	struct vdisk_error err = { 0 };
-	int status = CLI_OK;
+	int status = CLI_FAILED;
 
-	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
-		status = CLI_FAILED;
-	else if (vdisk_each_volume(disk, trim_volume, &t, &err) < 0)
-		status = cli_fail(&err);
-	else if (t.failed)
-		status = CLI_FAILED;
-	else if (!t.done) {
-		cli_error(t.whole.code ? "%s" : "%s: no file system that can be trimmed",
-			  t.whole.code ? t.whole.msg : args[0]);
-		status = CLI_FAILED;
+	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) == 0) {
+		if (vdisk_each_volume(disk, trim_volume, &t, &err) < 0)
+			cli_fail(&err);
+		else if (!t.done && !t.failed)
+			cli_error(t.whole.code ? "%s" : "%s: no file system that can be trimmed",
+				  t.whole.code ? t.whole.msg : args[0]);
+		else
+			status = t.failed ? CLI_FAILED : CLI_OK;
 	}
 	if (status == CLI_OK && cli.json)
 		status = cli_print_json(json_pack("{s:O}", "trimmed", t.list));
