@@ -502,6 +502,23 @@ static bool ext_commit_due(struct vdisk_fs *fs)
 		e->n_freed > ext2fs_free_blocks_count(e->fs->super) / 2);
 }
 
+/*
+ * The free counts of the superblock are only written at unmount; those of the
+ * groups are in the journal.  The kernel and e2fsck add these up, and so do we.
+ */
+static void count_free(ext2_filsys lib)
+{
+	struct ext2_super_block *sb = lib->super;
+	uint64_t clusters = 0, inodes = 0;
+
+	for (dgrp_t g = 0; g < lib->group_desc_count; g++) {
+		clusters += ext2fs_bg_free_blocks_count(lib, g);
+		inodes += ext2fs_bg_free_inodes_count(lib, g);
+	}
+	ext2fs_free_blocks_count_set(sb, MIN(EXT2FS_C2B(lib, clusters), ext2fs_blocks_count(sb)));
+	sb->s_free_inodes_count = (uint32_t)MIN(inodes, sb->s_inodes_count);
+}
+
 static int open_checked(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_error *err)
 {
 	uint8_t sb[SB_SIZE];
@@ -517,6 +534,7 @@ static int open_checked(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_erro
 		r = open_lib(fs, fs->writable, &e->fs, err);
 	if (r < 0)
 		return r;
+	count_free(e->fs);
 	orphans = e->fs->super->s_last_orphan ||
 		  ext2fs_has_feature_orphan_present(e->fs->super);
 	snprintf(fs->type, sizeof(fs->type), "%s", type_of(e->fs->super));
