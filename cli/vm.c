@@ -53,23 +53,32 @@ static int send_request(int fd, json_t *request, const int *fds, unsigned n_fds)
 	return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)(iov[0].iov_len + 1) ? 0 : -EIO;
 }
 
+/* A guest that is stopped does not answer: wait for one so many seconds, 0 for ever. */
+static void set_patience(int fd, time_t seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+}
+
 /* One line; what follows it stays in the socket. */
-static json_t *read_answer(int fd)
+static int read_answer(json_t **out, int fd)
 {
 	AUTO_FREE char *line = malloc(ANSWER_MAX);
+	ssize_t got = 0;
 	size_t n = 0;
 
-	while (line && n < ANSWER_MAX && recv(fd, line + n, 1, 0) == 1) {
-		if (line[n] == '\n')
-			return json_loadb(line, n, 0, NULL);
+	while (line && n < ANSWER_MAX && (got = recv(fd, line + n, 1, 0)) == 1 && line[n] != '\n')
 		n++;
-	}
-	return NULL;
+	if (got < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	*out = got == 1 && n < ANSWER_MAX ? json_loadb(line, n, 0, NULL) : NULL;
+	return *out ? 0 : -ECONNRESET;
 }
 
 /* -errno of the connection, without a message; 0: an answer, good or bad. */
 static int ask_quietly(json_t **answer, const char *name, json_t *request, const int *fds,
-		       unsigned n_fds, int *keep)
+		       unsigned n_fds, int *keep, time_t patience)
 {
 	AUTO_CLOSE int fd = vm_connect(name);
 	int r;
@@ -77,15 +86,15 @@ static int ask_quietly(json_t **answer, const char *name, json_t *request, const
 	if (fd < 0)
 		return fd;
 	json_object_set_new(request, "vdisk-vm", json_integer(1));
+	set_patience(fd, patience);
 	r = send_request(fd, request, fds, n_fds);
-	if (r < 0)
-		return r;
-	*answer = read_answer(fd);
-	if (!*answer)
-		return -ECONNRESET;
-	if (keep)
+	if (r == 0)
+		r = read_answer(answer, fd);
+	if (r == 0 && keep) {
+		set_patience(fd, 0);
 		*keep = STEAL_FD(fd);
-	return 0;
+	}
+	return r;
 }
 
 static int complain(const char *name, int error)
@@ -94,6 +103,8 @@ static int complain(const char *name, int error)
 		cli_error("there is no guest '%s' (vdisk vm list)", name);
 	else if (error == -ECONNREFUSED)
 		cli_error("guest '%s' is dead: its process is gone", name);
+	else if (error == -ETIMEDOUT)
+		cli_error("guest '%s' does not answer", name);
 	else
 		cli_error("guest '%s': %s", name, strerror(-error));
 	return CLI_FAILED;
@@ -104,7 +115,7 @@ static int ask_with(json_t **answer, const char *name, json_t *request, const in
 		    unsigned n_fds, int *keep)
 {
 	json_t *a = NULL;
-	int r = ask_quietly(&a, name, request, fds, n_fds, keep);
+	int r = ask_quietly(&a, name, request, fds, n_fds, keep, 10);
 
 	json_decref(request);
 	if (r < 0)
@@ -133,7 +144,7 @@ static int ask(json_t **answer, const char *name, json_t *request)
 static json_t *describe(const char *name)
 {
 	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL, *known;
-	int r = ask_quietly(&a, name, request, NULL, 0, NULL);
+	int r = ask_quietly(&a, name, request, NULL, 0, NULL, 2);
 
 	json_decref(request);
 	if (!r) {
@@ -371,7 +382,7 @@ static int vm_kill(int argc, char **argv)
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
 	json_t *request = json_pack("{ss}", "do", "kill"), *a = NULL;
-	int r = ask_quietly(&a, args[0], request, NULL, 0, NULL);
+	int r = ask_quietly(&a, args[0], request, NULL, 0, NULL, 5);
 
 	json_decref(request);
 	json_decref(a);
@@ -498,7 +509,7 @@ static bool has_disk(const char *name, const char *id)
 	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL, *disks;
 	bool found = false;
 
-	if (ask_quietly(&a, name, request, NULL, 0, NULL) == 0) {
+	if (ask_quietly(&a, name, request, NULL, 0, NULL, 10) == 0) {
 		disks = json_object_get(a, "disks");
 		for (size_t i = 0; i < json_array_size(disks); i++) {
 			json_t *d = json_array_get(disks, i);

@@ -38,6 +38,15 @@ if [ -r "/proc/$vmm/smaps" ]; then
     [ "$kib" -le 6144 ] || fail "the monitor takes $kib KiB"
 fi
 
+# a guest that is stopped does not answer, and that does not stop us
+kill -STOP "$vmm"
+expect 0 timeout 60 "$VDISK" vm list
+like_output '^web +silent'
+expect 1 timeout 60 "$VDISK" vm show web
+like_output "'web' does not answer"
+kill -CONT "$vmm"
+wait_for 20 vm show web
+
 # the same name again, and bad ones
 expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
 like_output "'web' is running already"
