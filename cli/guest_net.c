@@ -26,9 +26,10 @@
 
 static int tap_error(const char *dev, const char *bridge)
 {
-	const struct passwd *pw = getpwuid(geteuid());
+	const struct passwd *pw;
 
 	cli_error("network: %s: %m", bridge ? bridge : dev);
+	pw = getpwuid(geteuid());
 	fprintf(stderr, "As root, once:\n"
 		"    ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev, pw ? pw->pw_name : "USER");
 	if (bridge)

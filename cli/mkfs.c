@@ -22,7 +22,8 @@ static const struct {
 };
 
 static const struct argp_option mkfs_options[] = {
-	{ "type", 't', "TYPE", 0, "ext2, ext3, ext4 (the default), swap, or what mkfs.TYPE makes", 0 },
+	{ "type", 't', "TYPE", 0, "ext2, ext3, ext4 (the default), swap, xfs, btrfs, "
+	  "vfat, fat12, fat16, fat32, exfat or ntfs, by their own tools", 0 },
 	{ "label", 'L', "LABEL", 0, "Its label", 0 },
 	{ "uuid", 'U', "UUID", 0, "Its UUID", 0 },
 	{ "options", 'o', "K=V,...", 0, "For ext: block-size, inode-size, inodes, inode-ratio, "
@@ -89,16 +90,60 @@ static void ext_command(struct command *c, const struct mkfs_args *a)
 	add(c, NULL, cli_view);
 }
 
-static void other_command(struct command *c, const struct mkfs_args *a, char *program, size_t size)
-{
-	bool fat = !strcmp(a->type, "vfat") || !strcmp(a->type, "fat");
+/* What the other tools call it.  Whether it may be lost was asked already: "force". */
+static const struct other {
+	const char *type, *program;
+	const char *force[3];
+	const char *label, *uuid;	/* NULL: it takes none */
+} others[] = {
+	{ "xfs", "mkfs.xfs", { "-q", "-f" }, "-L", "-m" },
+	{ "btrfs", "mkfs.btrfs", { "-q", "-f" }, "-L", "-U" },
+	{ "vfat", "mkfs.fat", { NULL }, "-n", "-i" },
+	{ "fat", "mkfs.fat", { NULL }, "-n", "-i" },
+	{ "fat12", "mkfs.fat", { "-F", "12" }, "-n", "-i" },
+	{ "fat16", "mkfs.fat", { "-F", "16" }, "-n", "-i" },
+	{ "fat32", "mkfs.fat", { "-F", "32" }, "-n", "-i" },
+	{ "exfat", "mkfs.exfat", { NULL }, "-L", NULL },
+	{ "ntfs", "mkfs.ntfs", { "-q", "-Q", "-F" }, "-L", NULL },
+};
 
-	if (a->options.n || a->uuid)
-		cli_usage("options and UUIDs are for ext file systems and swap");
-	snprintf(program, size, "mkfs.%s", a->type);
-	add(c, program, NULL);
+/* As the tool wants it: xfs has "uuid=" before it, FAT no hyphen in its serial number. */
+static void other_uuid(struct command *c, const struct other *o, const char *uuid, char *text,
+		       size_t size)
+{
+	size_t n = 0;
+
+	if (!strcmp(o->uuid, "-m")) {
+		snprintf(text, size, "uuid=%s", uuid);
+	} else {
+		for (const char *p = uuid; *p && n + 1 < size; p++)
+			if (*p != '-' || strcmp(o->uuid, "-i") != 0)
+				text[n++] = *p;
+		text[n] = '\0';
+	}
+	add(c, o->uuid, text);
+}
+
+static void other_command(struct command *c, const struct mkfs_args *a, char text[64])
+{
+	const struct other *o = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (!strcmp(others[i].type, a->type))
+			o = &others[i];
+	if (!o)
+		cli_usage("'%s' is no type of file system that can be made here", a->type);
+	if (a->options.n)
+		cli_usage("options are for ext file systems");
+	if (a->uuid && !o->uuid)
+		cli_usage("%s takes no UUID", a->type);
+	add(c, o->program, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(o->force) && o->force[i]; i++)
+		add(c, o->force[i], NULL);
 	if (a->label)
-		add(c, fat ? "-n" : "-L", a->label);
+		add(c, o->label, a->label);
+	if (a->uuid && strcmp(a->uuid, "random") != 0)	/* which is what they do */
+		other_uuid(c, o, a->uuid, text, 64);
 	add(c, NULL, cli_view);
 }
 
@@ -129,13 +174,13 @@ int cmd_mkfs(int argc, char **argv)
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_error err = { 0 };
 	struct command c = { 0 };
-	char program[64];
+	char text[64];
 	int r;
 
 	if (!strncmp(a.type, "ext", 3))
 		ext_command(&c, &a);
 	else if (strcmp(a.type, "swap") != 0)
-		other_command(&c, &a, program, sizeof(program));
+		other_command(&c, &a, text);
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
 	if (!may_format(disk, args[0]))

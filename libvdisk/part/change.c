@@ -241,6 +241,8 @@ static int change_names(struct edit *e, unsigned n, const struct vdisk_part_chan
 	if (!is_gpt(e))
 		return vd_fail(err, EINVAL, "%s: partitions of an MBR have no names and no UUIDs "
 			       "of their own", e->disk->name);
+	if (c->name && part_edit_check_name(c->name, err) < 0)
+		return -EINVAL;
 	if (c->uuid) {
 		r = vd_uuid_parse(c->uuid, raw, err);
 		if (r < 0)

@@ -326,6 +326,18 @@ int vdisk_parts_init(struct vdisk *disk, const char *scheme, struct vdisk_error 
 
 /* ---- a new partition ---- */
 
+int part_edit_check_name(const char *name, struct vdisk_error *err)
+{
+	unsigned units = 0;
+
+	for (const char *p = name; *p; p++)	/* of UTF-16, from UTF-8 */
+		units += (*p & 0xc0) == 0x80 ? 0 : (*p & 0xf8) == 0xf0 ? 2 : 1;
+	if (units > 36)
+		return vd_fail(err, EINVAL, "the name of a partition has at most 36 characters, "
+			       "'%s' has %u", name, units);
+	return 0;
+}
+
 /* Fill @pa from the options; values that are left out follow defaults. */
 static int describe_new(struct edit *e, struct fdisk_partition *pa,
 			const struct vdisk_part_add_opts *opts, const char *type,
@@ -350,6 +362,8 @@ static int describe_new(struct edit *e, struct fdisk_partition *pa,
 	} else {
 		fdisk_partition_end_follow_default(pa, 1);
 	}
+	if (opts->name && part_edit_check_name(opts->name, err) < 0)
+		return -EINVAL;
 	if (opts->name && fdisk_partition_set_name(pa, opts->name) < 0)
 		return vd_fail(err, ENOMEM, "out of memory");
 	pt = fdisk_label_parse_parttype(label, type);
@@ -360,9 +374,27 @@ static int describe_new(struct edit *e, struct fdisk_partition *pa,
 	return 0;
 }
 
+static bool all_primaries_taken(const struct edit *e)
+{
+	unsigned primary = 0;
+
+	if (strcmp(e->old->scheme, "dos") != 0)
+		return false;
+	for (unsigned i = 0; i < e->old->count; i++) {
+		if (e->old->part[i].number > 4)
+			return false;
+		primary++;
+	}
+	return primary == 4;
+}
+
 static int add_failed(struct edit *e, const struct vdisk_part_add_opts *opts, int r,
 		      struct vdisk_error *err)
 {
+	if (all_primaries_taken(e))
+		return vd_fail(err, ENOSPC, "%s: an MBR has four partitions unless one is extended; "
+			       "delete one, or make the table a GPT (vdisk part convert)",
+			       e->disk->name);
 	if (r == -ENOSPC || r == -ERANGE || r == -EINVAL)
 		return vd_fail(err, ENOSPC, "%s: there is no room for a partition of %llu bytes%s",
 			       e->disk->name, (unsigned long long)opts->length,
@@ -397,7 +429,6 @@ static int add_partition(struct edit *e, const struct vdisk_part_add_opts *opts,
 	fdisk_unref_partition(pa);
 	return r;
 }
-
 
 int vdisk_parts_add(struct vdisk *disk, const struct vdisk_part_add_opts *opts,
 		    struct vdisk_error *err)

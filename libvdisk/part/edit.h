@@ -33,6 +33,8 @@ int part_edit_open(struct edit *e, struct vdisk *disk, struct vdisk_error *err);
 int part_edit_clear(struct edit *e, struct vdisk_error *err);
 /* Zero both edges on the disk, so that no former table or file system is found. */
 int part_edit_wipe(struct vdisk *disk);
+/* Has a GPT room for the name?  libfdisk would cut it silently.  UEFI 2.10, 5.3.3. */
+int part_edit_check_name(const char *name, struct vdisk_error *err);
 /* Bring what libfdisk made of it to the disk, in a safe order. */
 int part_edit_write(struct edit *e, struct vdisk_error *err);
 void part_edit_end(struct edit *e);

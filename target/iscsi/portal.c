@@ -64,7 +64,9 @@ static bool split_portal(const char *text, char *host, size_t size, const char *
 	memcpy(host, start, (size_t)(end - start));
 	host[end - start] = '\0';
 	*port = *rest && rest[1] ? rest + 1 : DEFAULT_PORT;
-	return !*rest || !strchr(rest + 1, ':');
+	/* getaddrinfo() would take the number modulo 65536 */
+	return strspn(*port, "0123456789") == strlen(*port) && strlen(*port) <= 5 &&
+	       strtoul(*port, NULL, 10) <= 65535;
 }
 
 /* ---- who is let in ---- */

@@ -85,3 +85,26 @@ qemu-img check -q "$disk" || fail "qemu-img check"
 for view in "${TMPDIR:-/tmp}"/vdisk.??????/disk; do
     ! mountpoint -q "$view" || [ "$(stat -c %s "$view")" != "$(stat -c %s "$raw")" ] || fail "a view is left"
 done
+
+# the others, by their own tools, twice: what was there was given up with -y
+"$VDISK" create -q -f qcow2 "$tmp/other.qcow2" 400M
+for type in xfs btrfs vfat fat16 fat32 exfat ntfs; do
+    command -v "mkfs.${type/fat[0-9]*/fat}" >/dev/null || fail "no mkfs.$type"
+    kind=${type/fat[0-9]*/vfat}
+    case $kind in
+    xfs | btrfs) id=01234567-89ab-4cde-8f01-23456789abcd ;;
+    vfat) id=ABCD-1234 ;;
+    *) id= ;;
+    esac
+    for round in 1 2; do
+        "$VDISK" mkfs -y -t $type -L LBL$round ${id:+-U $id} "$tmp/other.qcow2" >"$tmp/mkfs" 2>&1 ||
+            { cat "$tmp/mkfs"; fail "mkfs -t $type, $round"; }
+        "$VDISK" convert -y -q -O raw "$tmp/other.qcow2" "$tmp/other.raw"
+        got=$(blkid -p -o value -s TYPE "$tmp/other.raw") && [ "$got" = $kind ] || fail "$type: $got"
+        got=$(blkid -p -o value -s LABEL "$tmp/other.raw") && [ "$got" = LBL$round ] || fail "$type: $got"
+        [ -z "$id" ] || [ "$(blkid -p -o value -s UUID "$tmp/other.raw")" = $id ] || fail "$type: UUID"
+    done
+done
+expect 2 "$VDISK" mkfs -y -t ntfs -U $uuid "$tmp/other.qcow2"
+expect 2 "$VDISK" mkfs -y -t nosuchfs "$tmp/other.qcow2"
+like_output 'no type of file system'

@@ -34,6 +34,8 @@ linux=0fc63daf-8483-4772-8e79-3d69d8477de4
 truncate -s 200M g
 part init g gpt
 for i in 1 2 3; do part add g --size 20M --name n$i > /dev/null; done
+expect 1 part add g --name "$(printf '%037d' 0)"
+like_output 'at most 36'
 part delete 'g#p2'
 is "$(table g | cut -d' ' -f1 | paste -sd,)" 1,3 delete
 part resize 'g#p1' 100%
@@ -291,3 +293,10 @@ is "$(blocks)" $((58 * 1048576)) 'grown by'
 expect 1 "$VDISK" part resize --fs 'fs.qcow2#p1' 1M
 "$VDISK" cat 'fs.qcow2#p1:/ls' | cmp - /bin/ls || fail 'a file after resizing'
 qemu-img check -q fs.qcow2 || fail 'qemu-img check'
+
+# ---- four primary partitions ----
+truncate -s 0 four && truncate -s 200M four
+part init four mbr
+for i in 1 2 3 4; do part add four --size 20M > /dev/null; done
+expect 1 part add four --size 20M
+like_output 'four partitions'
