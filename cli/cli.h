@@ -93,6 +93,8 @@ struct cli_options {
 };
 void cli_add_options(struct cli_options *o, const char *text);
 void cli_free_option(struct vdisk_option *o);
+/* A usage error if a format has no such option. */
+void cli_check_options(const struct cli_options *o, const char *format);
 void cli_free_options(struct cli_options *o);
 
 /* ---- messages ---- */

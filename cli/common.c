@@ -194,6 +194,25 @@ void cli_free_option(struct vdisk_option *o)
 	free((void *)(uintptr_t)o->key);	/* the value is behind it */
 }
 
+static bool has_option(const char *format, const char *key)
+{
+	const char *option;
+	size_t len = strlen(key);
+
+	for (unsigned i = 0; (option = vdisk_format_option(format, i)); i++)
+		if (!strncmp(option, key, len) && option[len] == '\t')
+			return true;
+	return false;
+}
+
+void cli_check_options(const struct cli_options *o, const char *format)
+{
+	for (unsigned i = 0; i < o->n; i++)
+		if (!has_option(format, o->list[i].key))
+			cli_usage("%s has no option '%s'; '-o help' lists them", format,
+				  o->list[i].key);
+}
+
 void cli_free_options(struct cli_options *o)
 {
 	for (unsigned i = 0; i < o->n; i++)

@@ -289,6 +289,8 @@ int cmd_convert(int argc, char **argv)
 		return CLI_FAILED;
 	if (!a.existing && !a.format)
 		a.format = cli_format_of_name(args[1]);
+	if (a.format)
+		cli_check_options(&a.options, a.format);
 	if (a.backing && !a.backing_format) {
 		if (cli_backing_format(probed, args[1], a.backing) != CLI_OK)
 			return CLI_FAILED;

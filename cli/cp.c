@@ -377,7 +377,7 @@ int cmd_cp(int argc, char **argv)
 	while (last[1])
 		last++;
 	status = dest_is_dir(*last, &into);	/* opens it for writing before any reading */
-	if (status == CLI_OK && last - args > 1 && !into) {
+	if (status == CLI_OK && !into && (last - args > 1 || (*last)[strlen(*last) - 1] == '/')) {
 		cli_error("%s: not a directory", *last);
 		status = CLI_FAILED;
 	}

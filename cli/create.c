@@ -11,11 +11,17 @@
 
 const char *cli_format_of_name(const char *path)
 {
+	static const char *const others[] = { "vmdk", "vdi", "vhd", "vpc", "vhdx", "hdd", "qed", "qcow" };
 	const char *dot = strrchr(path, '.');
 
 	for (unsigned i = 0; dot && vdisk_format_name(i); i++) {
 		if (!strcasecmp(dot + 1, vdisk_format_name(i)))
 			return vdisk_format_name(i);
+	}
+	for (size_t i = 0; dot && i < ARRAY_SIZE(others); i++) {
+		if (!strcasecmp(dot + 1, others[i]))
+			cli_usage("%s: %s images are not made by vdisk; state the format if it is to "
+				  "be another one", path, others[i]);
 	}
 	return "raw";
 }
@@ -139,6 +145,8 @@ int cmd_create(int argc, char **argv)
 		size = cli_size("SIZE", args[1]);
 	else if (!a.backing)
 		cli_usage("without a backing file, a SIZE is needed");
+	opts.format = a.format ? a.format : cli_format_of_name(args[0]);
+	cli_check_options(&a.options, opts.format);
 	if (!cli_may_overwrite(args[0]))
 		return CLI_FAILED;
 	if (a.backing && !a.backing_format) {
@@ -146,7 +154,6 @@ int cmd_create(int argc, char **argv)
 			return CLI_FAILED;
 		a.backing_format = probed;
 	}
-	opts.format = a.format ? a.format : cli_format_of_name(args[0]);
 	opts.backing = a.backing;
 	opts.backing_format = a.backing_format;
 	opts.options = a.options.list;
@@ -277,6 +284,7 @@ int cmd_amend(int argc, char **argv)
 		cli_usage("nothing to change: use -o");
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
+	cli_check_options(&a.options, vdisk_format(disk));
 	r = vdisk_amend(disk, a.options.list, a.options.n, &err);
 	cli_free_options(&a.options);
 	return r < 0 ? cli_fail(&err) : cli_close(&disk);

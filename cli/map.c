@@ -170,6 +170,7 @@ int cmd_measure(int argc, char **argv)
 
 	if (!args[0] == !a.size)
 		cli_usage("one of DISK and --size is needed");
+	cli_check_options(&a.options, a.format);
 	if (args[0] && cli_open(&disk, args[0], 0) < 0)
 		return CLI_FAILED;
 	size = disk ? vdisk_size(disk) : cli_size("--size", a.size);

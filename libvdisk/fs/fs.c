@@ -896,6 +896,8 @@ int vdisk_fs_chown(struct vdisk_fs *fs, const char *path, uint32_t uid, uint32_t
 	unsigned attrs = (uid == UINT32_MAX ? 0u : VD_ATTR_UID) |
 			 (gid == UINT32_MAX ? 0u : VD_ATTR_GID);
 
+	if (!strcmp(fs->type, "vfat"))
+		return vd_fail(err, ENOTSUP, "%s: FAT has no owners", path);
 	return set_attrs(fs, path, !nofollow, &st, attrs, err);
 }
 

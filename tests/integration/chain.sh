@@ -133,4 +133,4 @@ qemu-img info old.qcow2 | grep -q 'lazy refcounts: true' || fail "amend"
 qemu-img check -q old.qcow2
 same want.raw old.qcow2
 expect 2 "$VDISK" amend old.qcow2
-expect 1 "$VDISK" amend -o nonsense=1 old.qcow2
+expect 2 "$VDISK" amend -o nonsense=1 old.qcow2

@@ -53,3 +53,13 @@ if command -v script > /dev/null; then
     echo y | script -qec "'$VDISK' create '$tmp/keep.raw' 1M" /dev/null > "$tmp/out" || fail "yes is no"
     [ "$(stat -c %s "$tmp/keep.raw")" = 1048576 ] || fail "yes was taken as no"
 fi
+
+# what cannot be made is not made as something else
+expect 2 "$VDISK" create "$tmp/name.vmdk" 1M
+like_output 'not made by vdisk'
+[ ! -e "$tmp/name.vmdk" ] || fail 'a raw disk called vmdk'
+"$VDISK" create -q -f raw "$tmp/name.vmdk" 8M
+"$VDISK" mkfs "$tmp/name.vmdk" > /dev/null 2>&1
+expect 1 "$VDISK" cp /etc/passwd "$tmp/name.vmdk:/missing/"
+like_output 'not a directory'
+expect 1 "$VDISK" stat "$tmp/name.vmdk:/missing"

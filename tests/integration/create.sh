@@ -79,7 +79,8 @@ expect 1 "$VDISK" create -f qcow2 -b missing.raw -F raw "$tmp/over3.qcow2"
 [ ! -e "$tmp/over3.qcow2" ] || fail "create left a file behind"
 
 # nonsense is refused and leaves nothing
-for o in cluster_size=1000 cluster_size=4M refcount_bits=3 compat=2 nonsense=1 \
+expect 2 "$VDISK" create -f qcow2 -o nonsense=1 "$tmp/bad.qcow2" 1M
+for o in cluster_size=1000 cluster_size=4M refcount_bits=3 compat=2 \
     compression_type=lzma compat=0.10,extended_l2=on compat=0.10,refcount_bits=8; do
     expect 1 "$VDISK" create -f qcow2 -o "$o" "$tmp/bad.qcow2" 1M
     [ ! -e "$tmp/bad.qcow2" ] || fail "-o $o left a file behind"
