@@ -5,13 +5,14 @@
 CHAP with all digests and both ways, and how it may be attacked; what discovery tells;
 limits; pings.  tests/integration/iscsi-logins.sh starts the vdiskd that this expects.
 """
-import base64, hashlib, importlib.util, os, socket, struct, sys, time
+import base64, hashlib, os, socket, struct, sys, time
 
-spec = importlib.util.spec_from_file_location('pdus', os.path.join(os.path.dirname(__file__), 'iscsi-pdus.py'))
-pdus = importlib.util.module_from_spec(spec)
-args, sys.argv = sys.argv[1:], ['', sys.argv[1], 'iqn.2026-11.test:open']
-spec.loader.exec_module(pdus)
-Closed, second = pdus.Closed, args[1]
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../lib'))
+import iscsi
+from iscsi import Closed
+
+first, second = sys.argv[1:3]
+iscsi.use(first, 'iqn.2026-11.test:open')
 
 ALICE, SERVER = b'the secret of alice', b'what the server knows'
 DIGESTS = {b'5': 'md5', b'6': 'sha1', b'7': 'sha256', b'8': 'sha3_256'}
@@ -29,16 +30,11 @@ def unhex(text):
 def response(algorithm, ident, secret, challenge):
     return hashlib.new(DIGESTS[algorithm], bytes([int(ident)]) + secret + challenge).digest()
 
-class Login(pdus.Session):
+class Login(iscsi.Session):
     """A login that is not over."""
 
     def __init__(self, target='closed', portal=None, isid=None, name='iqn.2026-11.test:i', discovery=False):
-        if portal:
-            pdus.host, pdus.port = portal.rsplit(':', 1)
-        try:
-            super().__init__(login=False, isid=isid, name=name)
-        finally:
-            pdus.host, pdus.port = args[0].rsplit(':', 1)
+        super().__init__(login=False, isid=isid, name=name, where=portal)
         self.to = b'InitiatorName=%s\0' % name.encode() + (
             b'SessionType=Discovery\0' if discovery else
             b'TargetName=iqn.2026-11.test:%s\0' % target.encode())
@@ -246,7 +242,7 @@ def discovery():
     assert len(names) == len(set(names)) == 305, len(names)     # all but the hidden one
     assert not any(b'hidden' in n for n in names)
     # the address that we used comes first
-    both = b'\0TargetAddress=%s,1\0TargetAddress=%s,2\0' % (args[0].encode(), second.encode())
+    both = b'\0TargetAddress=%s,1\0TargetAddress=%s,2\0' % (first.encode(), second.encode())
     assert b'TargetName=iqn.2026-11.test:open' + both in out
     assert b'TargetName=iqn.2026-11.test:two\0TargetAddress=%s,2\0TargetName' % second.encode() in out
     assert send_targets(s, b'iqn.2026-11.test:open').count(b'TargetAddress') == 2
@@ -340,8 +336,8 @@ def limits():
     # connections that say nothing
     idle = []
     for _ in range(20):
-        idle.append(socket.create_connection((pdus.host, int(pdus.port)), timeout=20))
-    late = socket.create_connection((pdus.host, int(pdus.port)), timeout=20)
+        idle.append(iscsi.connect())
+    late = iscsi.connect()
     try:
         assert late.recv(1) == b''
     except ConnectionError:

@@ -14,56 +14,29 @@ noise and a LUN 1, of 1 MiB at least, in blocks of 512 bytes.
 """
 import os, random, select, socket, struct, sys, threading, time
 
-host, port = sys.argv[1].rsplit(':', 1)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../lib'))
+import iscsi
+from iscsi import crc32c
+
+iscsi.use(*sys.argv[1:3])
 target = sys.argv[2].encode()
 count = int(sys.argv[3])
 seed = int(sys.argv[4]) if len(sys.argv) > 4 else int.from_bytes(os.urandom(4), 'big')
 rng = random.Random(seed)
 print('seed', seed, flush=True)
 
-TABLE = []
-for n in range(256):
-    for _ in range(8):
-        n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
-    TABLE.append(n)
-
-def crc32c(data):
-    c = 0xffffffff
-    for b in data:
-        c = TABLE[(c ^ b) & 255] ^ c >> 8
-    return struct.pack('<I', c ^ 0xffffffff)
-
-def connect():
-    return socket.create_connection((host, int(port)), timeout=60)
-
-def get(s, n):
-    out = b''
-    while len(out) < n:
-        piece = s.recv(n - len(out))
-        if not piece:
-            raise ConnectionError('closed')
-        out += piece
-    return out
-
-def recv_pdu(s):
-    bhs = get(s, 48)
-    n = int.from_bytes(bhs[5:8], 'big')
-    return bhs, get(s, n + -n % 4)[:n]
-
 def pad(data):
     return data + bytes(-len(data) % 4)
 
-def login(s, isid, text, cmdsn=1):
-    bhs = struct.pack('>BBHI', 0x43, 0x87, 0, len(text)) + isid + bytes(2) + \
-        struct.pack('>IIII', 1, 1 << 16, cmdsn, 0) + bytes(16)
-    s.sendall(bhs + pad(text))
-    bhs, _ = recv_pdu(s)
-    if bhs[0] != 0x23 or bhs[36:38] != b'\0\0':
-        raise ConnectionError('login refused: ' + bhs[36:38].hex())
-    return int.from_bytes(bhs[24:28], 'big') + 1
-
-def names(who):
-    return b'InitiatorName=iqn.2026-11.test:%s\0TargetName=%s\0SessionType=Normal\0' % (who, target)
+def log_in(name, isid, text=b'', cmdsn=1):
+    """A session, in one login PDU"""
+    s = iscsi.Session(login=False, name='iqn.2026-11.test:' + name, isid=isid)
+    s.s.settimeout(60)
+    s.cmdsn = cmdsn
+    p = s.login_pdu(s.names() + text, 1, 3)
+    if p.op != 0x23 or p.bhs[36:38] != b'\0\0':
+        raise ConnectionError('login refused: ' + p.bhs[36:38].hex())
+    return s
 
 # ---- the bystander ----
 
@@ -71,29 +44,21 @@ class Bystander(threading.Thread):
     def __init__(self):
         super().__init__(daemon=True)
         self.stop, self.error, self.rounds, self.slowest = False, None, 0, 0.0
-        self.s = connect()
-        self.expstatsn = login(self.s, b'\x80\x01\x02\x03\x04\x05', names(b'bystander'))
-        self.cmdsn, self.itt = 1, 1
+        self.s = log_in('bystander', b'\x80\x01\x02\x03\x04\x05')
 
-    def command(self, cdb, edtl=0, flags=0, data=b''):
-        self.itt += 1
-        self.s.sendall(struct.pack('>BBHIHHI', 1, 0x81 | flags, 0, len(data), 1, 0, 0) +
-                       struct.pack('>IIII', self.itt, edtl, self.cmdsn, self.expstatsn) +
-                       cdb.ljust(16, b'\0') + pad(data))
-        self.cmdsn += 1
+    def command(self, cdb, edtl=0, data=b''):
+        itt = self.s.command(cdb, edtl or len(data), read=edtl > 0, write=bool(data), data=data, lun=1)
         out = b''
         while True:
-            bhs, data = recv_pdu(self.s)
-            if bhs[0] == 0x20:          # a ping
-                self.s.sendall(struct.pack('>BBHI', 0x40, 0x80, 0, 0) + bhs[8:16] + b'\xff' * 4 +
-                               bhs[20:24] + struct.pack('>II', self.cmdsn, self.expstatsn) + bytes(16))
+            p = self.s.recv()
+            if p.op == 0x20:            # a ping
+                self.s.send(0x00, 0x80, itt=0xffffffff, a=p.ttt, b=self.s.cmdsn, c=self.s.expstatsn, immediate=True)
                 continue
-            assert int.from_bytes(bhs[16:20], 'big') == self.itt, 'another command was answered'
-            out += data
-            if bhs[0] == 0x21 or bhs[0] == 0x25 and bhs[1] & 1:
-                self.expstatsn = int.from_bytes(bhs[24:28], 'big') + 1
-                return bhs[3], out
-            assert bhs[0] == 0x25, bhs.hex()
+            assert p.itt == itt, 'another command was answered'
+            out += p.data
+            if p.op == 0x21 or p.op == 0x25 and p.flags & 1:
+                return p.bhs[3], out
+            assert p.op == 0x25, p.bhs.hex()
 
     def run(self):
         r = random.Random(seed + 1)
@@ -103,9 +68,9 @@ class Bystander(threading.Thread):
             while not self.stop:
                 start = time.monotonic()
                 n, lba, data = r.randrange(1, 17), r.randrange(2000), r.randbytes(512)
-                status, _ = self.command(struct.pack('>BBIBHB', 0x2a, 0, lba, 0, n, 0), n * 512, 0x20, data * n)
+                status, _ = self.command(struct.pack('>BBIBHB', 0x2a, 0, lba, 0, n, 0), data=data * n)
                 assert status == 0, 'write: status %d' % status
-                status, got = self.command(struct.pack('>BBIBHB', 0x28, 0, lba, 0, n, 0), n * 512, 0x40)
+                status, got = self.command(struct.pack('>BBIBHB', 0x28, 0, lba, 0, n, 0), n * 512)
                 assert status == 0 and got == data * n, 'read: status %d' % status
                 self.rounds += 1
                 self.slowest = max(self.slowest, time.monotonic() - start)
@@ -159,9 +124,8 @@ class Noise:
     sent = 0
 
     def __init__(self):
-        self.s = connect()
         self.hd = rng.random() < 0.1
-        text = names(b'noise%d' % rng.randrange(4)) + b'MaxRecvDataSegmentLength=%d\0' % \
+        text = b'MaxRecvDataSegmentLength=%d\0' % \
             rng.choice((512, 4096, 65536, 262144))
         for key, values in ((b'InitialR2T', (b'Yes', b'No')), (b'ImmediateData', (b'Yes', b'No')),
                             (b'FirstBurstLength', (b'512', b'65536')), (b'MaxBurstLength', (b'512', b'262144')),
@@ -172,7 +136,8 @@ class Noise:
             text += b'HeaderDigest=CRC32C\0'
         isid = b'\x80\0\0\0\0' + bytes((rng.randrange(16),))    # few: they reinstate each other
         self.cmdsn = rng.choice((1, 0xfffffff0, rng.getrandbits(32)))
-        self.expstatsn = login(self.s, isid, text, self.cmdsn)
+        session = log_in('noise%d' % rng.randrange(4), isid, text, self.cmdsn)
+        self.s, self.expstatsn = session.s, session.expstatsn
         self.tags, self.ttts, self.got = [], [], b''
         self.reads = rng.random() < 0.9
 
@@ -261,7 +226,7 @@ class Noise:
         self.s.close()
 
 def bad_login():
-    with connect() as s:
+    with iscsi.connect() as s:
         s.settimeout(0.2)
         b = bytearray(struct.pack('>BBHI', 0x43, rng.choice((0x87, 0x81, 0x04, 0x00, 0x83)), 0, 0) + bytes(40))
         keys = (b'InitiatorName=iqn.2026-11.test:x\0', b'TargetName=' + target + b'\0', b'AuthMethod=CHAP,None\0',
@@ -280,7 +245,7 @@ def bad_login():
             pass
 
 def garbage():
-    with connect() as s:
+    with iscsi.connect() as s:
         Noise.sent += 1
         try:
             s.sendall(rng.randbytes(rng.choice((1, 47, 48, 49, 500))))

@@ -4,13 +4,14 @@
 
 MODEL is a file that says what reservations there may be from the rounds before.
 """
-import json, os, random, runpy, signal, struct, sys, threading, time
+import json, os, random, signal, struct, sys, threading, time
 
-here = os.path.dirname(os.path.abspath(__file__))
-portal, target, model_path, pid, round_no = sys.argv[1:6]
-sys.argv[1:] = [portal, target]
-pdus = runpy.run_path(os.path.join(here, 'iscsi-pdus.py'), run_name='pdus')
-Session, Closed = pdus['Session'], pdus['Closed']
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../lib'))
+import iscsi
+from iscsi import Closed, Session
+
+model_path, pid, round_no = sys.argv[3:6]
+iscsi.use(*sys.argv[1:3])
 rng = random.Random(int(round_no))
 
 def connect(n):

@@ -144,15 +144,11 @@ if ! grep -qE "__[at]san_init" <(nm "$(command -v vdiskd)" 2> nm.err); then
 fi
 
 # ---- reload: a session that need not go stays
-python3 - "$portal" "$TOP/tests/integration/iscsi-pdus.py" > session 2>&1 <<'PY' &
-import sys, types
-portal, path = sys.argv[1], sys.argv[2]
-pdus = types.ModuleType('pdus')
-sys.argv = [path, portal, 'iqn.2026-11.test:open']
-exec(compile(open(path).read().split('\ntests = [')[0], path, 'exec'), pdus.__dict__)
-stay = pdus.Session()
-pdus.target = 'iqn.2026-11.test:hidden'
-goes = pdus.Session(name='iqn.2026-11.test:friend')
+PYTHONPATH=$TOP/tests/lib python3 - "$portal" > session 2>&1 <<'PY' &
+import iscsi, sys
+iscsi.use(sys.argv[1], 'iqn.2026-11.test:open')
+stay = iscsi.Session()
+goes = iscsi.Session(name='iqn.2026-11.test:friend', to='iqn.2026-11.test:hidden')
 print('logged in', flush=True)
 goes.s.settimeout(60)
 p = goes.recv()
@@ -230,14 +226,10 @@ wait_for 20 removable
 expect 0 t iscsi-inq -e 1 -c $((0x80)) "$url:open/0"
 like_output 'DISK-7'
 [ -e 'state/iqn.2026-11.test:open,0.pr' ] || fail "no file for reservations: $(ls state)"
-python3 - "$portal" "$TOP/tests/integration/iscsi-pdus.py" > grows 2>&1 <<'PY' &
-import importlib.util, os, struct, sys, time
-portal, path = sys.argv[1], sys.argv[2]
-sys.argv = [path, portal, 'iqn.2026-11.test:open']
-spec = importlib.util.spec_from_file_location('pdus', path)
-pdus = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pdus)
-s = pdus.Session()
+PYTHONPATH=$TOP/tests/lib python3 - "$portal" > grows 2>&1 <<'PY' &
+import iscsi, os, struct, sys, time
+iscsi.use(sys.argv[1], 'iqn.2026-11.test:open')
+s = iscsi.Session()
 s.clear()
 def blocks():
     s.command(bytes([0x25]).ljust(10, b'\0'), 8, read=True)
