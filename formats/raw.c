@@ -58,6 +58,18 @@ static int raw_resize(struct vdisk *d, uint64_t length, struct vdisk_error *err)
 	return r;
 }
 
+static int raw_refresh(struct vdisk *d, uint64_t *size)
+{
+	struct vdisk *file = d->file;
+	uint64_t now = file->size;
+	int r = file->drv->refresh ? file->drv->refresh(file, &now) : 0;
+
+	if (r == 0 && now > file->size)
+		file->size = now;
+	*size = file->size;
+	return r;
+}
+
 static int raw_measure(uint64_t length, uint64_t data, const struct vdisk_option *options,
 		       unsigned n, uint64_t *required, uint64_t *full, struct vdisk_error *err)
 {
@@ -78,5 +90,6 @@ const struct vd_driver vd_raw = {
 	.create = raw_create,
 	.map = raw_map,
 	.resize = raw_resize,
+	.refresh = raw_refresh,
 	.measure = raw_measure,
 };

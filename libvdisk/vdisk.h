@@ -367,6 +367,14 @@ VDISK_API int vdisk_create(const char *path, uint64_t length,
 /* Change the size.  Growing reads as zeroes; shrinking drops what is beyond. */
 VDISK_API int vdisk_resize(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
 
+/*
+ * Take over that the file or device of a raw disk was made larger by somebody else.
+ * 1: it was, and vdisk_size() says so; 0: nothing changed, or this is not a disk that
+ * others may change (being smaller is nothing that could be taken over).  Waits for
+ * requests in flight, as vdisk_resize() does; -errno if its size cannot be had.
+ */
+VDISK_API int vdisk_refresh(struct vdisk *disk);
+
 struct vdisk_check_result {
 	uint64_t corruptions;
 	uint64_t leaks;		/* clusters */

@@ -48,6 +48,29 @@ int vdisk_resize(struct vdisk *d, uint64_t length, struct vdisk_error *err)
 	return r;
 }
 
+static int refresh(struct vdisk *d)
+{
+	uint64_t size = d->size;
+	int r = d->drv->refresh ? d->drv->refresh(d, &size) : 0;
+
+	if (r < 0 || size <= d->size)
+		return r;
+	d->size = size;
+	return 1;
+}
+
+int vdisk_refresh(struct vdisk *d)
+{
+	int r;
+
+	if (!d->drv->refresh)
+		return 0;
+	control_begin(d);
+	r = refresh(d);
+	control_end(d);
+	return r;
+}
+
 int vdisk_empty(struct vdisk *d, struct vdisk_error *err)
 {
 	int r = need(d, d->drv->empty, true, "be emptied", err);

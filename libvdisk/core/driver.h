@@ -205,6 +205,9 @@ struct vd_driver {
 	/* ---- control; no request is in flight, the disk is drained ---- */
 
 	int (*resize)(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
+	/* The size, if what is below may be made larger by others; may be NULL, then
+	 * it may not.  ->size is not touched, the engine does that. */
+	int (*refresh)(struct vdisk *disk, uint64_t *size);
 	/* Hold nothing any more: the backing disk shows everywhere.  NULL: it
 	 * cannot have one. */
 	int (*empty)(struct vdisk *disk, struct vdisk_error *err);

@@ -114,6 +114,21 @@ static int file_resize(struct vdisk *d, uint64_t size, struct vdisk_error *err)
 	return 0;
 }
 
+static int file_size(int fd, const struct stat *st, uint64_t *size)
+{
+	if (S_ISBLK(st->st_mode))
+		return ioctl(fd, BLKGETSIZE64, size) < 0 ? -errno : 0;
+	*size = (uint64_t)st->st_size;
+	return 0;
+}
+
+static int file_refresh(struct vdisk *d, uint64_t *size)
+{
+	struct stat st;
+
+	return fstat(d->fd, &st) < 0 ? -errno : file_size(d->fd, &st, size);
+}
+
 static const struct vd_driver file_driver = {
 	.name = "file",
 	.sync = file_sync,
@@ -121,6 +136,7 @@ static const struct vd_driver file_driver = {
 	.discard = file_discard,
 	.report = file_report,
 	.resize = file_resize,
+	.refresh = file_refresh,
 };
 
 int vd_truncate(struct vdisk *d, uint64_t size)
@@ -167,7 +183,7 @@ static int file_inspect(struct vdisk *d, struct vdisk_error *err)
 		d->grows = d->fresh_zero = true;
 		d->never_blocks = in_memory(d->fd);
 	} else if (S_ISBLK(st.st_mode)) {
-		if (ioctl(d->fd, BLKGETSIZE64, &size) < 0)
+		if (file_size(d->fd, &st, &size) < 0)
 			return vd_fail(err, errno, "%s: cannot get its size: %s", d->name,
 				       strerror(errno));
 		d->size = size;

@@ -109,12 +109,16 @@ class Session:
     def login(self):
         p = self.login_pdu(self.names() + b'AuthMethod=CHAP,None\0', 0, 1)
         assert p.op == 0x23 and p.bhs[36:38] == b'\0\0' and p.flags == 0x81, p.bhs.hex()
-        assert b'AuthMethod=None\0' in p.data and b'TargetPortalGroupTag=1\0' in p.data
+        self.first_answer = p.data
         text = b''.join(b'%s=%s\0' % (k.encode(), str(v).encode()) for k, v in self.keys.items())
         p = self.login_pdu(text, 1, 3)
+        answer, self.steps = p.data, 2
+        while p.flags == 0x04 and p.bhs[36:38] == b'\0\0' and self.steps < 9:
+            p = self.login_pdu(b'', 1, 3)                       # it has more to say first
+            answer, self.steps = answer + p.data, self.steps + 1
         assert p.bhs[36:38] == b'\0\0' and p.flags == 0x87, p.bhs.hex()
         assert p.bhs[14:16] != b'\0\0', 'TSIH'
-        self.answer = dict(kv.split(b'=', 1) for kv in p.data.split(b'\0') if kv)
+        self.answer = dict(kv.split(b'=', 1) for kv in answer.split(b'\0') if kv)
         self.hd = self.answer.get(b'HeaderDigest') == b'CRC32C'
         self.dd = self.answer.get(b'DataDigest') == b'CRC32C'
 
