@@ -10,6 +10,7 @@ target_scsi_SRCS := \
  target/scsi/sanitize.c \
  target/scsi/xcopy.c \
  target/scsi/provisioning.c \
+ target/scsi/threshold.c \
  target/scsi/mmc.c \
  target/scsi/table.c \
  target/scsi/spc.c \
@@ -40,6 +41,7 @@ PROGS += vdiskd
 vdiskd_SRCS := \
  target/main.c \
  target/export.c \
+ target/export_access.c \
  target/daemon.c \
  target/served.c \
  target/unit.c \
@@ -71,6 +73,7 @@ tests/unit/iscsi_PKGS := libcrypto
 tests/unit/pool_SRCS := target/reactor/pool.c
 tests/unit/scsi_pr_SRCS := $(tests/unit/scsi_SRCS)
 tests/unit/scsi_order_SRCS := $(tests/unit/scsi_SRCS)
+tests/unit/scsi_threshold_SRCS := $(tests/unit/scsi_SRCS)
 tests/fuzz/scsi_SRCS := $(tests/unit/scsi_SRCS)
 tests/fuzz/iscsi_SRCS := $(tests/unit/iscsi_SRCS)
 tests/fuzz/iscsi_LIBS := -lcrypto

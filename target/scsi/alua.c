@@ -4,8 +4,9 @@
  *
  * Each target port is a group of its own, with its number.  All of them lead to
  * the same process and are equally good, so every group starts out active and
- * optimized; SET TARGET PORT GROUPS lets a cluster say otherwise, and the command
- * table says what a port in standby or unavailable state still does.
+ * optimized.  The configuration may say otherwise, at any time (implicit), and so may
+ * a cluster, by SET TARGET PORT GROUPS (explicit); who spoke last is right.  The
+ * command table says what a port in standby or unavailable state still does.
  */
 #include "target/scsi/op.h"
 
@@ -27,6 +28,30 @@ bool scsi_target_add_port(struct scsi_target *target, uint16_t id)
 	if (target->n_ports == SCSI_MAX_PORTS)
 		return false;
 	target->ports[target->n_ports++].id = id;
+	return true;
+}
+
+enum { EXPLICIT = 1, IMPLICIT = 2 };	/* target->access_why, as it is reported */
+
+static void tell(struct scsi_target *target, const struct scsi_nexus *except)
+{
+	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++)
+		if (target->units[lun])
+			scsi_attention_all(target->units[lun], except, SCSI_ASC_ACCESS_STATE_CHANGED);
+}
+
+bool scsi_target_set_access(struct scsi_target *target, uint16_t port, enum scsi_access_state state)
+{
+	int i;
+
+	if (!scsi_target_add_port(target, port))
+		return false;
+	i = scsi_find_port(target, port);
+	if (target->ports[i].access == state)
+		return true;
+	target->ports[i].access = (uint8_t)state;
+	target->access_why = IMPLICIT;
+	tell(target, NULL);
 	return true;
 }
 
@@ -102,11 +127,9 @@ static enum scsi_step set_groups(struct scsi_task *t)
 		changed |= target->ports[port].access != (t->buf[at] & 0x0f);
 		target->ports[port].access = t->buf[at] & 0x0f;
 	}
-	target->access_why = 1;
-	for (unsigned lun = 0; changed && lun < SCSI_MAX_LUNS; lun++)
-		if (target->units[lun])
-			scsi_attention_all(target->units[lun], t->nexus,
-					   SCSI_ASC_ACCESS_STATE_CHANGED);
+	target->access_why = EXPLICIT;
+	if (changed)
+		tell(target, t->nexus);
 	return scsi_good(t);
 }
 

@@ -8,20 +8,32 @@
  */
 #include "target/scsi/op.h"
 
-#define PAGE_MAX	28u
+#define PAGE_MAX	32u
 
 struct mode_page {
-	uint8_t page;
+	uint8_t page, subpage;
 	bool cdrom;		/* only a CD-ROM has it */
-	uint8_t len;		/* all of it, with its two bytes of header */
+	bool thin;		/* only a unit that can unmap has it */
+	uint8_t len;		/* all of it, with its header of two bytes, or four with a subpage */
 	uint8_t changeable[PAGE_MAX];
 	void (*put)(const struct scsi_unit *u, uint8_t *p);
 	void (*set)(struct scsi_unit *u, const uint8_t *p);	/* NULL: nothing to change */
 };
 
-static void put_recovery(const struct scsi_unit *u UNUSED, uint8_t *p)
+#define LBPERE 0x80
+
+static void put_recovery(const struct scsi_unit *u, uint8_t *p)
 {
 	p[2] = 0xc0;		/* AWRE, ARRE */
+	p[3] = u->thresholds.report ? LBPERE : 0;
+}
+
+static void set_recovery(struct scsi_unit *u, const uint8_t *p)
+{
+	struct scsi_thresholds to = u->thresholds;
+
+	to.report = p[3] & LBPERE;
+	scsi_set_thresholds(u, &to);
 }
 
 #define WCE 0x04
@@ -58,6 +70,32 @@ static void put_exceptions(const struct scsi_unit *u UNUSED, uint8_t *p)
 	p[2] = 0x08;		/* DEXCPT: none are reported */
 }
 
+/* Logical block provisioning (SBC-3, 6.5.9): SITUA is 0, everyone is told */
+static void put_provisioning(const struct scsi_unit *u, uint8_t *p)
+{
+	for (unsigned i = 0; i < SCSI_THRESHOLDS; i++) {
+		uint8_t *d = p + scsi_threshold_offset(i);
+
+		/* a soft one, armed for what falls or for what rises */
+		d[0] = (u->thresholds.at[i].enabled ? 0x80 : 0) | (i == SCSI_USED);
+		d[1] = i == SCSI_USED ? 0x02 : 0x01;
+		store_be32(d + 4, u->thresholds.at[i].count);
+	}
+}
+
+static void set_provisioning(struct scsi_unit *u, const uint8_t *p)
+{
+	struct scsi_thresholds to = u->thresholds;
+
+	for (unsigned i = 0; i < SCSI_THRESHOLDS; i++) {
+		const uint8_t *d = p + scsi_threshold_offset(i);
+
+		to.at[i].enabled = d[0] & 0x80;
+		to.at[i].count = load_be32(d + 4);
+	}
+	scsi_set_thresholds(u, &to);
+}
+
 /* MM capabilities (MMC-6, appendix E): reads, has a tray that locks and ejects */
 static void put_capabilities(const struct scsi_unit *u UNUSED, uint8_t *p)
 {
@@ -68,18 +106,43 @@ static void put_capabilities(const struct scsi_unit *u UNUSED, uint8_t *p)
 }
 
 static const struct mode_page pages[] = {	/* in ascending order, as 0x3f returns them */
-	{ .page = 0x01, .len = 12, .put = put_recovery },
+	{ .page = 0x01, .len = 12, .changeable = { [3] = LBPERE },
+	  .put = put_recovery, .set = set_recovery },
 	{ .page = 0x08, .len = 20, .changeable = { [2] = WCE },
 	  .put = put_caching, .set = set_caching },
 	{ .page = 0x0a, .len = 12, .changeable = { [2] = D_SENSE, [4] = SWP },
 	  .put = put_control, .set = set_control },
 	{ .page = 0x1c, .len = 12, .put = put_exceptions },
+	{ .page = 0x1c, .subpage = 0x02, .thin = true, .len = 32,
+	  .changeable = { [16] = 0x80, [20 ... 23] = 0xff, [24] = 0x80, [28 ... 31] = 0xff },
+	  .put = put_provisioning, .set = set_provisioning },
 	{ .page = 0x2a, .len = 22, .cdrom = true, .put = put_capabilities },
 };
 
 static bool has_page(const struct scsi_unit *u, const struct mode_page *m)
 {
-	return !m->cdrom || u->type == SCSI_CDROM;
+	return (!m->cdrom || u->type == SCSI_CDROM) && (!m->thin || u->limits.can_discard);
+}
+
+static const struct mode_page *find_page(const struct scsi_unit *u, uint8_t page, uint8_t subpage)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++)
+		if (pages[i].page == page && pages[i].subpage == subpage && has_page(u, &pages[i]))
+			return &pages[i];
+	return NULL;
+}
+
+/* 7.5.7: page_0 format, or sub_page format */
+static void put_page_header(const struct mode_page *m, uint8_t *p)
+{
+	p[0] = m->page;
+	if (m->subpage) {
+		p[0] |= 0x40;
+		p[1] = m->subpage;
+		store_be16(p + 2, (uint16_t)(m->len - 4));
+	} else {
+		p[1] = (uint8_t)(m->len - 2);
+	}
 }
 
 enum page_control { CURRENT, CHANGEABLE, DEFAULT, SAVED };
@@ -87,14 +150,15 @@ enum page_control { CURRENT, CHANGEABLE, DEFAULT, SAVED };
 static uint32_t put_page(const struct scsi_unit *u, const struct mode_page *m,
 			 enum page_control which, uint8_t *p)
 {
-	static const struct scsi_unit defaults = { .write_cache = true };
+	const struct scsi_unit defaults = {
+		.write_cache = true, .thresholds = scsi_default_thresholds(u),
+	};
 
 	if (which == CHANGEABLE)
 		memcpy(p, m->changeable, m->len);
 	else
 		m->put(which == DEFAULT ? &defaults : u, p);
-	p[0] = m->page;
-	p[1] = (uint8_t)(m->len - 2);
+	put_page_header(m, p);
 	return m->len;
 }
 
@@ -133,20 +197,20 @@ enum scsi_step scsi_mode_sense(struct scsi_task *t)
 
 	if (which == SAVED)
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_SAVING_NOT_SUPPORTED);
-	if (subpage != 0 && subpage != 0xff)
-		return scsi_bad_cdb(t, 3, 7);
 	if (!scsi_get_buf(t, 512))
 		return scsi_no_buf(t);
 	memset(t->buf, 0, 512);
 	n = put_header(t, t->buf, ten);
 	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++) {
-		if ((page != 0x3f && page != pages[i].page) || !has_page(t->unit, &pages[i]))
+		if ((page != 0x3f && page != pages[i].page) ||
+		    (subpage != 0xff && subpage != pages[i].subpage) || !has_page(t->unit, &pages[i]))
 			continue;
 		n += put_page(t->unit, &pages[i], which, t->buf + n);
 		found = true;
 	}
-	if (!found)
-		return scsi_bad_cdb(t, 2, 5);
+	if (!found)	/* it is the subpage that is wrong if there is one like it without */
+		return find_page(t->unit, page, 0) || page == 0x3f ? scsi_bad_cdb(t, 3, 7) :
+								     scsi_bad_cdb(t, 2, 5);
 	if (ten)
 		store_be16(t->buf, (uint16_t)(n - 2));
 	else
@@ -163,28 +227,20 @@ static enum scsi_step check_page(struct scsi_task *t, const struct mode_page *m,
 
 	*ok = false;
 	m->put(t->unit, now);
-	if (p[1] != m->len - 2)
-		return scsi_bad_list(t, (uint16_t)(at + 1));
-	for (uint32_t i = 2; i < m->len; i++)
+	put_page_header(m, now);
+	for (uint32_t i = 1; i < m->len; i++)
 		if ((p[i] ^ now[i]) & ~m->changeable[i])
 			return scsi_bad_list(t, (uint16_t)(at + i));
 	*ok = true;
 	return SCSI_DONE;
 }
 
-static const struct mode_page *find_page(const struct scsi_unit *u, uint8_t page)
-{
-	for (unsigned i = 0; i < ARRAY_SIZE(pages); i++)
-		if (pages[i].page == page && has_page(u, &pages[i]))
-			return &pages[i];
-	return NULL;
-}
-
 /* One pass over the pages of the list, checking them or taking them over. */
 static enum scsi_step walk_list(struct scsi_task *t, uint32_t at, bool apply, bool *ok)
 {
 	while (at < t->transfer) {
-		const struct mode_page *m = find_page(t->unit, t->buf[at] & 0x7f);
+		uint8_t subpage = t->buf[at] & 0x40 && t->transfer - at > 1 ? t->buf[at + 1] : 0;
+		const struct mode_page *m = find_page(t->unit, t->buf[at] & 0x3f, subpage);
 		enum scsi_step step;
 
 		*ok = false;

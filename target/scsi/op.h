@@ -133,8 +133,20 @@ static inline bool scsi_protected(const struct scsi_unit *u, const struct scsi_n
 void scsi_attention_add(struct scsi_nexus *n, uint16_t lun, uint16_t asc);
 /* Raise a unit attention for all nexuses but @except (NULL: all). */
 void scsi_attention_all(struct scsi_unit *u, const struct scsi_nexus *except, uint16_t asc);
+/* The disk is larger than it was: tells everyone but @except (NULL: all). */
+void scsi_unit_grown(struct scsi_unit *u, const struct scsi_nexus *except);
 /* The oldest one, taken off; 0 if there is none. */
 uint16_t scsi_attention_take(struct scsi_nexus *n, uint16_t lun);
+/* The same as a sense; false if there is none. */
+bool scsi_attention_sense(struct scsi_nexus *n, const struct scsi_unit *u, struct scsi_sense *out);
+
+/* Something that the target does for itself: a request that may block, then @done. */
+struct scsi_background {
+	struct scsi_target *target;	/* borrowed; outlives this */
+	struct vdisk_request req;
+	void (*done)(struct scsi_background *b);
+};
+void scsi_background_start(struct scsi_background *b);
 
 /* The index of a target port; -1: there is none of this number. */
 int scsi_find_port(const struct scsi_target *target, uint16_t id);
@@ -172,8 +184,21 @@ void scsi_sanitize_orphan(struct scsi_unit *u);
 uint16_t scsi_sanitize_progress(const struct scsi_unit *u);
 
 /* ---- provisioning.c ---- */
-/* Blocks that are used and that are left below a unit; blocks, -errno. */
-int scsi_provisioning(struct scsi_unit *u, uint64_t *used, uint64_t *available);
+/* Bytes of the first @size that are used, and that are left below a disk; blocks, -errno. */
+int scsi_provisioning(struct vdisk *disk, uint64_t size, uint64_t *used, uint64_t *available);
+
+/* ---- threshold.c ---- */
+/* Where the threshold's descriptor is in its mode page (SBC-3, 6.5.9) */
+static inline uint32_t scsi_threshold_offset(unsigned which)
+{
+	return 16 + 8 * which;
+}
+/* So many bytes of the unit were written, or given back: count if it is time. */
+void scsi_watch(struct scsi_unit *u, uint64_t bytes);
+/* The unit goes; the count under way ends by itself. */
+void scsi_watch_orphan(struct scsi_unit *u);
+void scsi_set_thresholds(struct scsi_unit *u, const struct scsi_thresholds *to);
+struct scsi_thresholds scsi_default_thresholds(const struct scsi_unit *u);
 
 /* spc.c */
 enum scsi_step scsi_test_unit_ready(struct scsi_task *t);

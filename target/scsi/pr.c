@@ -180,11 +180,20 @@ static uint32_t read_full_status(const struct scsi_pr *pr, uint8_t *p)
 	return n;
 }
 
+/* SPC-2, 5.5.1: while anyone holds a RESERVE there are no persistent ones, not even for it */
+static bool other_kind(struct scsi_task *t)
+{
+	t->status = SCSI_RESERVATION_CONFLICT;
+	return t->unit->reserved_by;
+}
+
 enum scsi_step scsi_pr_in(struct scsi_task *t)
 {
 	const struct scsi_unit *u = t->unit;
 	uint32_t alloc = load_be16(t->cdb + 7), n;
 
+	if (other_kind(t))
+		return SCSI_DONE;
 	if (!scsi_get_buf(t, REPLY_MAX))
 		return scsi_no_buf(t);
 	memset(t->buf, 0, REPLY_MAX);
@@ -660,6 +669,8 @@ enum scsi_step scsi_pr_out(struct scsi_task *t)
 
 	switch (t->state) {
 	case SCSI_STATE_START:
+		if (other_kind(t))
+			return SCSI_DONE;
 		if (len < 24 || len > SCSI_SEGMENT)
 			return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_PARAMETER_LIST_LENGTH);
 		return scsi_want_list(t, len, LIST);

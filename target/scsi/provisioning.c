@@ -27,15 +27,15 @@ static int file_below(struct vdisk *d)
 	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? fd : -1;
 }
 
-int scsi_provisioning(struct scsi_unit *u, uint64_t *used, uint64_t *available)
+int scsi_provisioning(struct vdisk *disk, uint64_t size, uint64_t *used, uint64_t *available)
 {
-	uint64_t size = scsi_unit_bytes(u), mapped = 0;
+	uint64_t mapped = 0;
 	struct statvfs fs;
-	int fd = file_below(u->disk);
+	int fd = file_below(disk);
 
 	for (uint64_t at = 0; at < size; ) {
 		struct vdisk_extent e = { 0 };
-		int r = vdisk_map(u->disk, at, size - at, &e);
+		int r = vdisk_map(disk, at, size - at, &e);
 
 		if (r < 0)
 			return r;
@@ -43,10 +43,10 @@ int scsi_provisioning(struct scsi_unit *u, uint64_t *used, uint64_t *available)
 			mapped += e.length;
 		at += e.length;
 	}
-	*used = mapped >> u->block_shift;
-	*available = (size - mapped) >> u->block_shift;
+	*used = mapped;
+	*available = size - mapped;
 	if (fd >= 0 && fstatvfs(fd, &fs) == 0)
-		*available = MIN(*available, ((uint64_t)fs.f_bavail * fs.f_frsize) >> u->block_shift);
+		*available = MIN(*available, (uint64_t)fs.f_bavail * fs.f_frsize);
 	return 0;
 }
 
@@ -69,12 +69,12 @@ static int count(struct vdisk_request *req)
 	struct scsi_task *t = scsi_task_of(req);
 	uint64_t used, available;
 	uint32_t n = 4;
-	int r = scsi_provisioning(t->unit, &used, &available);
+	int r = scsi_provisioning(t->unit->disk, scsi_unit_bytes(t->unit), &used, &available);
 
 	if (r < 0)
 		return r;
-	n += put_resource(t->buf + n, 0x0001, available);
-	n += put_resource(t->buf + n, 0x0002, used);
+	n += put_resource(t->buf + n, 0x0001, available >> t->unit->block_shift);
+	n += put_resource(t->buf + n, 0x0002, used >> t->unit->block_shift);
 	store_be16(t->buf + 2, (uint16_t)(n - 4));
 	return 0;
 }

@@ -31,10 +31,9 @@ enum service_action { OVERWRITE = 1, BLOCK_ERASE = 2, LEAVE_FAILURE = 0x1f };
 
 struct scsi_sanitize {
 	struct scsi_unit *unit;		/* borrowed; NULL: it is gone meanwhile */
-	struct scsi_target *target;	/* borrowed; outlives this */
 	struct vdisk *disk;		/* owned reference */
 	uint64_t size;
-	struct vdisk_request req;
+	struct scsi_background background;
 	bool erase;
 	bool invert;
 	bool stop;			/* the program ends */
@@ -76,7 +75,7 @@ static void invert_chunk(struct scsi_sanitize *s)
 /* On a worker: the next chunk, and, with a limit, the time that it may not be faster than. */
 static int sanitize_chunk(struct vdisk_request *req)
 {
-	struct scsi_sanitize *s = container_of(req, struct scsi_sanitize, req);
+	struct scsi_sanitize *s = container_of(req, struct scsi_sanitize, background.req);
 	uint64_t left = s->size - s->at, start = now_ns(), took, may;
 	struct timespec ts;
 	int r;
@@ -98,12 +97,6 @@ static int sanitize_chunk(struct vdisk_request *req)
 		nanosleep(&ts, NULL);
 	}
 	return 0;
-}
-
-static void submit(struct scsi_sanitize *s)
-{
-	s->target->background++;
-	s->target->ops->submit(s->target, &s->req);
 }
 
 static void sanitize_free(struct scsi_sanitize *s)
@@ -134,12 +127,12 @@ static void finish(struct scsi_sanitize *s, int result)
 	}
 }
 
-void scsi_background_done(struct vdisk_request *req)
+static void chunk_done(struct scsi_background *b)
 {
-	struct scsi_sanitize *s = container_of(req, struct scsi_sanitize, req);
+	struct scsi_sanitize *s = container_of(b, struct scsi_sanitize, background);
+	const struct vdisk_request *req = &b->req;
 	bool flushed = s->at == s->size;
 
-	s->target->background--;
 	if (req->result < 0 || s->stop || (flushed && s->pass + 1 >= s->passes)) {
 		finish(s, req->result < 0 ? req->result : s->stop ? -ECANCELED : 0);
 		return;
@@ -152,7 +145,7 @@ void scsi_background_done(struct vdisk_request *req)
 	} else {
 		s->at += MIN(s->size - s->at, s->erase ? (uint64_t)CHUNK << 6 : CHUNK);
 	}
-	submit(s);
+	scsi_background_start(b);
 }
 
 void scsi_sanitize_stop(struct scsi_unit *u)
@@ -217,19 +210,20 @@ static enum scsi_step start(struct scsi_task *t)
 	t->priv = NULL;
 	t->exclusive = t->holds = false;
 	s->unit = u;
-	s->target = u->target;
 	s->disk = vdisk_ref(u->disk);
 	s->size = scsi_unit_bytes(u);
 	s->pace = u->target->sanitize_rate;
-	s->req.op = VDISK_OP_CALL;
-	s->req.call = sanitize_chunk;
-	s->req.disk = s->disk;
+	s->background.target = u->target;
+	s->background.done = chunk_done;
+	s->background.req.op = VDISK_OP_CALL;
+	s->background.req.call = sanitize_chunk;
+	s->background.req.disk = s->disk;
 	u->sanitize = s;
 	u->gates++;
 	u->sanitize_failed = false;
 	u->sanitize_locked = !(t->cdb[1] & 0x20);	/* AUSE */
 	log_info("LUN %u of %s: sanitizing", u->lun, u->target->name);
-	submit(s);
+	scsi_background_start(&s->background);
 	if (immediate)
 		return scsi_good(t);
 	s->waiting = t;

@@ -26,10 +26,31 @@ static uint32_t whole_blocks(const struct scsi_task *t, uint64_t bytes)
 
 /* ---- capacity, provisioning ---- */
 
+/* On a worker: somebody may have made the disk larger, below us. */
+static int look_again(struct vdisk_request *req)
+{
+	return vdisk_refresh(req->disk);
+}
+
+/* Who asks for the capacity is told what it is now, and the others that it changed. */
+static bool looked(struct scsi_task *t, enum scsi_step *step)
+{
+	if (t->state == SCSI_STATE_START) {
+		*step = scsi_start_call(t, look_again, FINISHING);
+		return false;
+	}
+	if (t->io.result > 0)
+		scsi_unit_grown(t->unit, t->nexus);
+	return true;
+}
+
 enum scsi_step scsi_read_capacity_10(struct scsi_task *t)
 {
 	const struct scsi_unit *u = t->unit;
+	enum scsi_step step;
 
+	if (!looked(t, &step))
+		return step;
 	if (!scsi_get_buf(t, 8))
 		return scsi_no_buf(t);
 	store_be32(t->buf, (uint32_t)MIN(u->blocks - 1, (uint64_t)UINT32_MAX));
@@ -41,7 +62,10 @@ enum scsi_step scsi_read_capacity_16(struct scsi_task *t)
 {
 	const struct scsi_unit *u = t->unit;
 	unsigned exponent = 0;
+	enum scsi_step step;
 
+	if (!looked(t, &step))
+		return step;
 	if (!scsi_get_buf(t, 32))
 		return scsi_no_buf(t);
 	memset(t->buf, 0, 32);

@@ -211,6 +211,13 @@ struct scsi_tmf {
 	uint64_t serial;
 };
 
+/* Soft thresholds of a thin unit (threshold.c), in sets of 1 << SCSI_THRESHOLD_SHIFT blocks */
+enum { SCSI_AVAILABLE, SCSI_USED, SCSI_THRESHOLDS };
+struct scsi_thresholds {
+	bool report;			/* LBPERE */
+	struct { bool enabled; uint32_t count; } at[SCSI_THRESHOLDS];
+};
+
 struct scsi_unit {
 	struct scsi_target *target;	/* borrowed */
 	struct vdisk *disk;		/* owned reference */
@@ -230,6 +237,7 @@ struct scsi_unit {
 	bool write_cache;		/* WCE */
 	bool descriptor_sense;		/* D_SENSE */
 	bool software_protect;		/* SWP */
+	struct scsi_thresholds thresholds;
 
 	struct scsi_task_list tasks;
 	unsigned gates;			/* tasks for which others may have to wait */
@@ -246,6 +254,13 @@ struct scsi_unit {
 	struct scsi_sanitize *sanitize;	/* owned: under way, or NULL */
 	bool sanitize_failed;
 	bool sanitize_locked;		/* and only another SANITIZE helps */
+
+	uint8_t threshold_percent;	/* of the unit that is left: the default; 0: none */
+	bool watching;			/* some threshold is in force */
+	bool reached[SCSI_THRESHOLDS];	/* as it was when it was last counted */
+	uint8_t reached_last;		/* which of them the unit attention is about */
+	uint64_t unwatched;		/* bytes written since then */
+	struct scsi_watch *watch;	/* the count under way, or NULL */
 };
 
 struct scsi_target_ops {
@@ -349,12 +364,20 @@ bool scsi_target_quiesce(struct scsi_target *target);
  */
 bool scsi_target_add_port(struct scsi_target *target, uint16_t id);
 
+/*
+ * Say how good the way through this port is (implicit ALUA); initiators are told if
+ * it is another one now.  False: there are too many ports.
+ */
+bool scsi_target_set_access(struct scsi_target *target, uint16_t port,
+			    enum scsi_access_state state);
+
 struct scsi_unit_opts {
 	bool read_only;
 	bool removable;
 	enum scsi_unit_type type;	/* SCSI_CDROM: implies both of the above */
 	uint32_t physical_size;		/* of blocks, for initiators to align to; 0: the disk's */
 	const char *serial;		/* the unit's serial number; NULL: made of target and LUN */
+	uint8_t threshold_percent;	/* tell initiators when no more of it is left; 0: never */
 };
 /* Makes @disk the unit @lun; takes its own reference.  @opts may be NULL. */
 int scsi_target_add_unit(struct scsi_target *target, uint16_t lun, struct vdisk *disk,
@@ -367,6 +390,8 @@ int scsi_target_add(struct scsi_target *target, uint16_t lun, struct vdisk *disk
  * nexus uses the unit.  -EUCLEAN: the file is something else or was damaged.
  */
 int scsi_unit_restore(struct scsi_unit *unit, int fd, struct vdisk_error *err);
+/* Tell initiators when no more than @percent of the unit is left; 0: do not. */
+void scsi_unit_set_threshold(struct scsi_unit *unit, uint8_t percent);
 /* The disk's size changed: tells everyone. */
 void scsi_unit_resized(struct scsi_unit *unit);
 /* Does this disk look like a CD: an ISO 9660 volume?  Reads it; blocks. */

@@ -104,12 +104,12 @@ static void set_geometry(struct scsi_unit *u)
 int scsi_target_add_unit(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
 			 const struct scsi_unit_opts *opts, struct vdisk_error *err)
 {
-	static const struct scsi_unit_opts defaults = { .type = SCSI_DISK };
+	static const struct scsi_unit_opts plain = { .type = SCSI_DISK };
 	struct scsi_unit *u;
 	struct scsi_nexus *n;
 
 	if (!opts)
-		opts = &defaults;
+		opts = &plain;
 	if (lun >= SCSI_MAX_LUNS || t->units[lun])
 		return fail(err, EINVAL, "LUN %u: not free", lun);
 	if (vdisk_size(disk) < 4096)
@@ -137,6 +137,7 @@ int scsi_target_add_unit(struct scsi_target *t, uint16_t lun, struct vdisk *disk
 	u->write_cache = true;
 	u->state_fd = -1;
 	set_geometry(u);
+	scsi_unit_set_threshold(u, opts->threshold_percent);
 	TAILQ_INIT(&u->tasks);
 	t->units[lun] = u;
 	/* 5.9.3 of SPC-4: who is here already learns of it through any other unit */
@@ -156,13 +157,22 @@ int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
 	}, err);
 }
 
-void scsi_unit_resized(struct scsi_unit *u)
+void scsi_unit_grown(struct scsi_unit *u, const struct scsi_nexus *except)
 {
+	struct scsi_thresholds was = scsi_default_thresholds(u), now;
 	uint64_t before = u->blocks;
 
 	set_geometry(u);
+	now = scsi_default_thresholds(u);
+	if (!memcmp(&u->thresholds, &was, sizeof(was)))
+		scsi_set_thresholds(u, &now);
 	if (u->blocks != before)
-		scsi_attention_all(u, NULL, SCSI_ASC_CAPACITY_CHANGED);
+		scsi_attention_all(u, except, SCSI_ASC_CAPACITY_CHANGED);
+}
+
+void scsi_unit_resized(struct scsi_unit *u)
+{
+	scsi_unit_grown(u, NULL);
 }
 
 /* ECMA-119, 8.4: the first volume descriptor is in sector 16. */
@@ -230,6 +240,18 @@ uint16_t scsi_attention_take(struct scsi_nexus *n, uint16_t lun)
 	memmove(queue, queue + 1, (depth - 1) * sizeof(queue[0]));
 	queue[depth - 1] = 0;
 	n->attentions--;
+	return asc;
+}
+
+bool scsi_attention_sense(struct scsi_nexus *n, const struct scsi_unit *u, struct scsi_sense *out)
+{
+	uint16_t asc = scsi_attention_take(n, u->lun);
+
+	*out = (struct scsi_sense) { .key = asc ? SCSI_UNIT_ATTENTION : SCSI_NO_SENSE, .asc = asc };
+	if (asc == SCSI_ASC_THRESHOLD_REACHED) {	/* SBC-3, 4.7.3.7.4: where its descriptor is */
+		out->has_info = true;
+		out->info = scsi_threshold_offset(u->reached_last);
+	}
 	return asc;
 }
 
@@ -575,7 +597,8 @@ static enum scsi_step dispatch(struct scsi_task *t)
 {
 	bool has_actions;
 	enum scsi_step step;
-	uint16_t asc, byte;
+	struct scsi_sense sense;
+	uint16_t byte;
 	int8_t bit;
 
 	t->op = scsi_op_find(t->cdb[0], t->cdb[1] & 0x1f);
@@ -584,11 +607,9 @@ static enum scsi_step dispatch(struct scsi_task *t)
 	if (!t->unit && !(t->op && t->op->flags & SCSI_OP_NO_UNIT))
 		return scsi_check(t, SCSI_ILLEGAL_REQUEST, SCSI_ASC_NO_LUN);
 	if (t->unit && t->nexus->attentions &&
-	    !(t->op && t->op->flags & SCSI_OP_PAST_ATTENTION)) {
-		asc = scsi_attention_take(t->nexus, t->unit->lun);
-		if (asc)
-			return scsi_check(t, SCSI_UNIT_ATTENTION, asc);
-	}
+	    !(t->op && t->op->flags & SCSI_OP_PAST_ATTENTION) &&
+	    scsi_attention_sense(t->nexus, t->unit, &sense))
+		return scsi_check_sense(t, &sense);
 	if (!t->op && scsi_opcode_known(t->cdb[0], &has_actions, t->unit) && has_actions)
 		return scsi_bad_cdb(t, 1, 4);
 	if (!t->op)
@@ -700,6 +721,22 @@ void scsi_finish(struct scsi_task *t)
 	t->buf = t->scratch = NULL;
 }
 
+/* ---- what the target does for itself ---- */
+
+void scsi_background_start(struct scsi_background *b)
+{
+	b->target->background++;
+	b->target->ops->submit(b->target, &b->req);
+}
+
+void scsi_background_done(struct vdisk_request *req)
+{
+	struct scsi_background *b = container_of(req, struct scsi_background, req);
+
+	b->target->background--;
+	b->done(b);
+}
+
 /* ---- a unit goes ---- */
 
 void scsi_unit_leave(struct scsi_unit *u)
@@ -720,6 +757,7 @@ struct vdisk *scsi_unit_remove(struct scsi_unit *u)
 	assert(u->leaving && TAILQ_EMPTY(&u->tasks));
 	u->target->units[u->lun] = NULL;
 	scsi_sanitize_orphan(u);
+	scsi_watch_orphan(u);
 	unit_clear(u);
 	return disk;
 }
@@ -765,11 +803,13 @@ static struct scsi_task *find_covered(const struct scsi_tmf *tmf, bool aborted_t
 /* What a reset of a unit does besides (SAM-5, 6.3.3; SPC-2, 5.5.1; SBC-3, 5.15). */
 static void reset_unit(struct scsi_unit *u)
 {
+	struct scsi_thresholds defaults = scsi_default_thresholds(u);
 	struct scsi_nexus *n;
 
 	u->software_protect = false;
 	u->descriptor_sense = false;
 	u->write_cache = true;
+	scsi_set_thresholds(u, &defaults);
 	u->reserved_by = NULL;
 	LIST_FOREACH(n, &u->target->nexuses, link)
 		n->prevents[u->lun] = false;
@@ -831,6 +871,8 @@ void scsi_end(struct scsi_task *t)
 
 	if (!t->in_set)
 		return;
+	if (unlikely(t->unit->watching) && t->op && t->op->flags & SCSI_OP_WRITES)
+		scsi_watch(t->unit, t->op->lba == SCSI_LBA_NONE ? UINT64_MAX : scsi_range_bytes(t));
 	if (t->at_end)
 		t->at_end(t);
 	TAILQ_REMOVE(&t->unit->tasks, t, link);

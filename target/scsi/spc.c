@@ -36,10 +36,7 @@ enum scsi_step scsi_request_sense(struct scsi_task *t)
 		sense.key = SCSI_ILLEGAL_REQUEST;
 		sense.asc = SCSI_ASC_NO_LUN;
 	} else {
-		sense.asc = scsi_attention_take(t->nexus, t->unit->lun);
-		if (sense.asc)
-			sense.key = SCSI_UNIT_ATTENTION;
-		else if (t->unit->sanitize)
+		if (!scsi_attention_sense(t->nexus, t->unit, &sense) && t->unit->sanitize)
 			sense = (struct scsi_sense) {
 				.key = SCSI_NOT_READY, .asc = SCSI_ASC_SANITIZE_IN_PROGRESS,
 				.has_progress = true,

@@ -163,7 +163,7 @@ const struct scsi_op scsi_ops[] = {
 	 * AND ABORT, REGISTER AND IGNORE EXISTING KEY, REGISTER AND MOVE; what a
 	 * reservation lets through is the handler's matter */
 	{ 0x5f, 0x00, OUT, NO_LBA, ALLOW, SETUP | SAN,
-	  { 0x5f, SA, 0, 0, 0, LEN4, 0 }, scsi_pr_out },
+	  { 0x5f, SA, 0xff, 0, 0, LEN4, 0 }, scsi_pr_out },	/* (scope and type are ignored) */
 	{ 0x5f, 0x01, OUT, NO_LBA, ALLOW, SETUP | SAN,
 	  { 0x5f, SA, 0xff, 0, 0, LEN4, 0 }, scsi_pr_out },
 	{ 0x5f, 0x02, OUT, NO_LBA, ALLOW, SETUP | SAN,

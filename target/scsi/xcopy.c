@@ -302,6 +302,9 @@ static enum scsi_step copied(struct scsi_task *t)
 		return copy_failed(t);
 	c->done += n;
 	c->total += n;
+	if (unit_there(t, c->segments[c->at].dst, c->segments[c->at].dst_lun) &&
+	    c->segments[c->at].dst->watching)
+		scsi_watch(c->segments[c->at].dst, n);
 	return copy_next(t);
 }
 
