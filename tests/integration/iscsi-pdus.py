@@ -18,6 +18,8 @@ iscsi.use(portal, target)
 
 def digests():
     s = Session(HeaderDigest='CRC32C,None', DataDigest='None,CRC32C')
+    assert b'AuthMethod=None\0' in s.first_answer and b'TargetPortalGroupTag=1\0' in s.first_answer
+    assert s.steps == 2
     assert s.hd and not s.dd
     s.logout()
     s = Session(HeaderDigest='CRC32C', DataDigest='CRC32C', MaxRecvDataSegmentLength=1000)
