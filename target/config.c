@@ -43,6 +43,14 @@ static const struct directive *opener(enum scope scope)
 	return NULL;
 }
 
+uint8_t config_access_state(const struct config_target *t, uint16_t group)
+{
+	for (unsigned i = 0; t && i < t->n_states; i++)
+		if (t->states[i].group == group)
+			return t->states[i].state;
+	return SCSI_OPTIMIZED;
+}
+
 static int close_block(struct parser *p)
 {
 	const struct directive *d;

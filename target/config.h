@@ -38,8 +38,15 @@ struct config_lun {
 	uint32_t block_size;	/* 0: the disk's own */
 	uint32_t physical_size;	/* likewise */
 	uint64_t size;		/* to grow it to; 0: as it is */
+	uint8_t threshold;	/* tell initiators when no more percent of it are left; 0: never */
 	enum vdisk_refs refs;
 	unsigned line;
+};
+
+/* How good the ways through a portal group are (SPC-4, 5.15). */
+struct config_access_state {
+	uint16_t group;
+	uint8_t state;		/* enum scsi_access_state */
 };
 
 struct config_target {
@@ -48,6 +55,8 @@ struct config_target {
 	struct config_lun *luns;
 	unsigned n_luns;
 	struct iscsi_access access;
+	struct config_access_state states[SCSI_MAX_PORTS];	/* of those that are not optimized */
+	unsigned n_states;
 	unsigned line;
 };
 
@@ -79,6 +88,8 @@ void config_free(struct config *c);	/* wipes the secrets */
 
 /* The first line of a file that nobody but its owner and group may read. */
 int config_read_secret(const char *path, uint8_t out[ISCSI_SECRET_MAX], struct vdisk_error *err);
+/* enum scsi_access_state of a group */
+uint8_t config_access_state(const struct config_target *t, uint16_t group);
 /* The same disk, served in the same way?  (It may grow.) */
 bool config_lun_same(const struct config_lun *a, const struct config_lun *b);
 /* How to open it. */

@@ -494,6 +494,32 @@ static int do_group(struct parser *p, char **arg, unsigned n)
 	return 0;
 }
 
+static int do_access(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	static const char *const names[] = {
+		[SCSI_OPTIMIZED] = "optimized", [SCSI_NON_OPTIMIZED] = "non-optimized",
+		[SCSI_STANDBY] = "standby", [SCSI_UNAVAILABLE] = "unavailable",
+	};
+	struct config_target *t = target_of(p);
+	uint32_t group = 0;
+	uint8_t state = 0;
+	int r = number(p, arg[0], 1, UINT16_MAX, &group);
+
+	if (r < 0)
+		return r;
+	while (state < ARRAY_SIZE(names) && strcmp(names[state], arg[1]) != 0)
+		state++;
+	if (state == ARRAY_SIZE(names))
+		return config_bad(p, "'%s' is none of optimized, non-optimized, standby, unavailable", arg[1]);
+	for (unsigned i = 0; i < t->n_states; i++)
+		if (t->states[i].group == group)
+			return config_bad(p, "group %u has its access already", group);
+	if (t->n_states == SCSI_MAX_PORTS)
+		return config_bad(p, "more than %u groups", SCSI_MAX_PORTS);
+	t->states[t->n_states++] = (struct config_access_state) { (uint16_t)group, state };
+	return 0;
+}
+
 static int do_redirect(struct parser *p, char **arg, unsigned n)
 {
 	struct iscsi_access *a = access_of(p);
@@ -545,6 +571,15 @@ static int do_lun_flag(struct parser *p, char **arg, unsigned n UNUSED)
 	else
 		l->share = true;
 	return 0;
+}
+
+static int do_threshold(struct parser *p, char **arg, unsigned n UNUSED)
+{
+	uint32_t percent = 0;
+	int r = number(p, arg[0], 1, 99, &percent);
+
+	lun_of(p)->threshold = (uint8_t)percent;
+	return r;
 }
 
 static int do_format(struct parser *p, char **arg, unsigned n UNUSED)
@@ -685,6 +720,7 @@ const struct directive config_directives[] = {
 	{ "chap-digests", DISCOVERY | TARGET, 1, 4, 0, false, do_chap_digests, NULL },
 	{ "alias", TARGET, 1, 1, 0, false, do_alias, NULL },
 	{ "group", TARGET, 1, ISCSI_MAX_GROUPS, 0, false, do_group, NULL },
+	{ "access", TARGET, 2, 2, 0, true, do_access, NULL },
 	{ "redirect", TARGET, 1, 2, 0, false, do_redirect, NULL },
 	{ "lun", TARGET, 2, 2, LUN, true, do_lun, end_lun },
 	{ "read-only", LUN, 0, 0, 0, false, do_lun_flag, NULL },
@@ -693,6 +729,7 @@ const struct directive config_directives[] = {
 	{ "physical-block-size", LUN, 1, 1, 0, false, do_block_size, NULL },
 	{ "removable", LUN, 0, 0, 0, false, do_lun_flag, NULL },
 	{ "serial", LUN, 1, 1, 0, false, do_serial, NULL },
+	{ "threshold", LUN, 1, 1, 0, false, do_threshold, NULL },
 	{ "size", LUN, 1, 1, 0, false, do_size, NULL },
 	{ "format", LUN, 1, 1, 0, false, do_format, NULL },
 	{ "refs", LUN, 1, 1, 0, false, do_refs, NULL },

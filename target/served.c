@@ -2,6 +2,7 @@
 /* served.c - see served.h */
 #include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "core/compiler.h"
 #include "target/log.h"
@@ -20,6 +21,7 @@ struct served_target {
 	const struct config_target *config;	/* borrowed, of the one in force */
 	struct scsi_target *scsi;		/* owned */
 	struct iscsi_target *iscsi;		/* the server's */
+	char *state_dir;			/* owned, of one that leaves: where its units' files go, or NULL */
 };
 
 /* What opening a LUN's disk gave. */
@@ -50,6 +52,7 @@ struct removal {
 	struct scsi_nexus nexus;	/* whose reset it is */
 	struct scsi_unit *unit;
 	struct vdisk *disk;
+	char *state_file;		/* owned: to be removed, or NULL */
 };
 
 static void no_abort(struct scsi_task *task UNUSED)
@@ -274,11 +277,19 @@ static void apply_portals(struct plan *plan)
 
 /* ---- units that go ---- */
 
+/* The reservations of a unit that was taken away must not be there for another one. */
+static void forget(const char *state_file)
+{
+	if (unlink(state_file) < 0 && errno != ENOENT)
+		log_warnx("%s: cannot be removed: %s", state_file, strerror(errno));
+}
+
 static void removal_closed(struct service_job *job)
 {
 	struct removal *r = container_of(job, struct removal, job);
 
 	r->served->removals--;
+	free(r->state_file);
 	free(r);
 }
 
@@ -289,6 +300,8 @@ static void removal_close(struct service_job *job)
 
 	if (vdisk_close(r->disk, &err) < 0)
 		log_warnx("%s", err.msg);
+	if (r->state_file)
+		forget(r->state_file);
 }
 
 static void removal_flushed(struct service_job *job)
@@ -320,7 +333,8 @@ static void removal_empty(struct scsi_tmf *tmf)
 	service_job_start(&r->job);
 }
 
-static void remove_unit(struct served *s, struct scsi_unit *unit)
+/* @state_dir: it does not come back, and its reservations there go too; or NULL. */
+static void remove_unit(struct served *s, struct scsi_unit *unit, const char *state_dir)
 {
 	struct removal *r = calloc(1, sizeof(*r));
 
@@ -331,6 +345,8 @@ static void remove_unit(struct served *s, struct scsi_unit *unit)
 	s->removals++;
 	r->served = s;
 	r->unit = unit;
+	if (state_dir)
+		r->state_file = unit_state_file(state_dir, unit->target->name, unit->lun);
 	scsi_nexus_init(&r->nexus, unit->target, &removal_ops, NULL, 0);
 	scsi_unit_leave(unit);
 	r->tmf = (struct scsi_tmf) {
@@ -383,6 +399,7 @@ static int add_unit(struct served *s, struct served_target *t, const struct conf
 	const struct scsi_unit_opts opts = {
 		.read_only = l->read_only, .removable = l->removable, .type = o->type,
 		.physical_size = l->physical_size, .serial = l->serial,
+		.threshold_percent = l->threshold,
 	};
 	int r = scsi_target_add_unit(t->scsi, l->lun, o->disk, &opts, err);
 
@@ -422,6 +439,21 @@ static int add_units(struct plan *plan, struct vdisk_error *err)
 	return result;
 }
 
+/* What the configuration changed; where it says what it said before, a cluster may have the word. */
+static void apply_access(struct served_target *t, const struct config_target *states,
+			 const struct config_target *was, const struct config_target *now)
+{
+	for (unsigned i = 0; states && i < states->n_states; i++) {
+		uint16_t group = states->states[i].group;
+		uint8_t state = config_access_state(now, group);
+
+		if (state != config_access_state(was, group) &&
+		    !scsi_target_set_access(t->scsi, group, state))
+			log_warnx("target %s: too many portal groups: access of %u is not changed",
+				  t->scsi->name, group);
+	}
+}
+
 static void apply_target(struct served *s, struct config_target *c, const struct config *old)
 {
 	const struct config_target *was = find_target(old, c->name);
@@ -438,12 +470,16 @@ static void apply_target(struct served *s, struct config_target *c, const struct
 	set_access(&t->iscsi->access, &c->access);
 	free(t->iscsi->alias);
 	t->iscsi->alias = c->alias ? strdup(c->alias) : NULL;
+	apply_access(t, c, was, c);
+	apply_access(t, was, was, c);
 	for (unsigned i = 0; was && i < was->n_luns; i++) {
 		const struct config_lun *l = find_lun(c, was->luns[i].lun);
 		struct scsi_unit *unit = t->scsi->units[was->luns[i].lun];
 
 		if (unit && !(l && config_lun_same(&was->luns[i], l)))
-			remove_unit(s, unit);
+			remove_unit(s, unit, l ? NULL : old->state_dir);
+		else if (unit)
+			scsi_unit_set_threshold(unit, l->threshold);
 	}
 }
 
@@ -458,6 +494,7 @@ static void apply_targets(struct plan *plan)
 			continue;
 		LIST_REMOVE(t, link);
 		LIST_INSERT_HEAD(&s->leaving, t, link);
+		t->state_dir = plan->old && plan->old->state_dir ? strdup(plan->old->state_dir) : NULL;
 		iscsi_target_leave(t->iscsi);
 	}
 	for (unsigned i = 0; i < s->config->n_targets; i++)
@@ -511,7 +548,7 @@ static void second_opened(struct service_job *job)
 }
 
 /*
- * LUNs that stay and shall be larger.  (Nobody but a plan adds and removes units, so
+ * LUNs that stay and shall be larger, or were made so from outside.  (Nobody but a plan adds and removes units, so
  * they can be looked at from its thread.)
  */
 static void grow_units(struct plan *plan)
@@ -527,15 +564,18 @@ static void grow_units(struct plan *plan)
 			struct scsi_unit *unit = t ? t->scsi->units[l->lun] : NULL;
 			struct vdisk_error why = { 0 };
 
-			if (!unit || !l->size || l->size == vdisk_size(unit->disk) ||
-			    plan->opened[at].disk)
+			if (!unit || plan->opened[at].disk)
 				continue;
-			if (grow(unit->disk, l, &why) == 0)
+			if (vdisk_refresh(unit->disk) > 0)
 				plan->opened[at].grown = true;
-			else
+			if (!l->size || l->size == vdisk_size(unit->disk))
+				continue;
+			if (grow(unit->disk, l, &why) == 0) {
+				plan->opened[at].grown = true;
+			} else {
 				log_warnx("%s:%u: %s", c->path, l->line, why.msg);
-			if (!plan->opened[at].grown)
 				plan->error = -EIO;
+			}
 		}
 	}
 }
@@ -555,14 +595,25 @@ struct closing {
 	struct service_job job;
 	struct served *served;
 	struct scsi_target *scsi;
+	char *state_dir;		/* owned, or NULL */
 };
 
 static void closing_run(struct service_job *job)
 {
+	struct closing *c = container_of(job, struct closing, job);
+	char *files[SCSI_MAX_LUNS] = { NULL };
 	struct vdisk_error err = { 0 };
 
-	if (scsi_target_free(container_of(job, struct closing, job)->scsi, &err) < 0)
+	for (uint16_t lun = 0; c->state_dir && lun < SCSI_MAX_LUNS; lun++)
+		if (c->scsi->units[lun])
+			files[lun] = unit_state_file(c->state_dir, c->scsi->name, lun);
+	if (scsi_target_free(c->scsi, &err) < 0)
 		log_warnx("%s", err.msg);
+	for (unsigned lun = 0; lun < SCSI_MAX_LUNS; lun++) {
+		if (files[lun])
+			forget(files[lun]);
+		free(files[lun]);
+	}
 }
 
 static void closing_done(struct service_job *job)
@@ -570,6 +621,7 @@ static void closing_done(struct service_job *job)
 	struct closing *c = container_of(job, struct closing, job);
 
 	c->served->removals--;
+	free(c->state_dir);
 	free(c);
 }
 
@@ -584,6 +636,7 @@ static void close_target(struct served *s, struct served_target *t)
 	iscsi_target_free(t->iscsi);
 	*c = (struct closing) {
 		.job = { .run = closing_run, .done = closing_done }, .served = s, .scsi = t->scsi,
+		.state_dir = t->state_dir,
 	};
 	free(t);
 	s->removals++;
@@ -719,6 +772,7 @@ int served_end(struct served *s, struct vdisk_error *err)
 
 		LIST_REMOVE(t, link);
 		iscsi_target_free(t->iscsi);
+		free(t->state_dir);
 		r = scsi_target_free(t->scsi, result ? NULL : err);
 		if (result == 0)
 			result = r;

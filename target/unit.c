@@ -16,13 +16,20 @@ bool unit_is_cdrom(const char *locator, struct vdisk *disk)
 	return n > 4 && !strcasecmp(locator + n - 4, ".iso") && scsi_looks_like_cdrom(disk);
 }
 
+char *unit_state_file(const char *dir, const char *target, unsigned lun)
+{
+	char *path = NULL;
+
+	return asprintf(&path, "%s/%s,%u.pr", dir, target, lun) < 0 ? NULL : path;
+}
+
 int unit_restore(struct scsi_unit *unit, const char *dir, uid_t owner, struct vdisk_error *err)
 {
-	AUTO_FREE char *path = NULL;
+	AUTO_FREE char *path = unit_state_file(dir, unit->target->name, unit->lun);
 	AUTO_CLOSE int fd = -1;
 	int r;
 
-	if (asprintf(&path, "%s/%s,%u.pr", dir, unit->target->name, unit->lun) < 0)
+	if (!path)
 		return fail(err, ENOMEM, "out of memory");
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)

@@ -16,4 +16,7 @@ bool unit_is_cdrom(const char *locator, struct vdisk *disk);
  */
 int unit_restore(struct scsi_unit *unit, const char *dir, uid_t owner, struct vdisk_error *err);
 
+/* That file's name, to be freed; NULL: no memory. */
+char *unit_state_file(const char *dir, const char *target, unsigned lun);
+
 #endif

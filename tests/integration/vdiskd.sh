@@ -257,6 +257,98 @@ wait_for 20 grep -q 'more than .size. says' log
 wait_for 20 grep -q 'in force, but not all of its LUNs' log
 expect 0 t iscsi-inq "$url:open/0"
 
+grows ''
+wait_for 20 t iscsi-inq "$url:open/0"
+
+# ---- grown from outside; a threshold; a way that is worse than another; a LUN that goes
+PYTHONPATH=$TOP/tests/lib python3 - "$portal" "$server" > told 2>&1 <<'PY' || fail "$(cat told log)"
+import iscsi, os, signal, struct, sys, time
+iscsi.use(sys.argv[1], 'iqn.2026-11.test:open')
+a, b = iscsi.Session(name='iqn.2026-11.test:a'), iscsi.Session(name='iqn.2026-11.test:b')
+for s in a, b:
+    while s.clear().bhs[3]:
+        pass
+
+def reload(old, new):
+    text = open('conf').read()
+    assert old in text, old
+    open('conf', 'w').write(text.replace(old, new))
+    os.kill(int(sys.argv[2]), signal.SIGHUP)
+
+def told(s):
+    """The next unit attention"""
+    for _ in range(400):
+        p = s.clear()
+        if p.bhs[3]:
+            assert p.data[4] == 6, p.data.hex()
+            return p.data[14:16].hex()
+        time.sleep(0.05)
+
+def ask(s, cdb, n):
+    s.command(cdb, n, read=True)
+    p = s.recv()
+    assert p.op == 0x25, p.data.hex()
+    if not p.flags & 1:
+        assert s.recv().bhs[3] == 0
+    return p.data
+
+def blocks(s):
+    return struct.unpack('>I', ask(s, bytes([0x25]).ljust(10, b'\0'), 8)[:4])[0] + 1
+
+# who asks for the capacity sees it; the other one is told
+assert blocks(a) == 98304
+os.truncate('open.img', 64 << 20)
+assert blocks(a) == 131072
+assert told(b) == '2a09' and blocks(b) == 131072
+assert a.clear().bhs[3] == 0 and a.read(131071, 1) == bytes(512)
+# at a reload, too; that one also sets the threshold
+os.truncate('open.img', 80 << 20)
+reload('removable', 'removable\nthreshold 50')
+assert told(b) == '2a09' and told(a) == '2a09'
+page = ask(a, bytes([0x1a, 8, 0x1c, 2, 255, 0]), 255)[4:]
+assert page[16] == 0x80 and struct.unpack('>I', page[20:24])[0] == 40, page.hex()
+# written to the half, it is reached: each is told once
+for i in range(44):
+    a.command(iscsi.write_cdb(i * 2048, 2048), 1 << 20, write=True)
+    p = a.recv()
+    while p.op == 0x31:
+        a.data_out(p.itt, p.ttt, 0, p.offset, b'x' * p.residual)
+        p = a.recv()
+    assert p.bhs[3] == 0 or p.data[14:16] == b'\x38\x07', p.data.hex()
+    if p.bhs[3]:
+        break
+else:
+    assert told(a) == '3807'
+assert told(b) == '3807'
+assert a.clear().bhs[3] == 0 and b.clear().bhs[3] == 0
+# implicit ALUA
+reload('lun 0', 'access 1 standby\nlun 0')
+assert told(a) == '2a06' and told(b) == '2a06'
+groups = ask(a, bytes([0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), 256)
+assert groups[4] & 15 == 2 and groups[9] == 2, groups.hex()
+a.command(struct.pack('>BBIBHB', 0x28, 0, 0, 0, 1, 0), 512, read=True)
+assert a.recv().data[14:16] == b'\x04\x0b'
+# an explicit state stays where the configuration says nothing new
+a.command(bytes([0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0]), 8, write=True, data=bytes([0, 0, 0, 0, 1, 0, 0, 1]))
+assert a.recv().bhs[3] == 0
+assert told(b) == '2a06'
+reload('threshold 50', 'threshold 40')
+for _ in range(400):
+    page = ask(a, bytes([0x1a, 8, 0x1c, 2, 255, 0]), 255)[4:]
+    if page[23] == 32:
+        break
+    time.sleep(0.05)
+assert ask(a, bytes([0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), 256)[4] & 15 == 1
+reload('access 1 standby\n', '')
+assert told(a) == '2a06' and told(b) == '2a06'
+assert ask(a, bytes([0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), 256)[4] & 15 == 0
+# the LUN goes, and with it the file of its reservations
+reload('lun 0', 'lun 9')
+print('all told')
+PY
+forgotten() { [ ! -e 'state/iqn.2026-11.test:open,0.pr' ] && [ -e 'state/iqn.2026-11.test:open,9.pr' ]; }
+wait_for 20 forgotten
+
 # ---- limits
 configuration "$target_open" 'limits {' 'failed-logins-per-minute 3' 'login-timeout 1' '}'
 kill -HUP "$server"
