@@ -14,7 +14,14 @@
 
 #define MAX_PORTALS 16u
 
+/* A command line that grows; its strings are borrowed. */
+struct arguments {
+	const char **list;
+	size_t n;
+};
+
 struct export_args {
+	struct arguments iscsi;		/* for vdiskd, as they came; has room for all */
 	const char *portals[MAX_PORTALS];
 	unsigned n_portals;
 	const char *iqn;
@@ -29,6 +36,9 @@ struct export_args {
 enum {
 	OPT_ISCSI = 0x2000, OPT_IQN, OPT_BLOCK, OPT_FUSE, OPT_VHOST, OPT_CONTROL, OPT_CACHE,
 	OPT_SERIAL, OPT_QUEUES, OPT_LIMIT, OPT_POLL, OPT_SNAPSHOT,
+	OPT_CHAP, OPT_CHAP_MUTUAL, OPT_CHAP_DIGESTS, OPT_NETWORK, OPT_INITIATOR, OPT_ALIAS,
+	OPT_PHYSICAL, OPT_REMOVABLE, OPT_THRESHOLD, OPT_STATE_DIR, OPT_SANITIZE_RATE, OPT_THREADS,
+	OPT_PIN, OPT_BUSY_POLL,
 };
 
 static const struct argp_option export_options[] = {
@@ -40,7 +50,26 @@ static const struct argp_option export_options[] = {
 	  "Show one disk to this host's programs as FILE, by FUSE", 0 },
 	{ "block-size", OPT_BLOCK, "512|4096", 0, "The disks' logical blocks", 0 },
 	{ "read-only", 'r', NULL, 0, "Let nobody write", 0 },
+	{ "serial", OPT_SERIAL, "TEXT", 0,
+	  "The disk's serial number, up to 32 characters (vhost-user: 20)", 0 },
 	{ "verbose", 'v', NULL, 0, "Say who connects; twice: say more", 0 },
+	{ NULL, 0, NULL, 0, "Over iSCSI (see vdiskd(8)):", 2 },
+	{ "chap", OPT_CHAP, "USER:FILE", 0,
+	  "Only who proves to be USER, by the secret in FILE; may be repeated", 2 },
+	{ "chap-mutual", OPT_CHAP_MUTUAL, "USER:FILE", 0, "Prove to initiators who we are", 2 },
+	{ "chap-digests", OPT_CHAP_DIGESTS, "NAME,...", 0, "Of sha3-256, sha256, sha1, md5", 2 },
+	{ "network", OPT_NETWORK, "NET,...", 0, "Only from these; !NET: not from these", 2 },
+	{ "initiator", OPT_INITIATOR, "NAME,...", 0, "Only for these, with * and ?", 2 },
+	{ "alias", OPT_ALIAS, "TEXT", 0, "The target's name for people", 2 },
+	{ "physical-block-size", OPT_PHYSICAL, "512|4096", 0, "What initiators shall align to", 2 },
+	{ "removable", OPT_REMOVABLE, NULL, 0, "The media can be ejected", 2 },
+	{ "threshold", OPT_THRESHOLD, "PERCENT", 0,
+	  "Tell initiators when no more is left of a thin disk", 2 },
+	{ "state-dir", OPT_STATE_DIR, "DIR", 0, "Keep persistent reservations there", 2 },
+	{ "sanitize-rate", OPT_SANITIZE_RATE, "SIZE", 0, "A second, at most, for SANITIZE", 2 },
+	{ "threads", OPT_THREADS, "N", 0, "Threads that serve connections (1)", 2 },
+	{ "pin", OPT_PIN, NULL, 0, "Each of them on a processor of its own", 2 },
+	{ "busy-poll", OPT_BUSY_POLL, "US", 0, "Poll that long before sleeping", 2 },
 	{ NULL, 0, NULL, 0, "For guests of QEMU, User-Mode Linux and others:", 1 },
 	{ "vhost-user", OPT_VHOST, "SOCKET", 0, "Serve one disk as a vhost-user-blk back end", 1 },
 	{ "queues", OPT_QUEUES, "N", 0, "Queues, each with its thread (default: processors)", 1 },
@@ -48,13 +77,42 @@ static const struct argp_option export_options[] = {
 	  "Through the host's page cache (default); each write durable before it completes; past "
 	  "the cache; with flushes that do nothing", 1 },
 	{ "limit", OPT_LIMIT, "SPEC", 0, "bytes=SIZE,ops=N,burst=MS: at most this a second", 1 },
-	{ "serial", OPT_SERIAL, "TEXT", 0, "The disk's serial number, up to 20 characters", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
 	{ "poll", OPT_POLL, "US", 0, "Look at an idle queue this long before sleeping", 1 },
 	{ "control", OPT_CONTROL, "SOCKET", 0,
 	  "Take a line there: stats, limit SPEC, resize BYTES", 1 },
 	{ 0 },
 };
+
+static void add(struct arguments *a, const char *arg)
+{
+	a->list[a->n++] = arg;
+	a->list[a->n] = NULL;
+}
+
+/* An option that vdiskd has under the same name */
+static bool pass_on(struct arguments *a, int key, const char *arg)
+{
+	static const struct { int key; const char *option; } options[] = {
+		{ OPT_CHAP, "--chap" }, { OPT_CHAP_MUTUAL, "--chap-mutual" },
+		{ OPT_CHAP_DIGESTS, "--chap-digests" }, { OPT_NETWORK, "--network" },
+		{ OPT_INITIATOR, "--initiator" }, { OPT_ALIAS, "--alias" },
+		{ OPT_PHYSICAL, "--physical-block-size" }, { OPT_REMOVABLE, "--removable" },
+		{ OPT_THRESHOLD, "--threshold" }, { OPT_STATE_DIR, "--state-dir" },
+		{ OPT_SANITIZE_RATE, "--sanitize-rate" }, { OPT_THREADS, "--threads" },
+		{ OPT_PIN, "--pin" }, { OPT_BUSY_POLL, "--busy-poll" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		if (options[i].key != key)
+			continue;
+		add(a, options[i].option);
+		if (arg)
+			add(a, arg);
+		return true;
+	}
+	return false;
+}
 
 static error_t parse_export(int key, char *arg, struct argp_state *state)
 {
@@ -75,7 +133,7 @@ static error_t parse_export(int key, char *arg, struct argp_state *state)
 	case OPT_VHOST:		a->vhost = arg; return 0;
 	case OPT_CONTROL:	a->control = arg; return 0;
 	case OPT_CACHE:		a->cache = arg; return 0;
-	case OPT_SERIAL:	a->serial = arg; return 0;
+	case OPT_SERIAL:	a->serial = arg; return 0;	/* of either */
 	case OPT_QUEUES:	a->queues = arg; return 0;
 	case OPT_LIMIT:		a->limit = arg; return 0;
 	case OPT_POLL:		a->poll = arg; return 0;
@@ -92,28 +150,16 @@ static error_t parse_export(int key, char *arg, struct argp_state *state)
 		a->verbose++;
 		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	return pass_on(&a->iscsi, key, arg) ? 0 : ARGP_ERR_UNKNOWN;
 }
 
 static const struct argp export_argp = {
 	.options = export_options, .parser = parse_export, .children = cli_disk,
 	.args_doc = "DISK...",
 	.doc = "Serve disks to other machines and programs until interrupted, and print what to "
-	       "type there.\vThe disks become the LUNs 0, 1, ... of one iSCSI target.  There is no "
-	       "authentication: whoever reaches the portal may use them.",
+	       "type there.\vThe disks become the LUNs 0, 1, ... of one iSCSI target.  Without --chap, "
+	       "--network or --initiator, whoever reaches the portal may use them.",
 };
-
-/* A command line that grows; its strings are borrowed. */
-struct arguments {
-	const char **list;
-	size_t n;
-};
-
-static void add(struct arguments *a, const char *arg)
-{
-	a->list[a->n++] = arg;
-	a->list[a->n] = NULL;
-}
 
 static void add_option(struct arguments *a, const char *option, const char *value)
 {
@@ -173,6 +219,9 @@ static void add_all(struct arguments *line, const struct export_args *a, char **
 	for (unsigned i = 0; i < a->n_portals; i++)
 		add_option(line, "--portal", a->portals[i]);
 	add_option(line, "--iqn", a->iqn);
+	add_option(line, "--serial", a->serial);
+	for (size_t i = 0; i < a->iscsi.n; i++)
+		add(line, a->iscsi.list[i]);
 	add_disk_options(line, a);
 	add(line, "--");
 	for (; *disks; disks++)
@@ -181,27 +230,33 @@ static void add_all(struct arguments *line, const struct export_args *a, char **
 
 int cmd_export(int argc, char **argv)
 {
-	struct export_args a = { 0 };
-	char **disks = cli_parse(&export_argp, argc, argv, &a, 1, -1);
-	AUTO_FREE const char **list = calloc((size_t)argc + 2 * MAX_PORTALS + 32, sizeof(*list));
+	AUTO_FREE const char **list = calloc(3 * (size_t)argc + 2 * MAX_PORTALS + 32, sizeof(*list));
+	AUTO_FREE const char **iscsi = calloc(2 * (size_t)argc + 2, sizeof(*iscsi));
+	struct export_args a = { .iscsi.list = iscsi };
+	char **disks;
 	AUTO_FREE char *server = NULL;
 	struct arguments line = { .list = list };
 
+	if (!list || !iscsi) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
+	disks = cli_parse(&export_argp, argc, argv, &a, 1, -1);
 	if (!!a.fuse + !!a.vhost + !!a.n_portals != 1)
 		cli_usage("say how: one of --iscsi ADDRESS[:PORT], --vhost-user SOCKET, --fuse FILE");
 	if (disks[1] && !a.n_portals)
 		cli_usage("%s is for one disk", a.fuse ? "--fuse" : "--vhost-user");
-	if (!a.vhost && (a.control || a.cache || a.serial || a.queues || a.limit || a.poll ||
+	if (a.iscsi.n && !a.n_portals)
+		cli_usage("%s goes with --iscsi", a.iscsi.list[0]);
+	if (a.serial && a.fuse)
+		cli_usage("--serial goes with --iscsi and --vhost-user");
+	if (!a.vhost && (a.control || a.cache || a.queues || a.limit || a.poll ||
 			 a.snapshot))
 		cli_usage("--cache, --limit and the others of their group go with --vhost-user");
 	if (a.fuse)
 		return cli_export_fuse(a.fuse, disks[0], a.read_only);
 	if (cli.share && !a.read_only)
 		cli_usage("--force-share is for reading only: use it with -r");
-	if (!list) {
-		cli_error("out of memory");
-		return CLI_FAILED;
-	}
 	if (cli_sibling(&server, a.vhost ? "vdisk-vhost" : "vdiskd") != CLI_OK)
 		return CLI_FAILED;
 	if (a.vhost) {

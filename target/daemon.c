@@ -109,7 +109,9 @@ static int start(struct server *s, struct config *config, struct vdisk_error *er
 		return fail(err, -s->signals.fd, "signalfd: %s", strerror(-s->signals.fd));
 	}
 	notify_open();
-	r = reactor_new(&s->reactor, BUFFER_LIMIT, err);
+	r = sandbox_files_only(err);
+	if (r == 0)
+		r = reactor_new(&s->reactor, BUFFER_LIMIT, err);
 	if (r < 0) {
 		config_free(config);
 		return r;

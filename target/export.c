@@ -16,6 +16,8 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 
+#include "target/export_access.h"
+#include "target/iscsi/chap.h"
 #include "target/iscsi/server.h"
 #include "target/log.h"
 #include "target/modes.h"
@@ -36,6 +38,9 @@ struct export {
 	const char *state_dir;		/* --state-dir; NULL: reservations end with us */
 	uint64_t sanitize_rate;
 	uint32_t physical;
+	const char *serial, *alias;	/* NULL: none */
+	unsigned threshold;		/* percent; 0: none */
+	struct export_access access;
 	struct vdisk_open_opts open;
 	char **disks;
 	unsigned n_disks;
@@ -58,6 +63,14 @@ static void help(void)
 	     "  -b, --block-size=512|4096    logical blocks\n"
 	     "      --physical-block-size=512|4096  what initiators shall align to\n"
 	     "      --removable              the media can be ejected\n"
+	     "      --serial=TEXT            the unit's serial number (with one disk)\n"
+	     "      --threshold=PERCENT      tell initiators when no more is left of a thin disk\n"
+	     "      --alias=TEXT             the target's name for people\n"
+	     "      --network=NET[,...]      who may use it, by address; !NET: who may not\n"
+	     "      --initiator=NAME[,...]   by name, with * and ?\n"
+	     "      --chap=USER:FILE         by the secret in this file; may be repeated\n"
+	     "      --chap-mutual=USER:FILE  prove to initiators who we are\n"
+	     "      --chap-digests=NAME[,...]  of sha3-256, sha256, sha1, md5\n"
 	     "      --state-dir=DIR          keep persistent reservations there\n"
 	     "      --sanitize-rate=BYTES    a second, at most, for SANITIZE\n"
 	     "      --refs=none|dir|any      which other files an image may name\n"
@@ -129,7 +142,8 @@ static void print_recipe(const struct export *e)
 static int open_disk(struct export *e, unsigned lun, struct vdisk_error *err)
 {
 	struct scsi_unit_opts opts = { .read_only = e->read_only, .removable = e->removable,
-				       .physical_size = e->physical };
+				       .physical_size = e->physical, .serial = e->serial,
+				       .threshold_percent = (uint8_t)e->threshold };
 	struct vdisk *disk;
 	int r = vdisk_open(&disk, e->disks[lun], &e->open, err);
 
@@ -159,6 +173,9 @@ static void signalled(struct reactor_source *source, uint32_t events UNUSED)
 static int open_all(struct export *e, struct vdisk_error *err)
 {
 	AUTO_FREE char *name = e->name ? strdup(e->name) : default_name(e->disks[0]);
+	struct iscsi_access access = { 0 };
+	struct iscsi_target *target;
+	const char *missing;
 	int r;
 
 	e->signals = (struct reactor_source) {
@@ -180,15 +197,30 @@ static int open_all(struct export *e, struct vdisk_error *err)
 		if (r < 0)
 			return r;
 	}
-	r = reactor_new(&e->reactor, BUFFER_LIMIT, err);
-	if (r < 0)
+	service_no_core();
+	if (!iscsi_chap_init(&missing))
+		log_warnx("libcrypto has no %s: CHAP does without", missing);
+	r = export_access_end(&e->access, name, &access, err);
+	if (r == 0)
+		r = sandbox_files(err);
+	if (r == 0)
+		r = reactor_new(&e->reactor, BUFFER_LIMIT, err);
+	if (r < 0) {
+		iscsi_access_clear(&access);
 		return r;
+	}
 	iscsi_server_init(&e->server, e->reactor);
+	target = iscsi_server_add_target(&e->server, e->target);
+	if (target)
+		target->access = access;
+	else
+		iscsi_access_clear(&access);
+	if (target && e->alias)
+		target->alias = strdup(e->alias);
 	r = reactor_spawn(e->reactor, &e->reactors, err);
 	if (r < 0)
 		return r;
-	if (!iscsi_server_add_target(&e->server, e->target) ||
-	    reactor_add(e->reactor, &e->signals, EPOLLIN) < 0)
+	if (!target || reactor_add(e->reactor, &e->signals, EPOLLIN) < 0)
 		return fail(err, ENOMEM, "out of memory");
 	for (unsigned i = 0; i < e->n_portals; i++) {
 		e->listening[i] = iscsi_portal_add(&e->server, e->portals[i], err);
@@ -251,10 +283,18 @@ static int parse_number(const char *text, unsigned max, unsigned *out)
 	return 0;
 }
 
+static const char *option_name(const struct option *options, int value)
+{
+	while (options->val != value)
+		options++;
+	return options->name;
+}
+
 /* 0: go on; 1: all is done (help); -EINVAL */
 static int parse(struct export *e, int argc, char **argv)
 {
-	enum { REFS = 256, PIN, BUSY, REMOVABLE, PHYSICAL, STATE_DIR, SANITIZE_RATE };
+	enum { REFS = 256, PIN, BUSY, REMOVABLE, PHYSICAL, STATE_DIR, SANITIZE_RATE, SERIAL,
+	       THRESHOLD, ALIAS, NETWORK, INITIATOR, CHAP, CHAP_MUTUAL, CHAP_DIGESTS };
 	static const struct option options[] = {
 		{ "portal", required_argument, NULL, 'p' },
 		{ "iqn", required_argument, NULL, 'n' },
@@ -266,6 +306,14 @@ static int parse(struct export *e, int argc, char **argv)
 		{ "removable", no_argument, NULL, REMOVABLE },
 		{ "state-dir", required_argument, NULL, STATE_DIR },
 		{ "sanitize-rate", required_argument, NULL, SANITIZE_RATE },
+		{ "serial", required_argument, NULL, SERIAL },
+		{ "threshold", required_argument, NULL, THRESHOLD },
+		{ "alias", required_argument, NULL, ALIAS },
+		{ "network", required_argument, NULL, NETWORK },
+		{ "initiator", required_argument, NULL, INITIATOR },
+		{ "chap", required_argument, NULL, CHAP },
+		{ "chap-mutual", required_argument, NULL, CHAP_MUTUAL },
+		{ "chap-digests", required_argument, NULL, CHAP_DIGESTS },
 		{ "force-share", no_argument, NULL, 'U' },
 		{ "threads", required_argument, NULL, 't' },
 		{ "pin", no_argument, NULL, PIN },
@@ -275,7 +323,7 @@ static int parse(struct export *e, int argc, char **argv)
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
-	int c, level = LOG_WARN;
+	int c, r, level = LOG_WARN;
 
 	while ((c = getopt_long(argc, argv, "p:n:rf:b:t:Uqvh", options, NULL)) != -1) {
 		switch (c) {
@@ -328,6 +376,33 @@ static int parse(struct export *e, int argc, char **argv)
 			if (vdisk_parse_size(optarg, &e->sanitize_rate) < 0)
 				return -EINVAL;
 			break;
+		case SERIAL:
+			e->serial = optarg;
+			break;
+		case THRESHOLD:
+			if (parse_number(optarg, 99, &e->threshold) < 0 || e->threshold == 0)
+				return -EINVAL;
+			break;
+		case ALIAS:
+			e->alias = optarg;
+			break;
+		case NETWORK:
+		case INITIATOR:
+		case CHAP_DIGESTS:
+			if (export_access_rule(&e->access, option_name(options, c), optarg) < 0)
+				return -EINVAL;
+			break;
+		case CHAP:
+		case CHAP_MUTUAL:
+			r = export_access_user(&e->access, option_name(options, c), optarg);
+			if (r == -EINVAL)
+				return r;
+			if (r < 0) {
+				fprintf(stderr, "vdiskd export: --%s=%s: %s\n", option_name(options, c),
+					optarg, strerror(-r));
+				return r;
+			}
+			break;
 		case 'U':
 			e->open.flags |= VDISK_OPEN_SHARE;
 			break;
@@ -351,6 +426,8 @@ static int parse(struct export *e, int argc, char **argv)
 		e->portals[e->n_portals++] = "127.0.0.1:3260";
 	if (!e->read_only)
 		e->open.flags |= VDISK_OPEN_WRITE;
+	if (e->serial && (e->n_disks != 1 || strlen(e->serial) > SCSI_SERIAL_MAX))
+		return -EINVAL;
 	return e->n_disks && e->n_disks <= SCSI_MAX_LUNS ? 0 : -EINVAL;
 }
 

@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 
 #include "core/compiler.h"
+#include "core/landlock.h"
 #include "target/log.h"
 #include "target/sandbox.h"
 
@@ -80,15 +81,51 @@ static const struct calls for_reload[] = {
 	    SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
 	    SCMP_SYS(getcwd), SCMP_SYS(getdents64), SCMP_SYS(statfs), SCMP_SYS(geteuid),
 	    SCMP_SYS(getuid), SCMP_SYS(memfd_create), -1 } },
+	{ "remove the reservations of a LUN that was taken away",
+	  { SCMP_SYS(unlink), SCMP_SYS(unlinkat), -1 } },
 	{ "listen on further portals; connect() is for the resolver's choice of addresses",
 	  { SCMP_SYS(socket), SCMP_SYS(bind), SCMP_SYS(listen), SCMP_SYS(connect), -1 } },
 };
 
+/* "nobody", looked up while files can be opened */
+static uid_t nobody_uid = 65534;
+static gid_t nobody_gid = 65534;
+
+static int landlock(int (*lock)(void), struct vdisk_error *err)
+{
+	int r;
+
+	if (SANITIZED)
+		return 0;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return fail(err, errno, "no_new_privs: %s", strerror(errno));
+	r = lock();
+	if (r < 0 && r != -ENOSYS && r != -EOPNOTSUPP)
+		return fail(err, -r, "Landlock: %s", strerror(-r));
+	return 0;
+}
+
+int sandbox_files(struct vdisk_error *err)
+{
+	const struct passwd *nobody = getpwnam("nobody");
+
+	if (nobody) {
+		nobody_uid = nobody->pw_uid;
+		nobody_gid = nobody->pw_gid;
+	}
+	return landlock(vd_landlock_nothing, err);
+}
+
+int sandbox_files_only(struct vdisk_error *err)
+{
+	return landlock(vd_landlock_files, err);
+}
+
 static int become_nobody(struct vdisk_error *err)
 {
 	const struct passwd *nobody = getpwnam("nobody");
-	uid_t uid = nobody ? nobody->pw_uid : 65534;
-	gid_t gid = nobody ? nobody->pw_gid : 65534;
+	uid_t uid = nobody ? nobody->pw_uid : nobody_uid;
+	gid_t gid = nobody ? nobody->pw_gid : nobody_gid;
 
 	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
 		return fail(err, errno, "cannot become user \"nobody\": %s", strerror(errno));

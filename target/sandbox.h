@@ -19,6 +19,13 @@ struct sandbox_opts {
  */
 /* Who that will be. */
 int sandbox_user(const struct sandbox_opts *opts, uid_t *out, struct vdisk_error *err);
+/*
+ * Before there are threads, for a server that opens nothing by name any more: no file
+ * system (Landlock), where the kernel has that.
+ */
+int sandbox_files(struct vdisk_error *err);
+/* The same for one that will: it opens and makes files, but nothing else. */
+int sandbox_files_only(struct vdisk_error *err);
 int sandbox_enter(const struct sandbox_opts *opts, struct vdisk_error *err);
 
 #endif

@@ -3,29 +3,37 @@
 #include "core/landlock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/landlock.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What each version of Landlock has added; bits that the headers here may not have. */
+/* bits that the headers here may not have */
+#define REFER		(UINT64_C(1) << 13)
+#define TRUNCATE	(UINT64_C(1) << 14)
+#define IOCTL_DEV	(UINT64_C(1) << 15)
+
+/* What each version of Landlock has added */
 static uint64_t all_rights(long version)
 {
 	uint64_t rights = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;	/* version 1 */
 
 	if (version >= 2)
-		rights |= UINT64_C(1) << 13;	/* REFER */
+		rights |= REFER;
 	if (version >= 3)
-		rights |= UINT64_C(1) << 14;	/* TRUNCATE */
+		rights |= TRUNCATE;
 	if (version >= 5)
-		rights |= UINT64_C(1) << 15;	/* IOCTL_DEV */
+		rights |= IOCTL_DEV;
 	return rights;
 }
 
-int vd_landlock_nothing(void)
+/* Allow @rights below the root, and nothing else of what there is. */
+static int restrict_to(uint64_t rights)
 {
 	struct landlock_ruleset_attr attr = { 0 };
+	struct landlock_path_beneath_attr rule = { 0 };
 	long version = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
 			       LANDLOCK_CREATE_RULESET_VERSION);
 	long fd;
@@ -38,8 +46,29 @@ int vd_landlock_nothing(void)
 	if (fd < 0)
 		return -errno;
 	/* a set without a rule allows nothing of what it handles */
-	if (syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+	rule.allowed_access = rights & attr.handled_access_fs;
+	if (rule.allowed_access) {
+		rule.parent_fd = open("/", O_PATH | O_CLOEXEC);
+		if (rule.parent_fd < 0 ||
+		    syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
+			r = -errno;
+		if (rule.parent_fd >= 0)
+			close(rule.parent_fd);
+	}
+	if (r == 0 && syscall(SYS_landlock_restrict_self, fd, 0) < 0)
 		r = -errno;
 	close((int)fd);
 	return r;
+}
+
+int vd_landlock_nothing(void)
+{
+	return restrict_to(0);
+}
+
+int vd_landlock_files(void)
+{
+	return restrict_to(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
+			   LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
+			   LANDLOCK_ACCESS_FS_REMOVE_FILE | TRUNCATE | IOCTL_DEV);
 }

@@ -10,5 +10,10 @@
  * other means may pass over.
  */
 int vd_landlock_nothing(void);
+/*
+ * The same, but regular files may still be opened, made and removed, and directories
+ * read: no programs, no devices, directories, sockets and links that are made.
+ */
+int vd_landlock_files(void);
 
 #endif

@@ -126,6 +126,30 @@ expect 0 t python3 "$TOP/tests/integration/iscsi-pdus.py" "127.0.0.1:$port" "$iq
 t "$O/tests/tools/iscsi-load" -t 1 -c 6 -w "127.0.0.1:$port" "$iqn" > load.out || fail "$(cat load.out served.err)"
 stop_serving
 
+# ---- who may use it, and what else the configuration file has
+printf 'the secret of alice\n' > alice
+chmod 640 alice
+serve --chap alice:alice --chap-digests md5,sha256 --initiator '*sahlberg*,iqn.2026-11.test:*' --network '127.0.0.0/8' \
+    --serial SER-1 --threshold 20 --alias people --threads 2 raw.img
+expect 10 t iscsi-inq "iscsi://$portal/$iqn/0"
+expect 0 t iscsi-inq -e 1 -c $((0x80)) "iscsi://alice%the secret of alice@$portal/$iqn/0"
+like_output 'SER-1'
+expect 10 t iscsi-inq "iscsi://alice%the secret of alicE@$portal/$iqn/0"
+expect 10 t iscsi-inq -i iqn.2026-11.other:x "iscsi://alice%the secret of alice@$portal/$iqn/0"
+stop_serving
+serve --network '!127.0.0.1' raw.img
+expect 10 t iscsi-inq "iscsi://$portal/$iqn/0"
+stop_serving
+chmod 644 alice
+expect 1 "$VDISK" export --iscsi 127.0.0.1:0 --chap alice:alice raw.img
+like_output 'its mode is 0644'
+expect 2 "$VDISK" export --iscsi 127.0.0.1:0 --chap alice:nowhere raw.img
+like_output 'No such file'
+expect 1 "$VDISK" export --iscsi 127.0.0.1:0 --network 127.0.0.1/40 raw.img
+like_output 'is not a network'
+expect 2 "$VDISK" export --iscsi 127.0.0.1:0 --serial one-for-two raw.img disk.qcow2
+expect 2 "$VDISK" export --iscsi 127.0.0.1:0 --threshold 100 raw.img
+
 # ---- wrong usage is said, not tried
 expect 2 "$VDISK" export raw.img
 expect 2 "$O/vdiskd" export -t 65 raw.img
