@@ -291,25 +291,20 @@ static void long_messages(void **state)
 	assert_int_equal(run(too_long, &t, 20, NULL), -EMSGSIZE);
 }
 
-/* Without the filter of calls, which is in front of it: is it in force? */
-static void landlock(void **state)
+enum { HELD = 10, MISSING, LEAKS };
+
+/* Run it in a process of its own, without the filter of calls, which is in front of it. */
+static void under_landlock(int (*lock)(void), bool (*holds)(int fd))
 {
-	enum { HELD = 10, MISSING, LEAKS };
 	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC), status;
 	pid_t pid = fork();
-	char c;
 
-	(void)state;
 	assert_true(pid >= 0 && fd >= 0);
 	if (pid == 0) {
 		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-		if (vd_landlock_nothing() < 0)
+		if (lock() < 0)
 			_exit(MISSING);
-		if (open("/dev/null", O_RDONLY) >= 0 || open("/tmp", O_DIRECTORY) >= 0 ||
-		    mkdir("/tmp/landlock-leaks", 0700) == 0 || errno != EACCES)
-			_exit(LEAKS);
-		/* what was open stays open */
-		_exit(read(fd, &c, 1) == 0 ? HELD : LEAKS);
+		_exit(holds(fd) ? HELD : LEAKS);
 	}
 	close(fd);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -317,6 +312,43 @@ static void landlock(void **state)
 	if (WEXITSTATUS(status) == MISSING)
 		skip();
 	assert_int_equal(WEXITSTATUS(status), HELD);
+}
+
+static bool nothing_holds(int fd)
+{
+	char c;
+
+	if (open("/dev/null", O_RDONLY) >= 0 || open("/tmp", O_DIRECTORY) >= 0 ||
+	    mkdir("/tmp/landlock-leaks", 0700) == 0 || errno != EACCES)
+		return false;
+	return read(fd, &c, 1) == 0;	/* what was open stays open */
+}
+
+static void landlock(void **state)
+{
+	(void)state;
+	under_landlock(vd_landlock_nothing, nothing_holds);
+}
+
+static bool files_hold(int fd)
+{
+	char path[64];
+
+	(void)fd;
+	snprintf(path, sizeof(path), "/tmp/landlock-%d", (int)getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (fd < 0 || ftruncate(fd, 100) < 0 || unlink(path) < 0)
+		return false;
+	if (mkdir(path, 0700) == 0 || errno != EACCES || mkfifo(path, 0600) == 0 || errno != EACCES ||
+	    symlink("x", path) == 0 || errno != EACCES)
+		return false;
+	return execl("/bin/true", "true", (char *)NULL) < 0 && errno == EACCES;
+}
+
+static void landlock_files(void **state)
+{
+	(void)state;
+	under_landlock(vd_landlock_files, files_hold);
 }
 
 int main(void)
@@ -330,6 +362,7 @@ int main(void)
 		cmocka_unit_test(bad_children),
 		cmocka_unit_test(long_messages),
 		cmocka_unit_test(landlock),
+		cmocka_unit_test(landlock_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
