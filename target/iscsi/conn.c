@@ -37,25 +37,29 @@ const char *iscsi_state_name(enum iscsi_state state)
 	return names[state];
 }
 
-/* RFC 7143, 8.1.2 and 8.1.4; T3 is iscsi_conn_init() */
+/* RFC 7143, 8.1.2 and 8.1.4; T3 is iscsi_conn_init(); and what it is for the session, if there is one */
 static const struct transition {
 	enum iscsi_state from;
 	enum iscsi_event event;
 	enum iscsi_state to;
 	const char *name;
+	enum iscsi_session_event session;
 } transitions[] = {
-	{ ISCSI_XPT_UP, ISCSI_EV_LOGIN, ISCSI_IN_LOGIN, "T4" },
-	{ ISCSI_XPT_UP, ISCSI_EV_LOST, ISCSI_FREE, "T6" },
-	{ ISCSI_IN_LOGIN, ISCSI_EV_LOGIN_DONE, ISCSI_LOGGED_IN, "T5" },
-	{ ISCSI_IN_LOGIN, ISCSI_EV_LOST, ISCSI_FREE, "T7" },
-	{ ISCSI_LOGGED_IN, ISCSI_EV_LOGOUT, ISCSI_IN_LOGOUT, "T9" },
-	{ ISCSI_LOGGED_IN, ISCSI_EV_ASYNC_LOGOUT, ISCSI_LOGOUT_REQUESTED, "T11" },
-	{ ISCSI_LOGGED_IN, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T15" },
-	{ ISCSI_LOGOUT_REQUESTED, ISCSI_EV_LOGOUT, ISCSI_IN_LOGOUT, "T10" },
-	{ ISCSI_LOGOUT_REQUESTED, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T16" },
-	{ ISCSI_IN_LOGOUT, ISCSI_EV_LOGGED_OUT, ISCSI_FREE, "T13" },
-	{ ISCSI_IN_LOGOUT, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T17" },
-	{ ISCSI_CLEANUP_WAIT, ISCSI_EV_CLEANED, ISCSI_FREE, "M1" },
+	{ ISCSI_XPT_UP, ISCSI_EV_LOGIN, ISCSI_IN_LOGIN, "T4", ISCSI_SESSION_NOTHING },
+	{ ISCSI_XPT_UP, ISCSI_EV_LOST, ISCSI_FREE, "T6", ISCSI_SESSION_NOTHING },
+	{ ISCSI_IN_LOGIN, ISCSI_EV_LOGIN_DONE, ISCSI_LOGGED_IN, "T5",
+	  ISCSI_SESSION_EV_LOGIN_DONE },
+	{ ISCSI_IN_LOGIN, ISCSI_EV_LOST, ISCSI_FREE, "T7", ISCSI_SESSION_EV_LOGIN_FAILED },
+	{ ISCSI_LOGGED_IN, ISCSI_EV_LOGOUT, ISCSI_IN_LOGOUT, "T9", ISCSI_SESSION_NOTHING },
+	{ ISCSI_LOGGED_IN, ISCSI_EV_ASYNC_LOGOUT, ISCSI_LOGOUT_REQUESTED, "T11",
+	  ISCSI_SESSION_NOTHING },
+	{ ISCSI_LOGGED_IN, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T15", ISCSI_SESSION_EV_FAILED },
+	{ ISCSI_LOGOUT_REQUESTED, ISCSI_EV_LOGOUT, ISCSI_IN_LOGOUT, "T10", ISCSI_SESSION_NOTHING },
+	{ ISCSI_LOGOUT_REQUESTED, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T16",
+	  ISCSI_SESSION_EV_FAILED },
+	{ ISCSI_IN_LOGOUT, ISCSI_EV_LOGGED_OUT, ISCSI_FREE, "T13", ISCSI_SESSION_EV_CLOSED },
+	{ ISCSI_IN_LOGOUT, ISCSI_EV_LOST, ISCSI_CLEANUP_WAIT, "T17", ISCSI_SESSION_EV_FAILED },
+	{ ISCSI_CLEANUP_WAIT, ISCSI_EV_CLEANED, ISCSI_FREE, "M1", ISCSI_SESSION_EV_CLEARED },
 };
 
 void iscsi_conn_event(struct iscsi_conn *c, enum iscsi_event event)
@@ -68,6 +72,8 @@ void iscsi_conn_event(struct iscsi_conn *c, enum iscsi_event event)
 		log_debug("%s: %s: %s -> %s", c->peer, t->name, iscsi_state_name(t->from),
 			  iscsi_state_name(t->to));
 		c->state = t->to;
+		if (c->session && t->session)
+			iscsi_session_event(c->session, t->session);
 		return;
 	}
 	assert(!"an event that this state does not know");

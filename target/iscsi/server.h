@@ -182,6 +182,28 @@ enum iscsi_event {
 	ISCSI_EV_CLEANED,	/* nothing of the connection is running any more */
 };
 
+/*
+ * RFC 7143, 8.3: the states of a target's session.  With one connection and error
+ * recovery level 0 there is nothing to continue: Q5, and N7, N8, N10 and N11 with it,
+ * do not occur, and a session that failed (Q4) lasts only until its commands stopped.
+ */
+enum iscsi_session_state {
+	ISCSI_SESSION_FREE,		/* Q1 */
+	ISCSI_SESSION_ACTIVE,		/* Q2 */
+	ISCSI_SESSION_LOGGED_IN,	/* Q3 */
+	ISCSI_SESSION_FAILED,		/* Q4 */
+};
+
+enum iscsi_session_event {
+	ISCSI_SESSION_NOTHING,
+	ISCSI_SESSION_EV_LOGIN,		/* its connection is in login */
+	ISCSI_SESSION_EV_LOGIN_DONE,	/* its connection is logged in */
+	ISCSI_SESSION_EV_LOGIN_FAILED,
+	ISCSI_SESSION_EV_CLOSED,	/* by a logout */
+	ISCSI_SESSION_EV_FAILED,	/* the connection is gone without one */
+	ISCSI_SESSION_EV_CLEARED,	/* no time to retain it, or reinstatement */
+};
+
 /* What the connection asks of whoever carries its bytes. */
 struct iscsi_wire {
 	/* there is output; called once until it is taken */
@@ -432,6 +454,7 @@ struct iscsi_session {
 	LIST_ENTRY(iscsi_session) link;
 	struct iscsi_server *server;
 	struct iscsi_conn *conn;	/* MaxConnections is 1 */
+	enum iscsi_session_state state;
 	struct iscsi_target *target;	/* NULL: discovery */
 	uint16_t tsih;
 	uint8_t isid[6];
@@ -453,6 +476,8 @@ struct iscsi_session *iscsi_session_find(struct iscsi_server *s, const char *ini
 					 const uint8_t isid[6], const struct iscsi_target *target,
 					 uint16_t group);
 struct iscsi_session *iscsi_session_by_tsih(struct iscsi_server *s, uint16_t tsih);
+/* Change the session's state; what the connection's table does not say does not occur. */
+void iscsi_session_event(struct iscsi_session *s, enum iscsi_session_event event);
 /* NULL: no memory */
 struct iscsi_session *iscsi_session_new(struct iscsi_conn *c);
 /* Nothing of it may be running. */

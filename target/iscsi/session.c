@@ -186,6 +186,48 @@ void iscsi_server_readmit(struct iscsi_server *server)
 
 /* ---- sessions ---- */
 
+/* RFC 7143, 8.3.3 and 8.3.4 */
+static const struct transition {
+	enum iscsi_session_state from;
+	enum iscsi_session_event event;
+	enum iscsi_session_state to;
+	const char *name;
+} transitions[] = {
+	{ ISCSI_SESSION_FREE, ISCSI_SESSION_EV_LOGIN, ISCSI_SESSION_ACTIVE, "N1" },
+	{ ISCSI_SESSION_ACTIVE, ISCSI_SESSION_EV_LOGIN_DONE, ISCSI_SESSION_LOGGED_IN, "N2" },
+	{ ISCSI_SESSION_ACTIVE, ISCSI_SESSION_EV_LOGIN_FAILED, ISCSI_SESSION_FREE, "N9" },
+	{ ISCSI_SESSION_LOGGED_IN, ISCSI_SESSION_EV_CLOSED, ISCSI_SESSION_FREE, "N3" },
+	{ ISCSI_SESSION_LOGGED_IN, ISCSI_SESSION_EV_FAILED, ISCSI_SESSION_FAILED, "N5" },
+	{ ISCSI_SESSION_FAILED, ISCSI_SESSION_EV_CLEARED, ISCSI_SESSION_FREE, "N6" },
+};
+
+static const char *session_state_name(enum iscsi_session_state state)
+{
+	static const char *const names[] = {
+		[ISCSI_SESSION_FREE] = "FREE",
+		[ISCSI_SESSION_ACTIVE] = "ACTIVE",
+		[ISCSI_SESSION_LOGGED_IN] = "LOGGED_IN",
+		[ISCSI_SESSION_FAILED] = "FAILED",
+	};
+
+	return names[state];
+}
+
+void iscsi_session_event(struct iscsi_session *s, enum iscsi_session_event event)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(transitions); i++) {
+		const struct transition *t = &transitions[i];
+
+		if (t->from != s->state || t->event != event)
+			continue;
+		log_debug("%s: session %u: %s: %s -> %s", s->conn->peer, s->tsih, t->name,
+			  session_state_name(t->from), session_state_name(t->to));
+		s->state = t->to;
+		return;
+	}
+	assert(!"an event that this state does not know");
+}
+
 struct iscsi_session *iscsi_session_find(struct iscsi_server *server, const char *initiator,
 					 const uint8_t isid[6], const struct iscsi_target *target,
 					 uint16_t group)
@@ -244,6 +286,7 @@ struct iscsi_session *iscsi_session_new(struct iscsi_conn *c)
 	s->target = c->login.target;
 	s->group = c->group;
 	s->tsih = new_tsih(server);
+	iscsi_session_event(s, ISCSI_SESSION_EV_LOGIN);
 	s->user = STEAL(c->login.auth.user);
 	memcpy(s->isid, c->login.isid, sizeof(s->isid));
 	memcpy(s->initiator, c->params.initiator_name, sizeof(s->initiator));
@@ -260,7 +303,7 @@ void iscsi_session_free(struct iscsi_session *s)
 {
 	if (!s)
 		return;
-	assert(TAILQ_EMPTY(&s->tasks));
+	assert(TAILQ_EMPTY(&s->tasks) && s->state == ISCSI_SESSION_FREE);
 	if (s->target)
 		scsi_nexus_fini(&s->nexus);
 	LIST_REMOVE(s, link);

@@ -412,6 +412,7 @@ static void test_login(void **state)
 	assert_int_equal(load_be16(p->out + 36), 0);
 	assert_int_equal(login_pdu(w, p, 0x87, "MaxBurstLength=4096", 20, true), 0);
 	assert_int_equal(p->conn.state, ISCSI_LOGGED_IN);		/* T5 */
+	assert_int_equal(p->conn.session->state, ISCSI_SESSION_LOGGED_IN);	/* N1, N2 */
 	assert_int_not_equal(load_be16(p->out + 14), 0);
 	assert_memory_equal(p->out + 48, "MaxBurstLength=4096", 20);
 	/* the first command carries the login's number */
@@ -484,6 +485,35 @@ static void test_not_a_login(void **state)
 	}
 }
 
+/* How a session ends: by a logout, or by the loss of its connection. */
+static void test_session_ends(void **state)
+{
+	struct world *w = *state;
+	static bool freed, lost_freed;
+	struct peer *p = connect_peer(w, &freed);
+	uint8_t bhs[ISCSI_BHS_SIZE] = { ISCSI_LOGOUT_REQUEST | 0x40, 0x80 };
+
+	assert_int_equal(login_pdu(w, p, 0x87 & ~4, NAMES, sizeof(NAMES) - 1, true), 0);
+	assert_int_equal(p->conn.session->state, ISCSI_SESSION_LOGGED_IN);
+	store_be32(bhs + 24, 100);
+	send_pdu(w, p, bhs, NULL, 0, true);
+	assert_int_equal(p->out[0], ISCSI_LOGOUT_RESPONSE);
+	assert_int_equal(p->conn.state, ISCSI_FREE);				/* T9, T13 */
+	assert_int_equal(p->conn.session->state, ISCSI_SESSION_FREE);		/* N3 */
+	iscsi_conn_close(&p->conn, NULL);
+	reactor_turn(w->reactor, 0);
+	assert_true(freed);
+	assert_int_equal(w->server.n_sessions, 0);
+
+	p = connect_peer(w, &lost_freed);
+	assert_int_equal(login_pdu(w, p, 0x87 & ~4, NAMES, sizeof(NAMES) - 1, true), 0);
+	iscsi_conn_close(&p->conn, "lost");
+	assert_int_equal(p->conn.session->state, ISCSI_SESSION_FREE);		/* N5, N6 */
+	reactor_turn(w->reactor, 0);
+	assert_true(lost_freed);
+	assert_int_equal(w->server.n_sessions, 0);
+}
+
 /* The same initiator port logs in again: the old session goes first. */
 static void test_reinstatement(void **state)
 {
@@ -520,6 +550,7 @@ int main(void)
 		WITH_WORLD(test_login),
 		WITH_WORLD(test_login_refused),
 		WITH_WORLD(test_not_a_login),
+		WITH_WORLD(test_session_ends),
 		WITH_WORLD(test_reinstatement),
 	};
 
