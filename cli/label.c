@@ -2,7 +2,7 @@
 /*
  * label.c - label, uuid: show and change
  *
- * ext, FAT and swap space are changed in process; XFS, btrfs, exFAT, NTFS and
+ * ext, FAT and swap space are changed in process (ext with rare features by tune2fs); XFS, btrfs, exFAT, NTFS and
  * LUKS by their own programs, on the volume as a file.
  */
 #include "cli/label.h"
@@ -35,6 +35,10 @@ static const struct tool {
 	{ "crypto_LUKS", { "cryptsetup", "config", VIEW, "--label", VALUE },
 	  { "cryptsetup", "-q", "luksUUID", "--uuid", VALUE, VIEW }, 47, false, 0 },
 };
+
+/* ext with features that files are not written with in process (quota, casefold, ...) */
+static const char *const ext_label[] = { "tune2fs", "-L", VALUE, VIEW };
+static const char *const ext_uuid[] = { "tune2fs", "-f", "-U", VALUE, VIEW };
 
 static const struct tool *find_tool(const char *type)
 {
@@ -101,12 +105,17 @@ int cli_set_label(struct vdisk *volume, const char *name, const char *label)
 	struct vdisk_error err = { 0 };
 	struct vdisk_probe probe = { 0 };
 	const struct tool *tool;
+	int r;
 
 	if (probe_volume(volume, name, &probe) != CLI_OK)
 		return CLI_FAILED;
 	tool = find_tool(probe.type);
-	if (!tool)
-		return vdisk_set_label(volume, label, &err) < 0 ? cli_fail(&err) : CLI_OK;
+	if (!tool) {
+		r = vdisk_set_label(volume, label, &err);
+		if (r == -ENOTSUP && !strncmp(probe.type, "ext", 3) && strlen(label) <= 16)
+			return run_tool(volume, name, ext_label, ARRAY_SIZE(ext_label), label);
+		return r < 0 ? cli_fail(&err) : CLI_OK;
+	}
 	if (strlen(label) > tool->label_max || strpbrk(label, "\n")) {
 		cli_error("'%s': a label of %s has at most %u bytes, and no line breaks", label,
 			  tool->type, tool->label_max);
@@ -173,12 +182,18 @@ int cli_set_uuid(struct vdisk *volume, const char *name, const char *uuid)
 	struct vdisk_probe probe = { 0 };
 	const struct tool *tool;
 	char value[64], option[96];
+	int r;
 
 	if (probe_volume(volume, name, &probe) != CLI_OK)
 		return CLI_FAILED;
 	tool = find_tool(probe.type);
-	if (!tool)
-		return vdisk_set_uuid(volume, uuid, &err) < 0 ? cli_fail(&err) : CLI_OK;
+	if (!tool) {
+		r = vdisk_set_uuid(volume, uuid, &err);
+		/* tune2fs 1.47 leaves the MMP block with the checksum of the old one */
+		if (r == -ENOTSUP && !strncmp(probe.type, "ext", 3) && !strstr(err.msg, "\"mmp\""))
+			return run_tool(volume, name, ext_uuid, ARRAY_SIZE(ext_uuid), uuid);
+		return r < 0 ? cli_fail(&err) : CLI_OK;
+	}
 	if (tool_value(value, tool, uuid) != CLI_OK)
 		return CLI_FAILED;
 	if (!strcmp(tool->type, "exfat"))

@@ -530,6 +530,9 @@ static int open_checked(struct vdisk_fs *fs, struct ext_fs *e, struct vdisk_erro
 	r = check_sizes(fs, sb, err);
 	if (r == 0 && (SB32(sb, s_feature_incompat) & EXT3_FEATURE_INCOMPAT_RECOVER))
 		r = replay(fs, err);
+	/* libext2fs would wait for another host's turn, on a path of a file */
+	if (r == 0 && fs->writable && (SB32(sb, s_feature_incompat) & EXT4_FEATURE_INCOMPAT_MMP))
+		r = vd_fail(err, ENOTSUP, "files cannot be written with the feature \"mmp\"");
 	if (r == 0)
 		r = open_lib(fs, fs->writable, &e->fs, err);
 	if (r < 0)

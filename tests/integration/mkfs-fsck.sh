@@ -108,3 +108,22 @@ done
 expect 2 "$VDISK" mkfs -y -t ntfs -U $uuid "$tmp/other.qcow2"
 expect 2 "$VDISK" mkfs -y -t nosuchfs "$tmp/other.qcow2"
 like_output 'no type of file system'
+
+# ext with what is not written in process has its label and UUID all the same; but for the UUID
+# of one with multiple mount protection, which tune2fs would leave damaged
+for feature in quota casefold verity encrypt mmp; do
+    rm -f "$raw"
+    truncate -s 60M "$raw"
+    mke2fs -q -t ext4 -O $feature "$raw"
+    "$VDISK" label "$raw" there || fail "label with $feature"
+    [ "$("$VDISK" label "$raw")" = there ] || fail "label with $feature"
+    if [ $feature = mmp ]; then
+        expect 1 "$VDISK" uuid "$raw" random
+    else
+        "$VDISK" uuid "$raw" $uuid
+        [ "$(blkid -p -o value -s UUID "$raw")" = $uuid ] || fail "UUID with $feature"
+    fi
+    expect 1 "$VDISK" mkdir "$raw:/no"
+    like_output "the feature \"$feature\""
+    e2fsck -fn "$raw" >"$tmp/fsck" 2>&1 || { cat "$tmp/fsck"; fail "e2fsck with $feature"; }
+done
