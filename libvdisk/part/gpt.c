@@ -349,7 +349,7 @@ static bool copies_differ(const struct gpt_table *t)
 	       (t->primary.h.entries_crc != t->backup.h.entries_crc ||
 		t->primary.h.first_usable != t->backup.h.first_usable ||
 		t->primary.h.last_usable != t->backup.h.last_usable ||
-		t->backup.h.alternate != 1 ||
+		t->primary.h.alternate != t->backup.h.lba || t->backup.h.alternate != 1 ||
 		memcmp(t->primary.h.guid, t->backup.h.guid, 16) != 0);
 }
 
