@@ -303,6 +303,11 @@ static void test_bad_commands(void **state)
 	assert_sense(w, 5, 0x2000);
 	run(w, 0, CDB(0x7f, 0, 0, 0, 0, 0), NO_DATA);
 	assert_sense(w, 5, 0x2000);
+	/* no buffers to write and read: where others leaked memory and used it after its end */
+	run(w, 0, CDB(0x3b, 2, 0, 0, 0, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 5, 0x2000);
+	run(w, 0, CDB(0x3c, 2, 0, 0, 0, 0, 0, 0, 0, 0), NO_DATA);
+	assert_sense(w, 5, 0x2000);
 	/* every bit that the table does not allow is refused, in every command */
 	for (unsigned i = 0; i < scsi_n_ops; i++) {
 		const struct scsi_op *op = &scsi_ops[i];
