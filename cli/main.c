@@ -60,7 +60,7 @@ static const struct cli_command commands[] = {
 	{ "boot", cmd_boot, "boot a guest from its disk" },
 	{ "try", cmd_try, "boot a disk, or run a command in it, and leave it as it was" },
 	{ "vm", cmd_vm, "guests that run: list, stop, console, disks that come and go" },
-	{ "export", cmd_export, "serve disks to other machines over iSCSI" },
+	{ "export", cmd_export, "serve disks: to other machines by iSCSI, to guests by vhost-user, as files" },
 	{ "bench", cmd_bench, "measure how fast a disk is" },
 };
 

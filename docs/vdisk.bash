@@ -17,6 +17,7 @@ _vdisk() {
         return
     fi
 
+    [[ $command:$prev == boot:-f ]] && prev=
     case $prev in
     -f | --format | -O | --output-format | -F | --backing-format | --second-format)
         COMPREPLY=($(compgen -W 'raw qcow2' -- "$cur"))
@@ -34,7 +35,9 @@ _vdisk() {
 
     if [[ $cur == -* ]]; then
         # what the command itself says of its options
-        COMPREPLY=($(compgen -W "$(vdisk "$command" --help 2> /dev/null |
+        local sub=()
+        [[ $command =~ ^(part|vm)$ && $((i + 1)) -lt $cword ]] && sub=("${words[i + 1]}")
+        COMPREPLY=($(compgen -W "$(vdisk "$command" "${sub[@]}" --help 2> /dev/null |
             grep -oE -- '--[a-z][a-z-]*' | sort -u)" -- "$cur"))
         return
     fi
