@@ -105,6 +105,8 @@ static int complain(const char *name, int error)
 		cli_error("guest '%s' is dead: its process is gone", name);
 	else if (error == -ETIMEDOUT)
 		cli_error("guest '%s' does not answer", name);
+	else if (error == -EAGAIN)
+		cli_error("guest '%s' does not answer: it is just being started, or stopped", name);
 	else
 		cli_error("guest '%s': %s", name, strerror(-error));
 	return CLI_FAILED;
@@ -323,7 +325,7 @@ static bool is_there(const char *name)
 {
 	AUTO_CLOSE int fd = vm_connect(name);
 
-	return fd >= 0;
+	return fd >= 0 || fd == -EAGAIN;
 }
 
 static void pause_briefly(void)

@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -99,9 +100,10 @@ static int socket_address(struct sockaddr_un *a, const char *path)
 	return 0;
 }
 
+/* -EAGAIN: it is there, but many wait there already and it does not take them. */
 static int connect_to(const char *path)
 {
-	AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un a;
 	int r = socket_address(&a, path);
 
@@ -109,7 +111,8 @@ static int connect_to(const char *path)
 		return -errno;
 	if (r < 0)
 		return r;
-	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+	/* (a blocking connect would wait for room, with the directory's lock held) */
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || fcntl(fd, F_SETFL, 0) < 0)
 		return -errno;
 	return STEAL_FD(fd);
 }
@@ -126,8 +129,9 @@ static int listen_at(const char *path)
 	if (r < 0)
 		return r;
 	other = connect_to(path);
-	if (other >= 0) {
-		close(other);
+	if (other >= 0 || other == -EAGAIN) {
+		if (other >= 0)
+			close(other);
 		return -EADDRINUSE;
 	}
 	if (other == -ECONNREFUSED)

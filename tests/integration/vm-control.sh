@@ -58,6 +58,21 @@ like_output "no guest 'nobody'"
 expect 1 "$O/vmm-lite" --force --kernel "$tmp/guest" --disk "$tmp/base.raw" --format raw --backing "$tmp/d3"
 like_output 'raw images are on top of nothing'
 
+# one that takes no connections holds nobody up
+start python3 -c 'import socket, sys, time
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(0)
+c = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+for k in c: k.setblocking(False); k.connect_ex(sys.argv[1])
+open(sys.argv[2], "w"); time.sleep(100)' "$tmp/run/vm/full.sock" "$tmp/is-full"
+wait_for 20 test -e "$tmp/is-full"
+expect 1 timeout 20 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name full "$tmp/base.raw"
+like_output "'full' is running already"
+expect 1 timeout 20 "$VDISK" vm show full
+like_output "does not answer"
+vm list | grep -qE '^full +silent' || fail "$(vm list)"
+kill "$started"
+rm "$tmp/run/vm/full.sock"
+
 # its console, from the beginning, in two places
 wait_for 10 grep -q 'ring 3' "$tmp/log"
 timeout 1 "$VDISK" vm console web < /dev/null > "$tmp/console" || true
