@@ -26,6 +26,8 @@ grep -x 'on Linux as root' out
 grep -qx oops err
 [ "$(vdisk cat base.qcow2@tried:/root/kept)" = kept ]
 ! vdisk cat base.qcow2:/root/kept 2>/dev/null
+# the snapshot can be tried in its turn
+[ "$(vdisk try -m 512M --append "$quiet" base.qcow2@tried -- cat /root/kept)" = kept ]
 vdisk check base.qcow2
 vdisk snapshot apply base.qcow2 tried
 vdisk fsck -n base.qcow2#p1
