@@ -127,6 +127,11 @@ static int hold_disk(struct attempt *t)
 	if (!loc.snapshot && !loc.part && !loc.path && stat(loc.source, &st) == 0 &&
 	    (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))
 		t->path = realpath(loc.source, NULL);
+	if (loc.snapshot && t->args->commit) {
+		cli_error("%s: nothing can be written into a snapshot", t->locator);
+		vdisk_locator_clear(&loc);
+		return CLI_FAILED;
+	}
 	vdisk_locator_clear(&loc);
 	return cli_open(&t->held, t->locator, 0) == CLI_OK ? CLI_OK : CLI_FAILED;
 }
@@ -139,12 +144,12 @@ static int check_keep(const struct attempt *t)
 	struct vdisk_error err = { 0 };
 	int n;
 
+	if (!t->path) {
+		cli_error("%s: neither an image nor a snapshot could be made on top of it: what the "
+			  "guest writes cannot be kept", t->locator);
+		return CLI_FAILED;
+	}
 	if (is_file_name(name)) {
-		if (!t->path) {
-			cli_error("%s: an image on top of this disk could not name it: what the guest "
-				  "writes can be committed, but not kept", t->locator);
-			return CLI_FAILED;
-		}
 		if (access(name, F_OK) < 0)
 			return CLI_OK;
 		cli_error("%s: exists", name);

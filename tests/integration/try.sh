@@ -214,8 +214,13 @@ nothing_left
 guest
 expect 0 vdisk snapshot create "$tmp/disk.qcow2" clean
 sum=$(sha256sum < "$tmp/disk.qcow2")
+rm -f "$FAKE"/args.*
 expect 125 "$try" try --commit "$tmp/disk.qcow2@clean" -- true
+like_output 'written into a snapshot'
 expect 125 "$try" try --keep "$tmp/kept2.qcow2" "$tmp/disk.qcow2@clean" -- true
-like_output 'could not name it'
+like_output 'cannot be kept'
+expect 125 "$try" try --keep kept "$tmp/disk.raw#p1" -- true
+like_output 'cannot be kept'
+[ -z "$(find "$FAKE" -name "args.*")" ] || fail 'it was booted first'
 unchanged; nothing_left
 expect 1 "$try" try "$tmp/none.qcow2"
