@@ -13,6 +13,10 @@ LIB_SRCS += \
  libvdisk/core/window.c \
  libvdisk/core/overlay.c \
  libvdisk/source/file.c \
+ libvdisk/source/iscsi.c \
+ libvdisk/source/iscsi_address.c \
+ libvdisk/source/iscsi_answers.c \
+ libvdisk/source/iscsi_session.c \
  libvdisk/part/parts.c \
  libvdisk/part/mbr.c \
  libvdisk/part/gpt.c \

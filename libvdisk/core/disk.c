@@ -152,8 +152,10 @@ void vdisk_get_limits(const struct vdisk *d, struct vdisk_limits *out)
 		if (at->unit && at->drv->map)
 			l.can_discard = l.zero_discard = true;
 	}
-	if (!l.can_discard)
-		l.can_discard = l.zero_discard = bottom->drv->discard != NULL;
+	if (!l.can_discard) {
+		l.can_discard = bottom->drv->discard && !bottom->no_discard;
+		l.zero_discard = l.can_discard && !bottom->discard_keeps;
+	}
 	l.physical_size = MAX(l.block_size, 4096u);
 	*out = l;
 }
@@ -314,7 +316,8 @@ static int open_path(struct vdisk **out, const char *path, const char *snapshot,
 	struct vdisk *file = NULL;
 	int r;
 
-	r = vd_file_open(&file, path, opts, err);
+	r = vd_iscsi_is(path) && !opts->n_files ? vd_iscsi_open(&file, path, opts, err) :
+						  vd_file_open(&file, path, opts, err);
 	if (r < 0)
 		return r;
 	r = format_choose(&drv, file, opts->format, err);
@@ -363,6 +366,8 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 		return r;
 	if (loc.path)
 		r = vd_fail(err, EINVAL, "%s: names a file in a disk, not a disk", locator);
+	else if (vd_iscsi_is(loc.source))
+		r = open_path(&d, loc.source, NULL, &o, 0, err);
 	else if (has_protocol(loc.source) && stat(loc.source, &st) < 0)
 		r = vd_fail(err, ENOTSUP, "%s: this kind of source is not supported", loc.source);
 	else
@@ -563,7 +568,9 @@ int vdisk_create(const char *path, uint64_t length, const struct vdisk_create_op
 	r = vd_check_options(drv, o.options, o.n_options, err);
 	if (r < 0)
 		return r;
-	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+	if (vd_iscsi_is(path)) {
+		r = vd_iscsi_open(&file, path, &file_opts, err);
+	} else if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
 		r = vd_file_open(&file, path, &file_opts, err);
 	} else {
 		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -136,6 +136,23 @@ struct vd_open_ctx {
 
 struct vd_info_sink;
 
+/*
+ * One transfer of a source that is asynchronous by itself (->start): the
+ * engine's memory, the driver's from ->start() until it calls ->done().
+ */
+#define VD_AIO_IOVS	256u
+
+struct vd_aio {
+	struct vd_aio *next;
+	uint8_t op;		/* VDISK_OP_READ, VDISK_OP_WRITE, VDISK_OP_FLUSH */
+	bool fua;		/* WRITE: durable before it is done */
+	unsigned iovcnt;	/* at most VD_AIO_IOVS */
+	const struct iovec *iov;
+	uint64_t off, len;	/* multiples of the disk's block size */
+	/* 0 or -errno.  Once; on any thread, and it does not block. */
+	void (*done)(struct vd_aio *aio, int result);
+};
+
 struct vd_driver {
 	const char *name;
 	/* "key\tvalues\tmeaning" for each create/amend option, NULL at the end; may be NULL */
@@ -196,6 +213,12 @@ struct vd_driver {
 	int (*pwritev)(struct vdisk *disk, const struct iovec *iov, int iovcnt, uint64_t len,
 		       uint64_t off, bool fua);
 	int (*sync)(struct vdisk *disk);
+	/*
+	 * Begin a list of transfers; never blocks, may call ->done at once.  Beside
+	 * ->preadv and the others, which take what is not aligned.  NULL: a worker
+	 * waits in those for each transfer.
+	 */
+	void (*start)(struct vdisk *disk, struct vd_aio *list);
 	/* -EOPNOTSUPP: the engine writes zeroes. */
 	int (*zero)(struct vdisk *disk, uint64_t off, uint64_t len, bool unmap);
 	int (*discard)(struct vdisk *disk, uint64_t off, uint64_t len);
@@ -262,6 +285,9 @@ struct vdisk {
 	bool grows;		/* a write past the end extends it, with zeroes between */
 	bool fresh_zero;	/* space past the old end reads as zeroes */
 	uint32_t io_align;	/* O_DIRECT: alignment of memory, offset, length; 0 none */
+	bool no_fua;		/* ->start: takes no durable writes */
+	bool no_discard;	/* ->discard is there, but this one cannot */
+	bool discard_keeps;	/* what is discarded need not read as zeroes */
 
 	/* Set when metadata may be half written: writes get -EIO from then on. */
 	_Atomic bool failed;
@@ -319,6 +345,9 @@ int vd_truncate(struct vdisk *disk, uint64_t size) MUST_CHECK;
 #define VD_MAX_DEPTH 64
 int vd_open_ref(struct vd_open_ctx *ctx, struct vdisk **out, const char *name,
 		const char *format, bool writable, struct vdisk_error *err);
+
+/* ->start() of @aio, and wait for its result. */
+int vd_aio_wait(struct vdisk *disk, struct vd_aio *aio);
 
 /* The generation now: what is freed from here on is safe once vd_grace_over(). */
 unsigned vd_grace_now(struct vdisk *disk);

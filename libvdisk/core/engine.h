@@ -84,6 +84,10 @@ static inline bool vd_is_source(const struct vdisk *disk)
 
 int vd_file_open(struct vdisk **out, const char *path, const struct vdisk_open_opts *opts,
 		 struct vdisk_error *err);
+/* "iscsi://..."? */
+bool vd_iscsi_is(const char *name);
+int vd_iscsi_open(struct vdisk **out, const char *uri, const struct vdisk_open_opts *opts,
+		  struct vdisk_error *err);
 /* QEMU-compatible locks on an image file; the descriptor keeps them. */
 int vd_lock_image(int fd, const char *path, bool write, struct vdisk_error *err);
 

@@ -251,6 +251,42 @@ static void alloc_lock_quiet(struct vdisk *d, uint64_t off, uint64_t len)
 
 /* ---- sources ---- */
 
+struct aio_wait {
+	struct vd_aio aio;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool over;
+	int result;
+};
+
+static void aio_over(struct vd_aio *aio, int result)
+{
+	struct aio_wait *w = container_of(aio, struct aio_wait, aio);
+
+	pthread_mutex_lock(&w->lock);
+	w->over = true;
+	w->result = result;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int vd_aio_wait(struct vdisk *d, struct vd_aio *aio)
+{
+	struct aio_wait w = {
+		.aio = *aio,
+		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER,
+	};
+
+	w.aio.next = NULL;
+	w.aio.done = aio_over;
+	d->drv->start(d, &w.aio);
+	pthread_mutex_lock(&w.lock);
+	while (!w.over)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.result;
+}
+
 void vd_source_grew(struct vdisk *d, uint64_t end)
 {
 	uint64_t size = atomic_load_explicit(&d->size, memory_order_relaxed);

@@ -8,6 +8,8 @@
  *		cache, a file system that never blocks): done inside submit;
  *   the ring	the map is in memory: the bytes move by io_uring, one system
  *		call for all requests of a batch;
+ *   the source	likewise, where it is asynchronous by itself (a network's): it is
+ *		given all transfers of a batch at once;
  *   a worker	the map needs I/O, a unit must be decoded, an edge copied, a
  *		lock or an allocation in flight waited for: a thread of the pool
  *		runs the whole request through io.c, where blocking is allowed.
@@ -79,6 +81,14 @@ struct state {
 _Static_assert(sizeof(struct state) <= sizeof(((struct vdisk_request *)0)->reserved),
 	       "vdisk_request.reserved is too small");
 
+/* A transfer that an asynchronous source does. */
+struct source_op {
+	struct vd_aio aio;
+	struct seg *seg;
+	int result;
+	struct source_op *next;	/* among those that are over */
+};
+
 struct vdisk_queue {
 	struct io_uring ring;
 	bool has_ring;
@@ -86,7 +96,8 @@ struct vdisk_queue {
 	bool unsubmitted;	/* operations wait for the end of the batch */
 	bool armed;		/* a read of efd is in the ring */
 	unsigned in_flight;	/* submitted, not yet reaped */
-	unsigned at_workers;
+	unsigned at_workers;	/* and at sources */
+	struct vd_aio *begun, **begun_tail;	/* for the sources, at the end of the batch */
 	struct vdisk_request *done, **done_tail;	/* finished; the owner's */
 	int efd;		/* owned: a worker handed something back */
 	bool polled;		/* the ring writes efd too, see vdisk_queue_fd() */
@@ -94,6 +105,7 @@ struct vdisk_queue {
 
 	pthread_mutex_t lock;	/* guards what follows */
 	struct vdisk_request *remote, **remote_tail;
+	struct source_op *over;	/* in no order */
 	bool signalled;
 };
 
@@ -144,13 +156,21 @@ static void finish(struct vdisk_request *req, int result)
 	push_done(s->q, req);
 }
 
+/* Under the lock: once it is dropped the queue may be freed. */
+static void wake_owner(struct vdisk_queue *q)
+{
+	uint64_t one = 1;
+
+	if (!q->signalled && write(q->efd, &one, sizeof(one)) < 0)
+		assert(errno == EAGAIN);
+	q->signalled = true;
+}
+
 /* On a worker. */
 static void finish_remote(struct vdisk_request *req, int result)
 {
 	struct state *s = state_of(req);
 	struct vdisk_queue *q = s->q;
-	uint64_t one = 1;
-	bool signal;
 
 	release(s, result);
 	req->result = result;
@@ -158,11 +178,21 @@ static void finish_remote(struct vdisk_request *req, int result)
 	req->next = NULL;
 	*q->remote_tail = req;
 	q->remote_tail = &req->next;
-	signal = !q->signalled;
-	q->signalled = true;
-	/* under the lock: once it is dropped the queue may be freed */
-	if (signal && write(q->efd, &one, sizeof(one)) < 0)
-		assert(errno == EAGAIN);
+	wake_owner(q);
+	pthread_mutex_unlock(&q->lock);
+}
+
+/* On whatever thread the source has for it. */
+static void source_over(struct vd_aio *aio, int result)
+{
+	struct source_op *op = container_of(aio, struct source_op, aio);
+	struct vdisk_queue *q = state_of(op->seg->req)->q;
+
+	op->result = result;
+	pthread_mutex_lock(&q->lock);
+	op->next = q->over;
+	q->over = op;
+	wake_owner(q);
 	pthread_mutex_unlock(&q->lock);
 }
 
@@ -255,10 +285,66 @@ static void ring_enable(struct vdisk_queue *q)
 	q->enabled = true;
 }
 
+/* ---- asynchronous sources ---- */
+
+static bool is_async(const struct vdisk *src)
+{
+	return src->fd < 0 && src->drv->start;
+}
+
+/* False: no memory. */
+static bool source_begin(struct vdisk_queue *q, struct seg *seg)
+{
+	struct vdisk_request *req = seg->req;
+	struct source_op *op = malloc(sizeof(*op));
+
+	if (!op)
+		return false;
+	op->seg = seg;
+	op->aio = (struct vd_aio) {
+		.op = req->op, .fua = req->op == VDISK_OP_WRITE && req->flags & VDISK_REQ_FUA,
+		.iov = seg->iov, .iovcnt = seg->iovcnt, .off = seg->off, .len = seg->len,
+		.done = source_over,
+	};
+	*q->begun_tail = &op->aio;
+	q->begun_tail = &op->aio.next;
+	q->at_workers++;
+	arm_wakeup(q);
+	state_of(req)->pending++;
+	return true;
+}
+
+static struct vdisk *source_of(struct vd_aio *aio)
+{
+	return container_of(aio, struct source_op, aio)->seg->src;
+}
+
+/* The end of a batch: each source gets what is its own, in as few pieces as there are runs. */
+static void sources_start(struct vdisk_queue *q)
+{
+	struct vd_aio *first = q->begun;
+
+	q->begun = NULL;
+	q->begun_tail = &q->begun;
+	while (first) {
+		struct vdisk *src = source_of(first);
+		struct vd_aio *last = first, *next;
+
+		while (last->next && source_of(last->next) == src)
+			last = last->next;
+		next = last->next;
+		last->next = NULL;
+		src->drv->start(src, first);
+		first = next;
+	}
+}
+
 static void ring_reap(struct vdisk_queue *q);
 
 static void ring_submit(struct vdisk_queue *q)
 {
+	if (unlikely(q->begun != NULL))
+		sources_start(q);
 	if (!q->unsubmitted)
 		return;
 	ring_enable(q);
@@ -465,7 +551,7 @@ static enum walk walk_piece(struct vdisk_request *req, struct vdisk *d, uint64_t
 		}
 	}
 	/* the end of a source is the end of what may be moved in one go */
-	if (d->fd < 0 || (write && (!(d->flags & VDISK_OPEN_WRITE) ||
+	if ((d->fd < 0 && !is_async(d)) || (write && (!(d->flags & VDISK_OPEN_WRITE) ||
 				    !vd_in_range(*off, *len, d->grows ? INT64_MAX : d->size))))
 		return WALK_WORKER;
 	*src = d;
@@ -611,6 +697,11 @@ static bool fits_ring(const struct seg *seg)
 		return true;
 	if (seg->len > INT_MAX || seg->iovcnt > IOV_MAX)
 		return false;
+	if (is_async(seg->src))
+		return seg->iovcnt <= VD_AIO_IOVS &&
+			!((seg->off | seg->len) & (seg->src->block_size - 1)) &&
+			!(seg->src->no_fua && seg->req->flags & VDISK_REQ_FUA) &&
+			vd_in_range(seg->off, seg->len, seg->src->size);
 	return !seg->src->io_align || !direct_misaligned(seg);
 }
 
@@ -647,7 +738,7 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 	for (unsigned i = 0; i < s->n_segs; i++) {
 		struct seg *seg = &s->segs[i];
 
-		if (seg->src)
+		if (seg->src && !is_async(seg->src))
 			move_seg(q, req, seg, small_batch);
 		left |= seg->done < seg->len;
 	}
@@ -655,12 +746,16 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 		finish(req, 0);
 		return;
 	}
-	for (unsigned i = 0; q->has_ring && i < s->n_segs; i++) {
+	for (unsigned i = 0; i < s->n_segs; i++) {
 		struct seg *seg = &s->segs[i];
 
-		if (seg->src && seg->done == 0)
+		if (seg->done == seg->len)
+			continue;
+		if (is_async(seg->src))
+			s->incomplete |= !source_begin(q, seg);
+		else if (q->has_ring && seg->done == 0)
 			ring_rw(q, seg);
-		else if (seg->done < seg->len)
+		else
 			s->incomplete = true;
 	}
 	if (s->pending == 0)
@@ -677,7 +772,7 @@ static bool flush_walk(struct vdisk_request *req, struct vdisk *d)
 	if (!d || d->flags & VDISK_OPEN_UNSAFE || !(d->flags & VDISK_OPEN_WRITE))
 		return true;
 	if (vd_is_source(d))
-		return d->fd >= 0 && !d->drv->pwritev &&
+		return (is_async(d) || (d->fd >= 0 && !d->drv->pwritev)) &&
 			(d->never_blocks || add_piece(req, d, s->n_segs, 0));
 	if (d->drv->flush && (!enter_once(s, d) || d->drv->flush(d, true) != 0))
 		return false;
@@ -688,19 +783,33 @@ static void start_flush(struct vdisk_queue *q, struct vdisk_request *req)
 {
 	struct state *s = state_of(req);
 
+	bool possible;
+
 	s->segs = &s->seg0;
-	if (!flush_walk(req, req->disk) || (!q->has_ring && s->n_segs > 0)) {
+	possible = flush_walk(req, req->disk);
+	for (unsigned i = 0; i < s->n_segs; i++)
+		possible &= q->has_ring || is_async(s->segs[i].src);
+	if (!possible) {
 		give_up(req);
 		return;
 	}
 	for (unsigned i = 0; i < s->n_segs; i++) {
-		struct io_uring_sqe *sqe = get_sqe(q);
+		struct io_uring_sqe *sqe;
+
+		if (is_async(s->segs[i].src)) {
+			s->segs[i].off = 0;
+			s->incomplete |= !source_begin(q, &s->segs[i]);
+			continue;
+		}
+		sqe = get_sqe(q);
 
 		io_uring_prep_fsync(sqe, s->segs[i].src->fd, IORING_FSYNC_DATASYNC);
 		io_uring_sqe_set_data(sqe, &s->segs[i]);
 		s->pending++;
 	}
-	if (s->pending == 0)
+	if (s->pending == 0 && s->incomplete)
+		give_up(req);
+	else if (s->pending == 0)
 		finish(req, 0);
 }
 
@@ -741,6 +850,7 @@ void vdisk_queue_submit(struct vdisk_queue *q, struct vdisk_request *const *reqs
 static void take_remote(struct vdisk_queue *q)
 {
 	struct vdisk_request *list;
+	struct source_op *over;
 
 	if (q->at_workers == 0)
 		return;
@@ -748,8 +858,18 @@ static void take_remote(struct vdisk_queue *q)
 	list = q->remote;
 	q->remote = NULL;
 	q->remote_tail = &q->remote;
+	over = q->over;
+	q->over = NULL;
 	q->signalled = false;
 	pthread_mutex_unlock(&q->lock);
+	while (over) {
+		struct source_op *op = over;
+
+		over = op->next;
+		q->at_workers--;
+		ring_completion(op->seg, op->result < 0 ? op->result : (int)op->seg->len);
+		free(op);
+	}
 	while (list) {
 		struct vdisk_request *req = list;
 
@@ -1021,6 +1141,7 @@ int vdisk_queue_new(struct vdisk_queue **out, const struct vdisk_queue_opts *opt
 	pthread_mutex_init(&q->lock, NULL);
 	q->done_tail = &q->done;
 	q->remote_tail = &q->remote;
+	q->begun_tail = &q->begun;
 	*out = q;
 	return 0;
 }

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * iscsi_address.c - iscsi://[user[%secret]@]host[:port]/target/lun[?key=value&...]
+ *
+ * A secret is better not on a command line, where everybody can read it: it is
+ * also looked for in a file and in the environment.  Wherever it came from, it
+ * is never part of a disk's name, so no message and no listing has it.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "source/iscsi.h"
+
+#define SCHEME		"iscsi://"
+#define NAME_MAX_BYTES	223u	/* RFC 7143, 4.2.7.1 */
+#define SECRET_MAX	255u
+#define LUN_MAX		16383u	/* flat addressing (SAM-5, 4.7.7) */
+#define OWN_NAME	"iqn.2026-11.org.vdisk:initiator"
+#define NAME_FILE	"/etc/iscsi/initiatorname.iscsi"
+
+bool vd_iscsi_is(const char *name)
+{
+	return !strncmp(name, SCHEME, strlen(SCHEME));
+}
+
+void iscsi_address_clear(struct iscsi_address *a)
+{
+	if (a->secret)
+		explicit_bzero(a->secret, strlen(a->secret));
+	free(a->name);
+	free(a->host);
+	free(a->port);
+	free(a->target);
+	free(a->user);
+	free(a->secret);
+	free(a->initiator);
+	*a = (struct iscsi_address) { 0 };
+}
+
+static int no_memory(struct vdisk_error *err)
+{
+	return vd_fail(err, ENOMEM, "out of memory");
+}
+
+/* Target and initiator names: letters, digits, '-', '.', ':' (RFC 3722); UTF-8 is let through. */
+static bool is_iscsi_name(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n < 5 || n > NAME_MAX_BYTES ||
+	    (strncmp(s, "iqn.", 4) && strncmp(s, "eui.", 4) && strncmp(s, "naa.", 4)))
+		return false;
+	for (; *s; s++)
+		if ((unsigned char)*s <= ' ' || *s == 0x7f || *s == '/' || *s == '%')
+			return false;
+	return true;
+}
+
+static int hex(char c)
+{
+	return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ?
+		tolower((unsigned char)c) - 'a' + 10 : -1;
+}
+
+/* %XX in place; false: not that. */
+static bool unescape(char *s)
+{
+	char *out = s;
+
+	for (; *s; s++) {
+		if (*s == '%') {
+			int high = hex(s[1]), low = high < 0 ? -1 : hex(s[2]);
+
+			if (low < 0 || (!high && !low))
+				return false;
+			*out++ = (char)(high << 4 | low);
+			s += 2;
+		} else {
+			*out++ = *s;
+		}
+	}
+	*out = '\0';
+	return true;
+}
+
+static int split_user(struct iscsi_address *a, const char *text, size_t len,
+		      struct vdisk_error *err)
+{
+	const char *percent = memchr(text, '%', len);
+	size_t user_len = percent ? (size_t)(percent - text) : len;
+
+	if (!user_len || user_len > SECRET_MAX || len - user_len > SECRET_MAX)
+		return vd_fail(err, EINVAL, "iscsi: the user's name or secret is empty or too long");
+	a->user = strndup(text, user_len);
+	if (percent && percent + 1 < text + len)
+		a->secret = strndup(percent + 1, len - user_len - 1);
+	return !a->user || (percent && percent + 1 < text + len && !a->secret) ?
+		no_memory(err) : 0;
+}
+
+static bool is_port(const char *s)
+{
+	char *end;
+	unsigned long n = strtoul(s, &end, 10);
+
+	return isdigit((unsigned char)*s) && !*end && n > 0 && n < 65536;
+}
+
+/* host, host:port, [v6]:port */
+static int split_host(struct iscsi_address *a, const char *text, size_t len,
+		      struct vdisk_error *err)
+{
+	AUTO_FREE char *s = strndup(text, len);
+	char *host = s, *rest;
+
+	if (!s)
+		return no_memory(err);
+	if (*s == '[') {
+		host++;
+		rest = strchr(host, ']');
+		if (!rest)
+			return vd_fail(err, EINVAL, "iscsi: '%s' has a '[' without ']'", s);
+		*rest++ = '\0';
+	} else {
+		rest = host + strcspn(host, ":");
+	}
+	if (*rest == ':') {
+		*rest = '\0';
+		rest++;
+		if (!is_port(rest))
+			return vd_fail(err, EINVAL, "iscsi: '%s' is not a port", rest);
+	} else if (*rest) {
+		return vd_fail(err, EINVAL, "iscsi: '%s' after the host's address", rest);
+	} else {
+		rest = (char *)(uintptr_t)"3260";
+	}
+	if (!*host || strlen(host) > 253)
+		return vd_fail(err, EINVAL, "iscsi: the host's name is missing or too long");
+	a->host = strdup(host);
+	a->port = strdup(rest);
+	return a->host && a->port ? 0 : no_memory(err);
+}
+
+static int set_option(struct iscsi_address *a, char *text, struct vdisk_error *err)
+{
+	char *value = strchr(text, '='), *end;
+	unsigned long n;
+
+	if (value)
+		*value++ = '\0';
+	if (!strcmp(text, "header-digest")) {
+		a->header_digest = value && !strcmp(value, "crc32c");
+		if (a->header_digest || (value && !strcmp(value, "none")))
+			return 0;
+		return vd_fail(err, EINVAL, "iscsi: header-digest is crc32c or none");
+	}
+	if (!strcmp(text, "timeout")) {
+		n = value && isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
+		if (!n || n > 86400 || *end)
+			return vd_fail(err, EINVAL, "iscsi: timeout is a number of seconds from 1 "
+				       "to 86400");
+		a->limit_s = (unsigned)n;
+		return 0;
+	}
+	if (!strcmp(text, "initiator")) {
+		if (!value || !unescape(value) || !is_iscsi_name(value))
+			return vd_fail(err, EINVAL, "iscsi: initiator is a name like iqn.2026-11."
+				       "org.example:host");
+		free(a->initiator);
+		a->initiator = strdup(value);
+		return a->initiator ? 0 : no_memory(err);
+	}
+	return vd_fail(err, EINVAL, "iscsi: there is no option '%s' (header-digest, timeout, "
+		       "initiator)", text);
+}
+
+static int split_options(struct iscsi_address *a, char *text, struct vdisk_error *err)
+{
+	int r = 0;
+
+	for (char *save = NULL, *one = strtok_r(text, "&", &save); !r && one;
+	     one = strtok_r(NULL, "&", &save))
+		r = set_option(a, one, err);
+	return r;
+}
+
+static int split_target(struct iscsi_address *a, char *text, struct vdisk_error *err)
+{
+	char *slash = strrchr(text, '/'), *end;
+	unsigned long lun;
+
+	if (!slash || !isdigit((unsigned char)slash[1]))
+		return vd_fail(err, EINVAL, "iscsi: '%s' is not TARGET/LUN", text);
+	errno = 0;
+	lun = strtoul(slash + 1, &end, 10);
+	if (*end || errno || lun > LUN_MAX)
+		return vd_fail(err, EINVAL, "iscsi: '%s' is not a LUN from 0 to %u", slash + 1, LUN_MAX);
+	a->lun = (uint32_t)lun;
+	*slash = '\0';
+	if (!unescape(text) || !is_iscsi_name(text))
+		return vd_fail(err, EINVAL, "iscsi: '%s' is not a target's name (iqn.YYYY-MM.domain"
+			       ":name)", text);
+	a->target = strdup(text);
+	return a->target ? 0 : no_memory(err);
+}
+
+/* The name that people see: the same, without the secret. */
+static int make_name(struct iscsi_address *a, const char *uri, struct vdisk_error *err)
+{
+	const char *rest = uri + strlen(SCHEME), *slash = strchr(rest, '/');
+	const char *at = memrchr(rest, '@', (size_t)(slash - rest));
+
+	if (asprintf(&a->name, SCHEME "%s%s%s", a->user ? a->user : "", a->user ? "@" : "",
+		     at ? at + 1 : rest) < 0) {
+		a->name = NULL;
+		return no_memory(err);
+	}
+	return 0;
+}
+
+static int split_into(struct iscsi_address *a, const char *uri, char *text, struct vdisk_error *err)
+{
+	char *slash = strchr(text, '/'), *at, *options;
+	int r = 0;
+
+	if (!slash)
+		return vd_fail(err, EINVAL, "iscsi: an address is iscsi://[USER@]HOST[:PORT]/TARGET/LUN");
+	at = memrchr(text, '@', (size_t)(slash - text));
+	if (at) {
+		r = split_user(a, text, (size_t)(at - text), err);
+		text = at + 1;
+	}
+	options = strchr(slash, '?');
+	if (options)
+		*options++ = '\0';
+	if (!r)
+		r = split_host(a, text, (size_t)(slash - text), err);
+	if (!r)
+		r = split_target(a, slash + 1, err);
+	if (!r && options)
+		r = split_options(a, options, err);
+	return r ? r : make_name(a, uri, err);
+}
+
+int iscsi_address_split(struct iscsi_address *out, const char *uri, struct vdisk_error *err)
+{
+	struct iscsi_address a = { .limit_s = ISCSI_LIMIT_S };
+	AUTO_FREE char *text = NULL;
+	int r;
+
+	if (!vd_iscsi_is(uri))
+		return vd_fail(err, EINVAL, "not an address that begins with " SCHEME);
+	text = strdup(uri + strlen(SCHEME));
+	r = text ? split_into(&a, uri, text, err) : no_memory(err);
+	if (text)
+		explicit_bzero(text, strlen(text));
+	if (r < 0) {
+		iscsi_address_clear(&a);
+		return r;
+	}
+	*out = a;
+	return 0;
+}
+
+/* ---- what is not in it ---- */
+
+/* The first line of a file that nobody else can read. */
+static int read_secret(char **out, const char *path, struct vdisk_error *err)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	char line[SECRET_MAX + 2] = "";
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return vd_fail(err, errno, "%s: cannot read the iSCSI secret: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) || st.st_mode & (S_IRWXG | S_IRWXO))
+		return vd_fail(err, EPERM, "%s: a file with a secret must be readable by its owner "
+			       "only (chmod 600)", path);
+	n = read(fd, line, sizeof(line) - 1);
+	if (n < 0)
+		return vd_fail(err, errno, "%s: %s", path, strerror(errno));
+	line[strcspn(line, "\r\n")] = '\0';
+	if (!line[0] || strlen(line) > SECRET_MAX)
+		return vd_fail(err, EINVAL, "%s: its first line is not a secret of 1 to %u bytes", path,
+			       SECRET_MAX);
+	*out = strdup(line);
+	explicit_bzero(line, sizeof(line));
+	return *out ? 0 : no_memory(err);
+}
+
+static const char *env(const char *name)
+{
+	const char *v = getenv(name);
+
+	return v && v[0] ? v : NULL;
+}
+
+static int find_secret(struct iscsi_address *a, struct vdisk_error *err)
+{
+	const char *user = env("VDISK_ISCSI_USER"), *file = env("VDISK_ISCSI_SECRET_FILE");
+	const char *secret = env("VDISK_ISCSI_SECRET");
+
+	if (!a->user && user) {
+		a->user = strdup(user);
+		if (!a->user)
+			return no_memory(err);
+	}
+	if (!a->user || a->secret)
+		return 0;
+	if (file)
+		return read_secret(&a->secret, file, err);
+	if (!secret)
+		return vd_fail(err, EACCES, "%s: user '%s' has no secret: set VDISK_ISCSI_SECRET_FILE to "
+			       "the name of a file that has it", a->name, a->user);
+	a->secret = strdup(secret);
+	return a->secret ? 0 : no_memory(err);
+}
+
+/* What this host calls itself, so that its access at the target is its own. */
+static char *host_name(void)
+{
+	FILE *f = fopen(NAME_FILE, "re");
+	char line[512], *name = NULL;
+
+	while (f && !name && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "InitiatorName=", 14))
+			continue;
+		line[strcspn(line, " \t\r\n")] = '\0';
+		if (is_iscsi_name(line + 14))
+			name = strdup(line + 14);
+	}
+	if (f)
+		fclose(f);
+	return name;
+}
+
+static int find_initiator(struct iscsi_address *a, struct vdisk_error *err)
+{
+	const char *name = env("VDISK_ISCSI_INITIATOR");
+
+	if (a->initiator)
+		return 0;
+	if (name && !is_iscsi_name(name))
+		return vd_fail(err, EINVAL, "VDISK_ISCSI_INITIATOR: '%s' is not an iSCSI name", name);
+	a->initiator = name ? strdup(name) : host_name();
+	if (!a->initiator && !name)
+		a->initiator = strdup(OWN_NAME);
+	return a->initiator ? 0 : no_memory(err);
+}
+
+int iscsi_address_parse(struct iscsi_address *out, const char *uri, struct vdisk_error *err)
+{
+	struct iscsi_address a;
+	int r = iscsi_address_split(&a, uri, err);
+
+	if (r < 0)
+		return r;
+	r = find_secret(&a, err);
+	if (!r)
+		r = find_initiator(&a, err);
+	if (r < 0) {
+		iscsi_address_clear(&a);
+		return r;
+	}
+	*out = a;
+	return 0;
+}
