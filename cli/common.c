@@ -226,10 +226,15 @@ void cli_free_options(struct cli_options *o)
 PRINTF_FMT(1, 0)
 static void print_message(const char *fmt, va_list ap)
 {
+	AUTO_FREE char *text = NULL;
+
 	fflush(stdout);
-	fputs("vdisk: ", stderr);
-	vfprintf(stderr, fmt, ap);
-	fputc('\n', stderr);
+	if (vasprintf(&text, fmt, ap) < 0) {
+		text = NULL;
+		return;
+	}
+	vdisk_redact(text);
+	fprintf(stderr, "vdisk: %s\n", text);
 }
 
 void cli_error(const char *fmt, ...)

@@ -61,6 +61,22 @@ static int add_item(void *arg, const struct vdisk_info_item *item)
 	return json_object_set_new(arg, item->key, v);
 }
 
+/* A source that is no file: what there is to know of it. */
+static void describe_source(json_t *o, struct vdisk *disk)
+{
+	json_t *facts = json_object();
+
+	while (vdisk_below(disk))
+		disk = vdisk_below(disk);
+	if (vdisk_fd(disk) < 0)
+		vdisk_info(disk, add_item, facts);
+	if (json_object_size(facts)) {
+		json_object_set_new(facts, "kind", json_string(vdisk_format(disk)));
+		json_object_set(o, "source", facts);
+	}
+	json_decref(facts);
+}
+
 static json_t *snapshots(struct vdisk *disk)
 {
 	AUTO_FREE struct vdisk_snapshot *list = NULL;
@@ -99,6 +115,8 @@ static json_t *describe(struct vdisk *disk, bool in_use)
 	if (json_object_size(specific))
 		json_object_set(o, "format-specific", specific);
 	json_decref(specific);
+	if (vdisk_below(disk))
+		describe_source(o, disk);
 	return o;
 }
 
@@ -159,17 +177,20 @@ static void print_text(json_t *o)
 {
 	json_t *snaps = json_object_get(o, "snapshots"), *value;
 	json_t *specific = json_object_get(o, "format-specific");
+	json_t *source = json_object_get(o, "source");
 	const char *key;
 	size_t i;
 
 	json_object_foreach(o, key, value) {
-		if (value != snaps && value != specific)
+		if (value != snaps && value != specific && value != source)
 			print_field(key, value);
 	}
 	json_object_foreach(specific, key, value) {
 		if (!json_object_get(o, key))
 			print_field(key, value);
 	}
+	json_object_foreach(source, key, value)
+		print_field(key, value);
 	if (!snaps)
 		return;
 	puts("snapshots");

@@ -77,13 +77,27 @@ bool vm_name_ok(const char *name)
 	return true;
 }
 
+/* The last part of "iscsi://host/iqn.2026-11.org.example:web/0" that is a name: "web/0". */
+static const char *remote_name(const char *locator)
+{
+	const char *target = strchr(locator + strlen("iscsi://"), '/'), *colon;
+
+	if (!target)
+		return locator;
+	colon = strchr(target, ':');
+	return colon ? colon + 1 : target + 1;
+}
+
 /* "/images/web.qcow2#p1" is "web" */
 static void name_from(char *out, const char *locator)
 {
 	const char *slash = strrchr(locator, '/'), *p = slash && slash[1] ? slash + 1 : locator;
 	size_t n = 0;
 
-	for (; *p && *p != '.' && *p != '#' && *p != '@' && n < VM_NAME_MAX - 8; p++)
+	if (!strncmp(locator, "iscsi://", 8))
+		p = remote_name(locator);
+
+	for (; *p && !strchr(".#@/", *p) && n < VM_NAME_MAX - 8; p++)
 		if (isalnum((unsigned char)*p) || (n && (*p == '-' || *p == '_')))
 			out[n++] = *p;
 	out[n] = 0;
@@ -144,9 +158,15 @@ static int listen_at(const char *path)
 
 static int write_info(const struct vm_entry *e, const char *locator)
 {
-	json_t *j = json_pack("{ss ss* sI sI}", "name", e->name, "disk", locator, "pid",
-			      (json_int_t)getpid(), "started", (json_int_t)time(NULL));
-	int r = j ? json_dump_file(j, e->info, JSON_COMPACT) : -1;
+	AUTO_FREE char *shown = locator ? strdup(locator) : NULL;
+	json_t *j;
+	int r;
+
+	if (shown)
+		vdisk_redact(shown);
+	j = json_pack("{ss ss* sI sI}", "name", e->name, "disk", shown, "pid",
+		      (json_int_t)getpid(), "started", (json_int_t)time(NULL));
+	r = j ? json_dump_file(j, e->info, JSON_COMPACT) : -1;
 
 	json_decref(j);
 	return r;

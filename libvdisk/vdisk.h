@@ -339,6 +339,12 @@ VDISK_API void vdisk_locator_clear(struct vdisk_locator *loc);
 /* The pieces without the path put together again, escaped; the caller frees. */
 VDISK_API char *vdisk_locator_format(const struct vdisk_locator *loc);
 
+/*
+ * Take secrets out of a text that may have locators in it (iscsi://user%secret@host/...),
+ * before it is shown.  Messages of the library's and names of disks have none.
+ */
+VDISK_API void vdisk_redact(char *text);
+
 /* A number of bytes as people write it: K, M, G, T, P, E are binary.  -EINVAL. */
 VDISK_API int vdisk_parse_size(const char *text, uint64_t *out);
 

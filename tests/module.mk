@@ -10,6 +10,10 @@ tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=real
 TOOLS += tests/tools/iscsi-load
 tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
 
+# verified requests to any disk
+TOOLS += tests/tools/disk-load
+tests/tools/disk-load_SRCS := tests/tools/disk-load.c
+
 # the parsers of programs, which are in no library
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
 tests/unit/try_guest_SRCS := cli/try_guest.c

@@ -84,6 +84,7 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 		disk_free(d);
 		return r;
 	}
+	vdisk_redact(d->locator);	/* from now on it is only shown */
 	v->next_id++;
 	pthread_mutex_lock(&v->disks_lock);
 	v->disk[v->n_disks++] = d;

@@ -4,6 +4,21 @@
 
 #include "core/driver.h"
 
+void vdisk_redact(char *text)
+{
+	static const char scheme[] = "iscsi://";
+
+	while ((text = strstr(text, scheme))) {
+		char *at, *percent;
+
+		text += strlen(scheme);
+		at = memrchr(text, '@', strcspn(text, "/"));
+		percent = at ? memchr(text, '%', (size_t)(at - text)) : NULL;
+		if (percent)
+			memmove(percent, at, strlen(at) + 1);
+	}
+}
+
 /* for clang's analyzer they are macros */
 #undef vd_fail
 #undef vd_fail_prefix
@@ -17,6 +32,7 @@ int vd_fail(struct vdisk_error *err, int code, const char *fmt, ...)
 		va_start(ap, fmt);
 		vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 		va_end(ap);
+		vdisk_redact(err->msg);
 	}
 	return -code;
 }
@@ -32,6 +48,7 @@ int vd_fail_prefix(struct vdisk_error *err, int r, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	vdisk_redact(text);
 	n = strlen(text);
 	/* the old message moves right; what does not fit falls off its end */
 	if (n + 2 < sizeof(err->msg)) {

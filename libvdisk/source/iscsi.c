@@ -162,7 +162,7 @@ static struct iscsi_command transfer_command(const struct vd_aio *aio, uint32_t 
 	struct iscsi_command c = {
 		.cdb = { write ? 0x8a : 0x88 }, .cdb_len = 16,
 		.direction = write ? ISCSI_WRITE : ISCSI_READ, .length = (uint32_t)len,
-		.done = transfer_over,
+		.exact = true, .done = transfer_over,
 	};
 
 	if (write && aio->fua)

@@ -125,6 +125,7 @@ struct iscsi_command {
 	unsigned iovcnt;
 	uint8_t *buf;
 	uint32_t got;		/* how much has come (->buf) */
+	bool exact;		/* a residual is an error: all of ->length must move */
 	/* Once, on the session's thread (or the one that closes it); does not block. */
 	void (*done)(struct iscsi_command *cmd, int result);
 	void *user;		/* the submitter's */

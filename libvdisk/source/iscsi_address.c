@@ -277,9 +277,10 @@ static int read_secret(char **out, const char *path, struct vdisk_error *err)
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return vd_fail(err, errno, "%s: cannot read the iSCSI secret: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode) || st.st_mode & (S_IRWXG | S_IRWXO))
-		return vd_fail(err, EPERM, "%s: a file with a secret must be readable by its owner "
-			       "only (chmod 600)", path);
+	if (!S_ISREG(st.st_mode) || st.st_mode & (S_IRWXO | S_IWGRP))
+		return vd_fail(err, EPERM, "%s: its mode is %04o: a secret must not be accessible by "
+			       "others, nor its file writable by the group", path,
+			       (unsigned)st.st_mode & 07777);
 	n = read(fd, line, sizeof(line) - 1);
 	if (n < 0)
 		return vd_fail(err, errno, "%s: %s", path, strerror(errno));

@@ -278,7 +278,7 @@ static struct iscsi_verdict judge(struct iscsi_command *c, const struct scsi_tas
 	if (c->buf)
 		take_data(c, t);
 	/* less than all of a block is nothing */
-	else if (c->iov && t->residual_status != SCSI_RESIDUAL_NO_RESIDUAL && t->residual)
+	else if (c->exact && t->residual_status != SCSI_RESIDUAL_NO_RESIDUAL && t->residual)
 		v.result = -EIO;
 	return v;
 }
