@@ -73,6 +73,8 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 		add(c, "--fast-kernel");
 	if (g->huge_pages)
 		add(c, "--huge-pages");
+	if (g->isolate)
+		add(c, "--isolate-disks");
 	for (unsigned i = 0; i < g->n_disks; i++)
 		add_disk(c, &g->disk[i]);
 	for (unsigned i = 0; i < g->n_nics; i++) {

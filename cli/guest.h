@@ -34,6 +34,7 @@ struct guest {
 	unsigned n_disks;
 	const char *time_limit;		/* seconds; NULL: none */
 	bool force, stats, fast_kernel, huge_pages;
+	bool isolate;			/* each disk in a process of its own */
 	struct guest_nic {
 		const char *option;	/* as --net took it */
 		int fd;			/* -1 */

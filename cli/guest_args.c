@@ -8,7 +8,7 @@
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
 	OPT_NET, OPT_NAME, OPT_FAST_KERNEL, OPT_HUGE_PAGES, OPT_TIME_LIMIT, OPT_FORCE, OPT_STATS, OPT_CACHE, OPT_CONSOLE, OPT_RECOVERY,
-	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_ENGINE,
+	OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_ENGINE, OPT_ISOLATE,
 };
 
 static const struct argp_option options[] = {
@@ -40,6 +40,8 @@ static const struct argp_option options[] = {
 	{ "reboot", OPT_REBOOT, "again|exit", OPTION_HIDDEN, NULL, 2 },
 	{ "fast-kernel", OPT_FAST_KERNEL, NULL, 0,
 	  "Decompress the kernel here instead of in the guest (no random load address)", 1 },
+	{ "isolate-disks", OPT_ISOLATE, NULL, 0,
+	  "Each disk in a process of its own, which is started again if it dies", 0 },
 	{ "huge-pages", OPT_HUGE_PAGES, NULL, 0, "Memory from the host's pool of huge pages", 0 },
 	{ "net", OPT_NET, "user|tap:DEV|bridge:DEV[,mac=ADDRESS]", 0,
 	  "A network card: through passt, without privileges; on a tap device that there is; on a "
@@ -102,6 +104,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_KERNEL:	a->guest.kernel = arg; break;
 	case OPT_INITRD:	a->guest.initrd = arg; break;
 	case OPT_FAST_KERNEL:	a->guest.fast_kernel = true; break;
+	case OPT_ISOLATE:	a->guest.isolate = true; break;
 	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
 	case OPT_NET:
 		if (a->guest.n_nics == GUEST_NICS_MAX)

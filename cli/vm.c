@@ -487,6 +487,11 @@ static int vm_attach(int argc, char **argv)
 	if (cli_open(&disk, args[1], flags) < 0)
 		return CLI_FAILED;
 	n = vdisk_list_files(disk, files, FILES_MAX);
+	if (!n) {
+		cli_error("%s: a remote disk has to be there when the guest starts (--disk)",
+			  vdisk_name(disk));
+		return CLI_FAILED;
+	}
 	if (n > FILES_MAX) {
 		cli_error("%s: consists of more than %u files", args[1], FILES_MAX);
 		return CLI_FAILED;

@@ -5,6 +5,7 @@
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/vhost/front.h"
 #include "vmm-lite/virtio/blk.h"
 #include "vmm-lite/vmm.h"
 
@@ -41,6 +42,15 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 	return r;
 }
 
+static void close_ends(const struct keeper_ends *e)
+{
+	const int fds[] = { e->channel, e->control, e->events[0], e->events[1] };
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
 static void disk_free(struct vmm_disk *d)
 {
 	free(d->locator);
@@ -68,6 +78,7 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 	d->read_only = o->read_only;
 	d->write_through = o->write_through;
 	d->cache = disk_cache_name(o);
+	d->snapshot = o->snapshot;
 	d->limits = o->limits;
 	d->locator = copy(o->locator);
 	d->format = copy(o->format);
@@ -79,7 +90,11 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 		disk_free(d);
 		return vd_fail(err, ENOMEM, "out of memory");
 	}
-	r = open_disk(&d->disk, o, err);
+	d->console = &v->console;
+	d->ends = (struct keeper_ends) { -1, -1, { -1, -1 } };
+	if (o->ends)
+		d->ends = *o->ends;
+	r = o->ends ? 0 : open_disk(&d->disk, o, err);
 	if (r < 0) {
 		disk_free(d);
 		return r;
@@ -92,10 +107,9 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 	return 0;
 }
 
-/* One queue for each vCPU that can run at once. */
-static unsigned queue_count(unsigned vcpus)
+unsigned disk_queues(const struct options *o)
 {
-	unsigned n = MIN(vcpus, vd_cpus());
+	unsigned n = MIN(o->vcpus, vd_cpus());
 
 	return MIN(n, BLK_QUEUES_MAX);
 }
@@ -108,17 +122,81 @@ static unsigned poll_us(const struct options *o)
 	return o->vcpus < vd_cpus() ? 200 : 0;
 }
 
-int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+static int start_here(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
 	struct blk_options b = {
 		.disk = d->disk, .read_only = d->read_only,
-		.queues = queue_count(v->options.vcpus), .serial = d->serial,
+		.queues = disk_queues(&v->options), .serial = d->serial,
 		.write_through = d->write_through, .limits = d->limits,
 		.poll_us = poll_us(&v->options),
 		.confine = v->options.no_sandbox ? NULL : sandbox_disk,
 	};
 
 	return blk_new(&d->dev, &b, err);
+}
+
+static void size_changed(void *arg)
+{
+	struct vmm_disk *d = arg;
+
+	d->changed = true;
+	console_wake(d->console);
+}
+
+static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+{
+	struct front_options f = {
+		.name = d->locator, .ends = d->ends, .queues = disk_queues(&v->options),
+		.memory_fd = v->ram.fd, .no_restart = d->snapshot,
+		.confine = v->options.no_sandbox ? NULL : sandbox_front,
+		.config_changed = size_changed, .arg = d,
+	};
+
+	d->ends = (struct keeper_ends) { -1, -1, { -1, -1 } };
+	return front_new(&d->dev, &f, err);
+}
+
+int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+{
+	if (!d->disk)
+		return start_isolated(v, d, err);
+	return start_here(v, d, err);
+}
+
+int disk_stats(struct vmm_disk *d, struct blk_stats *out)
+{
+	if (!d->disk)
+		return front_get_stats(d->dev, out);
+	blk_get_stats(d->dev, out);
+	return 0;
+}
+
+int disk_limit(struct vmm_disk *d, const struct blk_limits *limits, struct vdisk_error *err)
+{
+	if (!d->disk)
+		return front_set_limits(d->dev, limits, err);
+	blk_set_limits(d->dev, limits);
+	return 0;
+}
+
+int disk_resize(struct vmm_disk *d, uint64_t bytes, struct vdisk_error *err)
+{
+	return d->disk ? vdisk_resize(d->disk, bytes, err) : front_resize(d->dev, bytes, err);
+}
+
+uint64_t disk_bytes(const struct vmm_disk *d)
+{
+	return d->disk ? vdisk_size(d->disk) : front_bytes(d->dev);
+}
+
+bool disk_read_only(const struct vmm_disk *d)
+{
+	return d->read_only || (d->disk ? !vdisk_writable(d->disk) : front_read_only(d->dev));
+}
+
+const char *disk_format(const struct vmm_disk *d)
+{
+	return d->disk ? vdisk_format(d->disk) : d->format ? d->format : "";
 }
 
 struct vmm_disk *disk_find(struct vmm *v, const char *id)
@@ -140,9 +218,12 @@ int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 	v->n_disks--;
 	memmove(&v->disk[i], &v->disk[i + 1], (v->n_disks - i) * sizeof(v->disk[0]));
 	pthread_mutex_unlock(&v->disks_lock);
+	r = d->dev && !d->disk ? front_end(d->dev, err) : 0;
 	if (d->dev)
 		d->dev->ops->free(d->dev);
-	r = vdisk_close(d->disk, err);
+	close_ends(&d->ends);
+	if (d->disk)
+		r = vdisk_close(d->disk, err);
 	disk_free(d);
 	return r;
 }
@@ -151,9 +232,14 @@ void disks_reap(struct vmm *v)
 {
 	for (unsigned i = v->n_disks; i-- > 0; ) {
 		struct vdisk_error err = { 0 };
+		struct vmm_disk *d = v->disk[i];
 
-		if (v->disk[i]->gone && disk_remove(v, v->disk[i], &err) < 0)
+		if (!d->gone) {
+			if (v->machine && atomic_exchange(&d->changed, false))
+				machine_config_changed(v->machine, d->dev);
+		} else if (disk_remove(v, d, &err) < 0) {
 			log_warnx("%s", err.msg);
+		}
 	}
 }
 

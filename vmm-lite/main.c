@@ -58,6 +58,18 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 	return r;
 }
 
+/* Before anything else is opened, as that would be open in the disks' processes too. */
+static int isolate_disks(struct vmm *v, struct vdisk_error *err)
+{
+	struct options *o = &v->options;
+	int r = keeper_start(o, disk_queues(o), v->ends, err);
+
+	for (unsigned i = 0; !r && i < o->n_disks; i++)
+		if (v->ends[i].channel >= 0)
+			o->disk[i].ends = &v->ends[i];
+	return r;
+}
+
 static void give_back(void *ram, void *host, uint64_t len)
 {
 	ram_give_back(ram, host, len);
@@ -148,7 +160,8 @@ static void print_stats(const struct vmm *v)
 	for (unsigned i = 0; i < v->n_disks; i++) {
 		struct blk_stats b;
 
-		blk_get_stats(v->disk[i]->dev, &b);
+		if (disk_stats(v->disk[i], &b) < 0)
+			continue;
 		log_warnx("%s: reads %" PRIu64 " writes %" PRIu64 " flushes %" PRIu64 " interrupts %"
 			  PRIu64 " sleeps %" PRIu64, v->disk[i]->id, b.reads, b.writes, b.flushes,
 			  b.interrupts, b.sleeps);
@@ -277,9 +290,12 @@ int main(int argc, char **argv)
 		r = kvm_open(&v.kvm_fd, v.options.force, &err);
 	} else {
 		serial_init(&v.serial);
-		if (!v.options.no_sandbox)
+		/* it keeps the rights that are given up below */
+		r = isolate_disks(&v, &err);
+		if (!r && !v.options.no_sandbox)
 			sandbox_prepare(&v.sandbox);
-		r = open_everything(&v, &err);
+		if (!r)
+			r = open_everything(&v, &err);
 		if (!r)
 			r = run(&v, &end, &err);
 	}

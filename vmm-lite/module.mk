@@ -12,6 +12,7 @@ VMM_SRCS := \
  vmm-lite/console.c \
  vmm-lite/control.c \
  vmm-lite/disks.c \
+ vmm-lite/keeper.c \
  vmm-lite/log.c \
  vmm-lite/options.c \
  vmm-lite/requests.c \
@@ -29,7 +30,8 @@ VMM_SRCS := \
  vmm-lite/kvm/pci.c \
  vmm-lite/kvm/serial.c \
  vmm-lite/kvm/unpack.c \
- vmm-lite/kvm/virtio_pci.c
+ vmm-lite/kvm/virtio_pci.c \
+ vmm-lite/vhost/front.c
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson

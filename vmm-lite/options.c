@@ -18,7 +18,7 @@ enum {
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
-	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT,
+	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_ISOLATE,
 };
 
 static const struct argp_option options[] = {
@@ -44,6 +44,8 @@ static const struct argp_option options[] = {
 	{ "limit", OPT_LIMIT, "LIMITS", 0,
 	  "bytes=10M,ops=500 a second, burst=200 milliseconds of it at once", 1 },
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
+	{ "isolate-disks", OPT_ISOLATE, NULL, 0, "Each disk in a process of its own, which is started "
+	  "again if it dies; an iSCSI disk always is", 1 },
 	{ "net", OPT_NET, "tap:N|stream:N[,mac=ADDRESS]", 0,
 	  "A network card: N is a descriptor of a tap device, or of a stream of frames as passt has "
 	  "them", 1 },
@@ -275,6 +277,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--carry is fd:N, not '%s'", arg);
 		else
 			o->carry_fd = (int)parse_number(state, "--carry", arg + 3, 0, 65535);
+		break;
+	case OPT_ISOLATE:
+		o->isolate = true;
 		break;
 	case OPT_HUGE_PAGES:
 		o->huge_pages = true;

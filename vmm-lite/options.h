@@ -14,6 +14,8 @@
 #define DISKS_MAX	24u
 #define NICS_MAX	4u
 
+struct keeper_ends;
+
 struct disk_option {
 	const char *locator;
 	const char *format;	/* NULL: probe */
@@ -28,6 +30,7 @@ struct disk_option {
 	struct blk_limits limits;
 	const struct vdisk_open_file *files; /* NULL: its files are opened by name */
 	unsigned n_files;
+	const struct keeper_ends *ends;	/* it has a process of its own; NULL: it has not */
 };
 
 struct nic_option {
@@ -63,6 +66,7 @@ struct options {
 	pid_t pid;		/* ours, as others see it */
 	int poll_us;		/* -1: as fits the processors there are */
 	bool huge_pages, fast_kernel;
+	bool isolate;		/* each disk in a process of its own */
 	bool force, no_sandbox, stats, verbose, check;
 };
 

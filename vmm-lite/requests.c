@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "vmm-lite/vhost/front.h"
 #include "vmm-lite/virtio/balloon.h"
 #include "vmm-lite/vmm.h"
 
@@ -44,11 +45,15 @@ json_t *limits_json(const struct blk_limits *l)
 
 static json_t *disk_json(const struct vmm_disk *d)
 {
-	return json_pack("{ss ss ss ss sI ss so sb sb}", "id", d->id, "locator", d->locator, "format",
-			 vdisk_format(d->disk), "serial", d->serial, "bytes",
-			 (json_int_t)vdisk_size(d->disk), "cache", d->cache, "limits",
-			 limits_json(&d->limits), "read-only",
-			 d->read_only || !vdisk_writable(d->disk), "leaving", d->leaving);
+	json_t *j = json_pack("{ss ss ss ss sI ss so sb sb sb}", "id", d->id, "locator", d->locator,
+			      "format", disk_format(d), "serial", d->serial, "bytes",
+			      (json_int_t)disk_bytes(d), "cache", d->cache, "limits",
+			      limits_json(&d->limits), "read-only", disk_read_only(d), "leaving",
+			      d->leaving, "isolated", !d->disk);
+
+	if (!d->disk)
+		json_object_set_new(j, "process", json_integer(front_pid(d->dev)));
+	return j;
 }
 
 static int show(struct vmm *v, struct control_call *call, struct vdisk_error *err)
@@ -92,7 +97,8 @@ static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *e
 	for (unsigned i = 0; i < v->n_disks; i++) {
 		struct blk_stats b;
 
-		blk_get_stats(v->disk[i]->dev, &b);
+		if (disk_stats(v->disk[i], &b) < 0)
+			continue;
 		json_array_append_new(disks, stats_json(v->disk[i]->id, &b));
 	}
 	json_object_set_new(call->answer, "disks", disks);
@@ -230,12 +236,13 @@ static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	if (!r && (bytes <= 0 || bytes % 512))
 		r = vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
 			    (int64_t)bytes);
-	if (!r && (uint64_t)bytes < vdisk_size(d->disk) &&
+	if (!r && (uint64_t)bytes < disk_bytes(d) &&
 	    !json_is_true(json_object_get(call->request, "shrink")))
 		r = vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
 	if (!r)
-		r = vdisk_resize(d->disk, (uint64_t)bytes, err);
-	if (!r)
+		r = disk_resize(d, (uint64_t)bytes, err);
+	/* an isolated one's process tells of it */
+	if (!r && d->disk)
 		machine_config_changed(v->machine, d->dev);
 	return r;
 }
@@ -251,9 +258,10 @@ static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *e
 		r = vd_fail(err, EINVAL, "'%.80s' are no limits", text ? text : "");
 	if (r < 0)
 		return r;
-	d->limits = limits;
-	blk_set_limits(d->dev, &limits);
-	return 0;
+	r = disk_limit(d, &limits, err);
+	if (!r)
+		d->limits = limits;
+	return r;
 }
 
 /* The guest shall do with so much memory; with less than a quarter it could not live. */

@@ -44,7 +44,8 @@
 
 /* ---- what is left ---- */
 
-enum { MAIN = 1, VCPU = 2, DISK = 4, NET = 8, ALL = MAIN | VCPU | DISK | NET };
+enum { MAIN = 1, VCPU = 2, DISK = 4, NET = 8, FRONT = 16,
+       ALL = MAIN | VCPU | DISK | NET | FRONT };
 
 static const struct rule {
 	int call;
@@ -79,16 +80,16 @@ static const struct rule {
 	{ CALL(io_uring_enter), MAIN | DISK, "a queue's ring" },
 	{ CALL(io_uring_register), MAIN | DISK, "a queue's ring" },
 	{ CALL(fcntl), MAIN | DISK, "locks of disks; descriptors of new ones" },
-	{ CALL(close), MAIN | VCPU | DISK, "a device that the guest gives back; the end" },
+	{ CALL(close), MAIN | VCPU | DISK | FRONT, "a device that the guest gives back; the end" },
 	/* the control socket */
 	{ CALL(accept4), MAIN, "the control socket" },
-	{ CALL(recvmsg), MAIN, "requests, and the descriptors of new disks" },
-	{ CALL(sendmsg), MAIN, "answers" },
+	{ CALL(recvmsg), MAIN | FRONT, "requests, and the descriptors of new disks; isolated disks" },
+	{ CALL(sendmsg), MAIN | FRONT, "answers; isolated disks" },
 	{ CALL(sendto), MAIN | NET, "the console, to who looks on; frames" },
 	{ CALL(recvfrom), MAIN | NET, "keys from there; frames" },
 	/* waiting */
-	{ CALL(poll), MAIN | DISK | NET, "all the loops" },
-	{ CALL(ppoll), MAIN | DISK | NET, "all the loops" },
+	{ CALL(poll), MAIN | DISK | NET | FRONT, "all the loops" },
+	{ CALL(ppoll), MAIN | DISK | NET | FRONT, "all the loops" },
 	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
 	{ CALL(futex), ALL, "locks" },
 	{ CALL(nanosleep), MAIN | DISK, "trying a lock again" },
@@ -282,10 +283,15 @@ void sandbox_net(void)
 	narrow(NET);
 }
 
+void sandbox_front(void)
+{
+	narrow(FRONT);
+}
+
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call)
 {
 	unsigned who = kind == SANDBOX_VCPU ? VCPU : kind == SANDBOX_DISK ? DISK :
-		       kind == SANDBOX_NET ? NET : ALL;
+		       kind == SANDBOX_NET ? NET : kind == SANDBOX_FRONT ? FRONT : ALL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		if (refusals[i].call == call)

@@ -35,9 +35,10 @@ int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err);
 void sandbox_vcpu(void);
 void sandbox_disk(void);
 void sandbox_net(void);
+void sandbox_front(void);
 
 /* For the tests: who may do what. */
-enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET };
+enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT };
 enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
 

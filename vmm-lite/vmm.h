@@ -8,6 +8,7 @@
 
 #include "vmm-lite/console.h"
 #include "vmm-lite/control.h"
+#include "vmm-lite/keeper.h"
 #include "vmm-lite/kvm/machine.h"
 #include "vmm-lite/options.h"
 #include "vmm-lite/sandbox.h"
@@ -15,18 +16,22 @@
 struct vmm_disk {
 	char id[16];			/* "disk0", never used twice */
 	char *locator, *format, *serial; /* owned; format NULL: found by probing */
-	struct vdisk *disk;		/* owned */
+	struct vdisk *disk;		/* owned; NULL: it is isolated */
+	struct keeper_ends ends;	/* isolated: until there is a device */
 	struct virtio_device *dev;	/* owned; NULL: not yet */
 	const char *cache;		/* its mode; a constant */
-	bool read_only, write_through;
+	bool read_only, write_through, snapshot;
 	bool later;			/* attached to the running guest */
 	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
+	_Atomic bool changed;		/* isolated: its size has, tell the guest */
+	struct console *console;	/* borrowed: to wake the main thread */
 };
 
 struct vmm {
 	struct options options;
+	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
 	int kvm_fd, kernel_fd, initrd_fd;	/* owned */
 	pthread_mutex_t disks_lock;		/* guards disk[] against vCPU threads */
 	struct vmm_disk *disk[DISKS_MAX];	/* owned; in the order of the guest's slots */
@@ -52,8 +57,17 @@ struct vmm {
 int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err);
 /* Make its device. */
 int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
+/* What differs between isolated disks and others. */
+int disk_stats(struct vmm_disk *d, struct blk_stats *out);
+int disk_limit(struct vmm_disk *d, const struct blk_limits *limits, struct vdisk_error *err);
+int disk_resize(struct vmm_disk *d, uint64_t bytes, struct vdisk_error *err);
+uint64_t disk_bytes(const struct vmm_disk *d);
+bool disk_read_only(const struct vmm_disk *d);
+const char *disk_format(const struct vmm_disk *d);
+/* One queue for each vCPU that can run at once. */
+unsigned disk_queues(const struct options *o);
 struct vmm_disk *disk_find(struct vmm *v, const char *id);
-/* Free those that the guest has given back. */
+/* Free those that the guest has given back; tell it what has changed. */
 void disks_reap(struct vmm *v);
 /* Close one, or all: what cannot be written out is an error, and told. */
 int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);

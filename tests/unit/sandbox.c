@@ -45,6 +45,8 @@ static void enter(enum sandbox_kind kind)
 		sandbox_disk();
 	if (kind == SANDBOX_NET)
 		sandbox_net();
+	if (kind == SANDBOX_FRONT)
+		sandbox_front();
 }
 
 /* In a child that is filtered: the first call that was not treated as it should be, 0: none. */
@@ -102,7 +104,7 @@ static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
 static void every_call(void **state)
 {
 	static const enum sandbox_kind kinds[] = {
-		SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET,
+		SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT,
 	};
 
 	(void)state;

@@ -27,6 +27,7 @@
 struct options {
 	const char *locator, *socket, *control, *format, *serial, *refs, *backing, *backing_format;
 	int fd;			/* instead of ->socket; -1 */
+	int control_fd;		/* -1 */
 	int ready_fd;		/* gets a byte when front ends are welcome; -1 */
 	unsigned queues, poll_us;
 	uint32_t block_size;
@@ -37,7 +38,7 @@ struct options {
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD,
 };
 
 static const struct argp_option option_table[] = {
@@ -45,6 +46,7 @@ static const struct argp_option option_table[] = {
 	{ "fd", OPT_FD, "N", 0, "... at this open one, or serve this connection", 0 },
 	{ "control", OPT_CONTROL, "PATH", 0,
 	  "A socket that takes a line: stats, limit SPEC, resize BYTES", 0 },
+	{ "control-fd", OPT_CONTROL_FD, "N", 0, "The same on this open one, a packet a line", 0 },
 	{ "ready", OPT_READY, "N", 0, "Write a byte to this descriptor once the disk is open", 0 },
 	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
 	{ NULL, 0, NULL, 0, "The disk:", 1 },
@@ -98,6 +100,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_SOCKET:	o->socket = arg; break;
 	case OPT_CONTROL:	o->control = arg; break;
 	case OPT_FD:		o->fd = (int)number(state, "--fd", arg, 0, 1u << 20); break;
+	case OPT_CONTROL_FD:
+		o->control_fd = (int)number(state, "--control-fd", arg, 0, 1u << 20);
+		break;
 	case OPT_READY:		o->ready_fd = (int)number(state, "--ready", arg, 0, 1u << 20); break;
 	case OPT_ONCE:		o->once = true; break;
 	case 'f':		o->format = arg; break;
@@ -200,6 +205,10 @@ static int open_sockets(struct vhost_server *s, const struct options *o, struct 
 		fcntl(o->fd, F_SETFD, FD_CLOEXEC);
 		*(listening ? &s->listen_fd : &s->connection_fd) = o->fd;
 	}
+	if (o->control_fd >= 0) {
+		fcntl(o->control_fd, F_SETFD, FD_CLOEXEC);
+		s->lines_fd = o->control_fd;
+	}
 	if (!r && o->control)
 		r = vhost_listen(&s->control_fd, o->control, err);
 	return r;
@@ -280,9 +289,10 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 
 int main(int argc, char **argv)
 {
-	struct options o = { .fd = -1, .ready_fd = -1 };
+	struct options o = { .fd = -1, .control_fd = -1, .ready_fd = -1 };
 	struct vhost_server server = {
-		.listen_fd = -1, .connection_fd = -1, .control_fd = -1, .signal_fd = -1,
+		.listen_fd = -1, .connection_fd = -1, .control_fd = -1, .lines_fd = -1,
+		.signal_fd = -1,
 	};
 	struct vdisk_error err = { 0 };
 	int r, closed;

@@ -214,6 +214,25 @@ static void serve_control(struct vhost_server *s)
 		log_info("control: the client has gone");
 }
 
+/* Whoever started us, and asks now and then: packets, so that none waits for its rest. */
+static void serve_lines(struct vhost_server *s)
+{
+	char line[LINE_MAX_BYTES], out[LINE_MAX_BYTES + sizeof(((struct vdisk_error *)0)->msg)];
+	ssize_t n = recv(s->lines_fd, line, sizeof(line) - 1, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		close(STEAL_FD(s->lines_fd));
+		return;
+	}
+	line[n] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	obey(s, line, out, sizeof(out));
+	if (send(s->lines_fd, out, strlen(out), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_info("control: nobody waits for the answer");
+}
+
 /* ---- the loop ---- */
 
 static int begin(struct vhost_server *s)
@@ -276,6 +295,7 @@ int vhost_serve(struct vhost_server *s)
 			{ .fd = s->control_fd, .events = POLLIN },
 			{ .fd = s->connection_fd >= 0 ? s->connection_fd : s->listen_fd,
 			  .events = POLLIN },
+			{ .fd = s->lines_fd, .events = POLLIN },
 		};
 
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
@@ -286,6 +306,8 @@ int vhost_serve(struct vhost_server *s)
 			break;
 		if (fds[1].revents)
 			serve_control(s);
+		if (fds[3].revents)
+			serve_lines(s);
 		if (!fds[2].revents)
 			continue;
 		if (s->connection_fd < 0)

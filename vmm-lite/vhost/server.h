@@ -21,6 +21,7 @@ struct vhost_server {
 	int listen_fd;			/* owned; -1: none but the given connection */
 	int connection_fd;		/* owned; -1: none yet */
 	int control_fd;			/* owned; listening, or -1 */
+	int lines_fd;			/* owned; the same, a packet a line, for good; -1 */
 	int signal_fd;			/* owned: what ends the program */
 	bool once;			/* end with the first front end */
 };

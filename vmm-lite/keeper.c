@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * keeper.c - the processes of isolated disks, and who starts them again
+ *
+ * One loop: a child's end, or the end of the VMM.  Which child failed is known
+ * by its process id, that the VMM is gone by the end of a channel, which it has
+ * alone.  A child ends by itself when its connection is closed, after it has
+ * written out what it holds.
+ *
+ * A throw-away layer dies with its process, so such a disk is not started
+ * again: its guest would find other bytes than it has written.
+ */
+#include "vmm-lite/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+
+#define TRIES		150	/* to start one again: its lock, or its target, may come free */
+#define TRY_MS		200
+#define LIVED_S		5	/* one that lived longer did not fail at the start */
+#define DEATHS_MAX	20	/* in a row, shorter than that */
+
+struct kept {
+	const struct disk_option *disk;
+	int channel, control;	/* owned: our end; the child's end */
+	pid_t pid;
+	time_t since;
+	unsigned deaths;
+	unsigned tries;		/* to start it, after its death */
+	bool ending, over;	/* the VMM is done with it; so are we */
+};
+
+struct keeper {
+	const struct options *options;
+	char program[4096];
+	unsigned queues, n;
+	struct kept kept[DISKS_MAX];
+	int signals;
+};
+
+bool keeper_isolated(const struct options *o, const struct disk_option *d)
+{
+	/* what reaches a network is never opened in the process of the guest */
+	return o->isolate || !strncmp(d->locator, "iscsi://", 8) ||
+		(d->backing && !strncmp(d->backing, "iscsi://", 8));
+}
+
+/* ---- the channel ---- */
+
+static void say(const struct kept *k, enum keeper_says what, int value, int fd)
+{
+	struct keeper_word word = { .says = what, .value = value };
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { .bytes = { 0 } };
+	struct iovec iov = { .iov_base = &word, .iov_len = sizeof(word) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	/* if nobody hears it, nobody needs it */
+	(void)!sendmsg(k->channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = word, .iov_len = sizeof(*word) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	struct cmsghdr *c;
+	ssize_t n;
+
+	*fd = -1;
+	do
+		n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return 0;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(c), sizeof(int));
+	return n == sizeof(*word) ? 1 : -EPROTO;
+}
+
+/* ---- starting one ---- */
+
+struct arguments {
+	const char *arg[32];
+	unsigned n;
+	char number[5][16];
+	unsigned n_numbers;
+	char limits[128];
+};
+
+static void add(struct arguments *a, const char *option, const char *value)
+{
+	if (!value)
+		return;
+	a->arg[a->n++] = option;
+	a->arg[a->n++] = value;
+}
+
+static void add_number(struct arguments *a, const char *option, unsigned value)
+{
+	char *text = a->number[a->n_numbers++];
+
+	snprintf(text, sizeof(a->number[0]), "%u", value);
+	add(a, option, text);
+}
+
+static void add_limits(struct arguments *a, const struct blk_limits *l)
+{
+	if (!l->bytes && !l->ops)
+		return;
+	blk_format_limits(a->limits, sizeof(a->limits), l);
+	add(a, "--limit", a->limits);
+}
+
+static void execute(const struct keeper *k, const struct kept *d, int connection, int ready)
+{
+	const struct disk_option *o = d->disk;
+	struct arguments a = { .arg = { "vdisk-vhost", "--quiet" }, .n = 2 };
+	int keep[] = { connection, ready, d->control };
+	sigset_t none;
+
+	add_number(&a, "--fd", (unsigned)connection);
+	add_number(&a, "--control-fd", (unsigned)d->control);
+	add_number(&a, "--ready", (unsigned)ready);
+	add_number(&a, "--queues", k->queues);
+	if (k->options->poll_us > 0)
+		add_number(&a, "--poll", (unsigned)k->options->poll_us);
+	add(&a, "--format", o->format);
+	add(&a, "--backing", o->backing);
+	add(&a, "--backing-format", o->backing_format);
+	add(&a, "--serial", o->serial);
+	add(&a, "--cache", o->direct ? "none" : o->unsafe ? "unsafe" : o->write_through ?
+	    "writethrough" : NULL);
+	add_limits(&a, &o->limits);
+	if (o->read_only)
+		a.arg[a.n++] = "--read-only";
+	if (o->snapshot)
+		a.arg[a.n++] = "--snapshot";
+	if (k->options->no_sandbox)
+		a.arg[a.n++] = "--no-sandbox";
+	a.arg[a.n++] = "--";
+	a.arg[a.n++] = o->locator;
+	/* why it cannot be started is told once */
+	if (d->tries > 1)
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	for (unsigned i = 0; i < ARRAY_SIZE(keep); i++)
+		fcntl(keep[i], F_SETFD, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* if the keeper is killed nobody would start it again: a last will */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	execv(k->program, (char *const *)(uintptr_t)a.arg);
+	log_warnx("%s: %m", k->program);
+	_exit(1);
+}
+
+/* Wait until it has its disk open; false: it ended instead, or the VMM has. */
+static bool is_ready(const struct kept *d, int ready)
+{
+	struct pollfd fds[2] = {
+		{ .fd = ready, .events = POLLIN }, { .fd = d->channel, .events = POLLRDHUP },
+	};
+	char byte;
+
+	while (poll(fds, 2, -1) < 0)
+		if (errno != EINTR)
+			return false;
+	return fds[0].revents && read(ready, &byte, 1) == 1;
+}
+
+static bool start_once(struct keeper *k, struct kept *d)
+{
+	int sock[2], ready[2];
+	bool good;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
+		return false;
+	if (pipe2(ready, O_CLOEXEC) < 0) {
+		close(sock[0]);
+		close(sock[1]);
+		return false;
+	}
+	d->pid = fork();
+	if (d->pid == 0)
+		execute(k, d, sock[1], ready[1]);
+	close(sock[1]);
+	close(ready[1]);
+	good = d->pid > 0 && is_ready(d, ready[0]);
+	close(ready[0]);
+	if (good) {
+		d->since = time(NULL);
+		say(d, KEEPER_NEW, d->pid, sock[0]);
+	} else if (d->pid > 0) {
+		kill(d->pid, SIGTERM);	/* unless it has ended by itself */
+		waitpid(d->pid, NULL, 0);
+		d->pid = 0;
+	}
+	close(sock[0]);
+	return good;
+}
+
+static bool vmm_is_gone(const struct kept *d)
+{
+	struct pollfd p = { .fd = d->channel, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP);
+}
+
+static void give_up(struct kept *d, const char *why)
+{
+	log_warnx("%s: %s", d->disk->locator, why);
+	say(d, KEEPER_GONE, 0, -1);
+	d->over = true;
+}
+
+/* It died.  Its successor may have to wait for the lock, or for its target. */
+static void start_again(struct keeper *k, struct kept *d, int status)
+{
+	d->deaths = time(NULL) - d->since < LIVED_S ? d->deaths + 1 : 0;
+	if (WIFSIGNALED(status))
+		log_warnx("%s: its process was ended by signal %d, and is started again",
+			  d->disk->locator, WTERMSIG(status));
+	else
+		log_warnx("%s: its process ended with status %d, and is started again",
+			  d->disk->locator, WEXITSTATUS(status));
+	if (d->disk->snapshot) {
+		give_up(d, "what was written is lost with it: the guest has lost this disk");
+		return;
+	}
+	for (d->tries = 1; d->deaths < DEATHS_MAX && d->tries <= TRIES; d->tries++) {
+		if (start_once(k, d)) {
+			d->tries = 0;
+			return;
+		}
+		if (vmm_is_gone(d)) {
+			d->over = true;
+			return;
+		}
+		usleep(TRY_MS * 1000);
+	}
+	give_up(d, "cannot be started again: the guest has lost this disk");
+}
+
+/* ---- the loop ---- */
+
+static void child_ended(struct keeper *k, pid_t pid, int status)
+{
+	for (unsigned i = 0; i < k->n; i++) {
+		struct kept *d = &k->kept[i];
+
+		if (d->pid != pid)
+			continue;
+		d->pid = 0;
+		if (d->ending) {
+			say(d, KEEPER_ENDED, WIFEXITED(status) ? WEXITSTATUS(status) : 1, -1);
+			d->over = true;
+		} else {
+			start_again(k, d, status);
+		}
+	}
+}
+
+static void listen_to(struct kept *d)
+{
+	char byte;
+	ssize_t n = recv(d->channel, &byte, 1, MSG_DONTWAIT);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	d->ending = true;
+	/* it ended before it was told to, or not at all */
+	if (!d->pid) {
+		say(d, KEEPER_ENDED, 1, -1);
+		d->over = true;
+	}
+}
+
+static bool all_over(const struct keeper *k)
+{
+	for (unsigned i = 0; i < k->n; i++)
+		if (!k->kept[i].over)
+			return false;
+	return true;
+}
+
+static void loop(struct keeper *k)
+{
+	while (!all_over(k)) {
+		struct pollfd fds[DISKS_MAX + 1] = { { .fd = k->signals, .events = POLLIN } };
+		struct signalfd_siginfo info;
+		int status;
+		pid_t pid;
+
+		for (unsigned i = 0; i < k->n; i++)
+			fds[i + 1] = (struct pollfd) {
+				.fd = k->kept[i].ending || k->kept[i].over ? -1 : k->kept[i].channel,
+				.events = POLLIN,
+			};
+		if (poll(fds, k->n + 1, -1) < 0)
+			continue;
+		/* the VMM's word comes first: what ends after it was to end */
+		for (unsigned i = 0; i < k->n; i++)
+			if (fds[i + 1].revents)
+				listen_to(&k->kept[i]);
+		if (fds[0].revents && read(k->signals, &info, sizeof(info)) < 0)
+			continue;
+		while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+			for (unsigned i = 0; i < k->n; i++)
+				if (!k->kept[i].ending && !k->kept[i].over)
+					listen_to(&k->kept[i]);
+			child_ended(k, pid, status);
+		}
+	}
+}
+
+/* The VMM's descriptors are not for us, or they would stay open when it is gone. */
+static void close_others(const struct keeper *k)
+{
+	for (int fd = 3; fd < 4096; fd++) {
+		bool ours = false;
+
+		for (unsigned i = 0; i < k->n; i++)
+			ours |= fd == k->kept[i].channel || fd == k->kept[i].control;
+		if (!ours)
+			close(fd);
+	}
+	close_range(4096, ~0u, 0);
+}
+
+NORETURN
+static void keep(struct keeper *k)
+{
+	sigset_t set;
+
+	/* what a terminal sends is for the VMM */
+	setpgid(0, 0);
+	close_others(k);
+	prctl(PR_SET_NAME, "vmm-keeper");
+	signal(SIGPIPE, SIG_IGN);
+	sigfillset(&set);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	k->signals = signalfd(-1, &set, SFD_CLOEXEC);
+	for (unsigned i = 0; i < k->n; i++)
+		if (!start_once(k, &k->kept[i])) {
+			say(&k->kept[i], KEEPER_GONE, 0, -1);
+			k->kept[i].over = true;
+		}
+	loop(k);
+	_exit(0);
+}
+
+/* ---- the VMM's side ---- */
+
+static int find_program(struct keeper *k, struct vdisk_error *err)
+{
+	ssize_t n = readlink("/proc/self/exe", k->program, sizeof(k->program) - 16);
+	char *slash;
+
+	if (n <= 0)
+		return vd_fail(err, errno, "/proc/self/exe: %m");
+	k->program[n] = '\0';
+	slash = strrchr(k->program, '/');
+	strcpy(slash ? slash + 1 : k->program, "vdisk-vhost");
+	return access(k->program, X_OK) < 0 ?
+		vd_fail(err, errno, "%s: %m: disks cannot be isolated", k->program) : 0;
+}
+
+static int make_ends(struct kept *d, struct keeper_ends *e)
+{
+	int channel[2], control[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+		return -errno;
+	e->channel = channel[0];
+	d->channel = channel[1];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0)
+		return -errno;
+	e->control = control[0];
+	d->control = control[1];
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, e->events) < 0 ? -errno : 0;
+}
+
+int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *ends,
+		 struct vdisk_error *err)
+{
+	struct keeper k = { .options = o, .queues = queues };
+	int r = 0;
+	pid_t pid;
+
+	for (unsigned i = 0; i < o->n_disks; i++)
+		ends[i] = (struct keeper_ends) { -1, -1, { -1, -1 } };
+	for (unsigned i = 0; !r && i < o->n_disks; i++) {
+		if (!keeper_isolated(o, &o->disk[i]))
+			continue;
+		k.kept[k.n].disk = &o->disk[i];
+		r = make_ends(&k.kept[k.n++], &ends[i]);
+	}
+	if (r < 0)
+		return vd_fail(err, -r, "sockets for isolated disks: %s", strerror(-r));
+	if (!k.n)
+		return 0;
+	r = find_program(&k, err);
+	if (r < 0)
+		return r;
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0)
+		return vd_fail(err, errno, "fork: %m");
+	if (pid == 0)
+		keep(&k);
+	for (unsigned i = 0; i < k.n; i++) {
+		close(k.kept[i].channel);
+		close(k.kept[i].control);
+	}
+	return 0;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * keeper.h - the processes of isolated disks, and who starts them again
+ *
+ * A disk that is isolated is served by a process of its own (vdisk-vhost).
+ * The keeper is a small process that starts these and starts again what dies;
+ * it is forked off before anything of the guest's is read, keeps the rights of
+ * whoever started the guest, and never reads what a VMM says but one byte.
+ */
+#ifndef VMM_KEEPER_H
+#define VMM_KEEPER_H
+
+#include <sys/types.h>
+
+#include "vmm-lite/options.h"
+
+/* What the keeper tells on a disk's channel, one packet each. */
+enum keeper_says {
+	KEEPER_NEW,	/* with a connection to a new process, which has the disk open */
+	KEEPER_GONE,	/* it died, and is not started again */
+	KEEPER_ENDED,	/* after KEEPER_END: it ended, with this status */
+};
+struct keeper_word {
+	uint32_t says;
+	int32_t value;	/* NEW: its process id; ENDED: its exit status */
+};
+/* What it is told: the connection is going to be closed for good. */
+#define KEEPER_END	'e'
+
+/* The VMM's ends; all owned, -1: none. */
+struct keeper_ends {
+	int channel;	/* packets */
+	int control;	/* packets: a line to the disk's process, a line back */
+	int events[2];	/* stream; [0] is ours, [1] is passed on */
+};
+
+/* Is it served by a process of its own? */
+bool keeper_isolated(const struct options *o, const struct disk_option *d);
+
+/*
+ * Fork the keeper off, if any disk is isolated; @ends has an entry for each
+ * disk.  To be called while there is one thread.  That a disk cannot be opened
+ * is told by its process, and by KEEPER_GONE.
+ */
+int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *ends,
+		 struct vdisk_error *err);
+
+/* The next word on a channel; *fd is -1 or comes with it.  1, 0: the keeper is gone, -errno. */
+int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd);
+
+#endif

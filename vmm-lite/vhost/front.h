@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * front.h - a virtio block device whose requests another process does (vhost-user)
+ *
+ * The other process (vdisk-vhost) has the guest's memory, the doorbells and the
+ * rings; this one only tells it where they are.  If it dies, the next one finds
+ * in shared memory what was in flight, does it, and the guest sees nothing.
+ */
+#ifndef VMM_VHOST_FRONT_H
+#define VMM_VHOST_FRONT_H
+
+#include "vmm-lite/keeper.h"
+#include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/virtio/device.h"
+
+struct front_options {
+	const char *name;		/* for messages; borrowed */
+	struct keeper_ends ends;	/* the device's from now on, also on failure */
+	unsigned queues;
+	int memory_fd;			/* borrowed: all of the guest's memory, region after region */
+	bool no_restart;		/* what it holds is lost with it: no disk, rather than another */
+	void (*confine)(void);		/* called by the device's thread as it starts; NULL ok */
+	/* The disk's size is another one: tell the guest.  On the device's thread. */
+	void (*config_changed)(void *arg);
+	void *arg;
+};
+
+/* Waits for the disk's process.  Starts a thread. */
+int front_new(struct virtio_device **out, const struct front_options *o, struct vdisk_error *err);
+
+/* Stop the disk's process and wait for it: 0, or that it could not write out all. */
+int front_end(struct virtio_device *dev, struct vdisk_error *err);
+
+uint64_t front_bytes(struct virtio_device *dev);
+bool front_read_only(struct virtio_device *dev);
+pid_t front_pid(struct virtio_device *dev);
+
+/* As blk_get_stats() and blk_set_limits(); -errno: the process does not answer. */
+int front_get_stats(struct virtio_device *dev, struct blk_stats *out);
+int front_set_limits(struct virtio_device *dev, const struct blk_limits *limits,
+		     struct vdisk_error *err);
+int front_resize(struct virtio_device *dev, uint64_t bytes, struct vdisk_error *err);
+
+#endif
