@@ -1,0 +1,106 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Disks with a process of their own, natively with a guest that has no operating
+# system: killed while the guest writes and compares, which it must not notice;
+# a LUN of an iSCSI target that is killed too; what is refused.
+. "$(dirname "$0")/../functions.sh"
+requires gcc ld objcopy python3 timeout
+
+"$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
+"$TOP/tests/tools/ring3/build" main.c "$tmp/guest"
+mv "$tmp/guest.bz" "$tmp/kernel"
+cd "$tmp"
+kills=4
+[ -z "${LONG:-}" ] || kills=40
+# vmm STATUS OPTION...: the guest writes the whole disk, and compares
+run() { timeout "${LIMIT:-120}" "$O/vmm-lite" --force -m 128 --kernel kernel --reboot exit "$@" < /dev/null; }
+vmm() { expect "$1" run "${@:2}"; }
+# the process that serves FILE
+server_of() { pgrep -f "vdisk-vhost .*-- .*$1" || true; }
+no_server_of() { [ -z "$(server_of "$1")" ]; }
+
+truncate -s 8M a.raw
+vmm 0 --isolate-disks --disk a.raw --format raw --serial first
+like_output 'sectors 16384'
+like_output 'compared [0-9]+'
+like_output 'id first'
+cp a.raw other.raw
+vmm 0 --disk other.raw --format raw
+cmp a.raw other.raw || fail "the guest wrote something else"
+no_server_of a.raw || fail "a disk's process outlived its guest"
+
+# ---- what must fail: no such disk; another has it; read-only is read-only
+vmm 1 --isolate-disks --disk none.raw
+like_output 'none.raw'
+vmm 16 --isolate-disks --disk a.raw --format raw --read-only
+like_output 'FAILED: status at sector 0'
+"$VDISK" create -q -f qcow2 held.qcow2 8M
+start "$O/vmm-lite" --force -m 128 --kernel kernel --append spin --isolate-disks --disk held.qcow2 \
+    < /dev/null > spin.out
+wait_for 20 grep -q 'ring 3' spin.out
+vmm 1 --isolate-disks --disk held.qcow2
+like_output 'held.qcow2'
+# the VMM is killed: so are its helpers, and the disk is free
+kill -KILL "$started"
+{ wait "$started" || true; } 2> /dev/null
+wait_for 20 "$VDISK" resize -q held.qcow2 +1M
+wait_for 10 no_server_of held.qcow2
+
+# ---- thrown away
+truncate -s 1M thrown.raw
+vmm 0 --isolate-disks --disk thrown.raw --format raw --snapshot
+cmp thrown.raw <(head -c 1048576 /dev/zero) || fail "a throw-away disk was written to"
+
+# ---- killed while the guest writes
+# kill_it FILE: until the guest has ended, at most $kills times
+kill_it() {
+    local n=0 pid
+    while kill -0 "$started" 2> /dev/null && [ $n -lt $kills ]; do
+        sleep 0.3
+        pid=$(server_of "$1")
+        [ -n "$pid" ] || continue
+        # shellcheck disable=SC2086 # one, or two while one takes over
+        kill -KILL $pid 2> /dev/null && n=$((n + 1))
+    done
+    echo "$1: killed $n times"
+    [ $n -gt 0 ] || fail "$1: never killed"
+}
+for format in raw qcow2; do
+    "$VDISK" create -q -f $format killed.$format $([ $format = raw ] && echo 192M || echo 48M)
+    start run -c 2 --isolate-disks --disk killed.$format > out 2>&1
+    kill_it killed.$format
+    status=0
+    wait "$started" || status=$?
+    [ $status = 0 ] || fail "$format: the guest noticed ($status): $(cat out)"
+    grep -q 'compared' out || fail "$(cat out)"
+    grep -q 'started again' out || fail "nobody was told: $(cat out)"
+done
+expect 0 "$VDISK" create -q -f qcow2 none.qcow2 1M
+status=0
+"$VDISK" check -q killed.qcow2 > checked || status=$?
+[ $status = 0 ] || [ $status = 3 ] || fail "$(cat checked)"
+
+# ---- a LUN, whose target is killed; its process too
+port=$(free_port)
+"$VDISK" create -q -f raw lun.raw 64M
+serve() {
+    "$O/vdiskd" export -q -p "127.0.0.1:$port" -n iqn.2026-11.test:lun lun.raw 2>> vdiskd.log &
+    target=$!
+    pids+=("$target")
+    wait_for 30 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"
+}
+serve
+lun=iscsi://127.0.0.1:$port/iqn.2026-11.test:lun/0
+start run --disk "$lun" --format raw > out 2>&1
+sleep 0.5
+kill -KILL "$target"
+{ wait "$target" || true; } 2> /dev/null
+sleep 0.3
+serve
+kills=1 kill_it "test:lun/0"
+status=0
+wait "$started" || status=$?
+[ $status = 0 ] || fail "the guest on a LUN noticed ($status): $(cat out vdiskd.log)"
+grep -q 'compared' out || fail "$(cat out)"
+vmm 1 --disk "iscsi://127.0.0.1:$port/iqn.2026-11.test:lun/4"
+like_output 'no LUN 4'
