@@ -92,12 +92,13 @@ serve() {
 serve
 lun=iscsi://127.0.0.1:$port/iqn.2026-11.test:lun/0
 start run --disk "$lun" --format raw > out 2>&1
-sleep 0.5
+has_server() { ! no_server_of test:lun/0; }
+wait_for 30 has_server
+wait_for 30 grep -q 'ring 3' out
 kill -KILL "$target"
 { wait "$target" || true; } 2> /dev/null
-sleep 0.3
+kills=1 kill_it test:lun/0
 serve
-kills=1 kill_it "test:lun/0"
 status=0
 wait "$started" || status=$?
 [ $status = 0 ] || fail "the guest on a LUN noticed ($status): $(cat out vdiskd.log)"
