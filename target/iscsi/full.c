@@ -18,8 +18,9 @@ void iscsi_ping(struct iscsi_conn *c)
 	if (!o)
 		return;
 	c->pinged = true;
+	c->ping_ttt = c->next_ttt++;
 	sn = iscsi_sn_plain(c);
-	iscsi_put_nop_in(o->head, &sn, no_lun, ISCSI_RESERVED_TAG, c->next_ttt++, 0);
+	iscsi_put_nop_in(o->head, &sn, no_lun, ISCSI_RESERVED_TAG, c->ping_ttt, 0);
 	if (c->next_ttt == ISCSI_RESERVED_TAG)
 		c->next_ttt = 0;
 	iscsi_out_queue(c, o);
@@ -32,7 +33,10 @@ static void nop_out(struct iscsi_conn *c, const struct iscsi_request *r)
 	struct iscsi_sn sn;
 
 	if (r->itt == ISCSI_RESERVED_TAG) {
-		c->pinged = false;	/* the answer to ours */
+		if (c->pinged && r->ttt == c->ping_ttt)
+			c->pinged = false;	/* the answer to ours */
+		else if (r->ttt != ISCSI_RESERVED_TAG)
+			iscsi_reject(c, ISCSI_REJECT_INVALID_FIELD);	/* to nobody's (11.18.2) */
 		return;
 	}
 	o = iscsi_out_new(c);

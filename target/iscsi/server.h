@@ -323,6 +323,7 @@ struct iscsi_conn {
 	uint32_t text_sent;		/* of text_out */
 	uint32_t text_ttt;		/* of the text exchange; reserved tag: none */
 	uint32_t next_ttt;
+	uint32_t ping_ttt;		/* of the NOP-In that waits for its answer */
 };
 
 /* The memory is the caller's (wire->free() ends it); starts the login timer. */

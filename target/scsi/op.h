@@ -153,7 +153,13 @@ int scsi_find_port(const struct scsi_target *target, uint16_t id);
 
 /* ---- order.c ---- */
 
-enum scsi_parked { SCSI_RUNS, SCSI_PARKED_START, SCSI_PARKED_IO, SCSI_PARKED_HANDLER };
+enum scsi_parked {
+	SCSI_RUNS,
+	SCSI_PARKED_START,	/* before its first step, */
+	SCSI_PARKED_DATA,	/* with the first of its data, */
+	SCSI_PARKED_IO,		/* with a disk request prepared */
+	SCSI_PARKED_HANDLER,	/* by what it does itself: scsi_wait() */
+};
 /* The task has a say in what may run: count it. */
 void scsi_gate(struct scsi_task *t);
 /* Is it this task's turn, with what it is about to do? */

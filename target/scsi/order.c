@@ -6,8 +6,8 @@
  * that others may have to wait for: ORDERED ones, and exclusive ones, which must
  * be alone on their blocks from their first disk request to their end.
  *
- * A task that has to wait is parked, either before its first step or with its
- * disk request prepared; each end of a task or of a request looks at the parked
+ * A task that has to wait is parked, before its first step, when the first of its
+ * data has come, or with its disk request prepared; each end of a task or of a request looks at the parked
  * ones again.  The rules, for task T and another one U of the same unit:
  *
  *   1. T is ORDERED: it waits for older U of its own nexus, and for disk requests
@@ -73,7 +73,7 @@ static bool waits_for_blocks(const struct scsi_task *t, const struct scsi_task *
 
 bool scsi_may_go(struct scsi_task *t)
 {
-	bool older = true, io = t->parked != SCSI_PARKED_START;
+	bool older = true, io = t->parked == SCSI_PARKED_IO || t->parked == SCSI_RUNS;
 	const struct scsi_task *u;
 
 	if (t->holds)
@@ -110,7 +110,8 @@ static struct scsi_task *find_next(struct scsi_unit *u)
 	struct scsi_task *t;
 
 	TAILQ_FOREACH(t, &u->tasks, link)
-		if ((t->parked == SCSI_PARKED_START || t->parked == SCSI_PARKED_IO) &&
+		if ((t->parked == SCSI_PARKED_START || t->parked == SCSI_PARKED_DATA ||
+		     t->parked == SCSI_PARKED_IO) &&
 		    !t->aborted && scsi_may_go(t))
 			return t;
 	return NULL;

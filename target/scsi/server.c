@@ -649,7 +649,7 @@ static enum scsi_step stepped(struct scsi_task *t, enum scsi_step step)
 	return step;
 }
 
-/* Not its turn yet.  A command with data-out fetches them first, see stepped(). */
+/* Not its turn yet.  A command with data-out fetches them first, see scsi_step(). */
 static bool park_at_start(struct scsi_task *t)
 {
 	if (t->attribute == SCSI_ORDERED)
@@ -700,6 +700,14 @@ enum scsi_step scsi_step(struct scsi_task *t)
 	}
 	if (unlikely(parked == SCSI_PARKED_START))
 		return stepped(t, dispatch(t));
+	/* its data are here: whatever the command does with them has to wait its turn */
+	if (unlikely(u && u->gates) && parked == SCSI_RUNS && t->dir == SCSI_DIR_OUT && !t->in_io &&
+	    !t->started) {
+		t->parked = SCSI_PARKED_DATA;
+		if (!scsi_may_go(t))
+			return SCSI_WAIT;
+		t->parked = SCSI_RUNS;
+	}
 	t->in_io = false;
 	step = stepped(t, t->op->run(t));
 	if (unlikely(u && u->gates))

@@ -310,9 +310,13 @@ def pings():
     s, silent = Login('open'), Login('open')
     s.login_pdu(s.to, 1, 3)
     silent.login_pdu(silent.to, 1, 3)
-    for _ in range(2):
+    for i in range(2):
         p = s.recv()
         assert p.op == 0x20 and p.itt == 0xffffffff and p.ttt != 0xffffffff, p.bhs.hex()
+        if i == 1:          # an answer to nothing that was asked
+            s.send(0x00, 0x80, itt=0xffffffff, a=p.ttt ^ 1, b=s.cmdsn, c=s.expstatsn, immediate=True)
+            wrong = s.recv()
+            assert wrong.op == 0x3f and wrong.bhs[2] == 9, wrong.bhs.hex()
         s.send(0x00, 0x80, itt=0xffffffff, a=p.ttt, b=s.cmdsn, c=s.expstatsn, immediate=True)
     assert silent.recv().op == 0x20
     silent.must_close()

@@ -74,6 +74,39 @@ static void test_attributes(void **state UNUSED)
 	assert_true(act[3].over);
 }
 
+/* What has data but no disk request waits, too, and is waited for, once the data are here. */
+static void test_order_of_lists(void **state UNUSED)
+{
+	static const uint8_t on[] = { 0, 0, 0, 0, 0x08, 18, 0x04, [24 - 1] = 0 }, off[24] = { [4] = 0x08, 18 };
+
+	act[1].hold_io = act[3].hold_io = true;
+	act_start(&act[1], &w, 0, 0, SCSI_SIMPLE, READ(0));
+	act_start(&act[2], &w, 0, 0, SCSI_ORDERED, CDB(0x15, 0x10, 0, 0, 24, 0), off, 24);
+	assert_false(act[2].over);
+	assert_true(w.target->units[0]->write_cache);
+	/* newer ones wait for it: a list, and a write with its first segment */
+	act_start(&act[4], &w, 0, 0, SCSI_SIMPLE, CDB(0x15, 0x10, 0, 0, 24, 0), on, 24);
+	act_start(&act[3], &w, 0, 0, SCSI_SIMPLE, WRITE(9));
+	assert_false(act[4].over || act[3].held);
+	/* of another nexus: it does not */
+	assert_int_equal(cmd(1, 0, CDB(0x15, 0x10, 0, 0, 24, 0), on, 24), SCSI_GOOD);
+	act_go(&act[1]);
+	assert_true(act[2].over && act[4].over && act[3].held);
+	assert_int_equal(act[2].t.status, SCSI_GOOD);
+	assert_true(w.target->units[0]->write_cache);		/* off, then on again */
+	act_go(&act[3]);
+	while (scsi_attention_take(&w.nexus[0], 0))	/* of the other one's change */
+		;
+	/* one that waits with its data can be aborted */
+	act[1].hold_io = true;
+	act_start(&act[1], &w, 0, 0, SCSI_SIMPLE, READ(0));
+	act_start(&act[2], &w, 0, 0, SCSI_ORDERED, CDB(0x15, 0x10, 0, 0, 24, 0), off, 24);
+	act_abort(&act[2].t);
+	act_go(&act[1]);
+	assert_true(act[1].over);
+	assert_true(w.target->units[0]->write_cache);
+}
+
 /* Nobody writes between the comparison and the write; other blocks are nobody's matter. */
 static void test_compare_is_alone(void **state UNUSED)
 {
@@ -237,6 +270,7 @@ int main(void)
 #define WITH_WORLD(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		WITH_WORLD(test_attributes),
+		WITH_WORLD(test_order_of_lists),
 		WITH_WORLD(test_compare_is_alone),
 		WITH_WORLD(test_compare_and_write),
 		WITH_WORLD(test_write_atomic),

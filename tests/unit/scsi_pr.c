@@ -166,6 +166,90 @@ static void test_preempt_and_abort(void **state UNUSED)
 	assert_int_equal(act[2].t.status, SCSI_GOOD);
 }
 
+/* SPEC_I_PT: register others as well, all of them or none. */
+static int register_with(unsigned who, uint64_t new_key, const char *const *ports, unsigned n)
+{
+	uint8_t list[28 + 2 * 260] = { [20] = 0x08 };
+	uint32_t len = 28;
+
+	store_be64(list + 8, new_key);
+	for (unsigned i = 0; i < n; i++) {
+		struct scsi_port port;
+
+		assert_int_equal(scsi_port_iscsi(&port, ports[i]), 0);
+		memcpy(list + len, port.id, port.len);
+		len += port.len;
+	}
+	store_be32(list + 24, len - 28);
+	return cmd(who, CDB(0x5f, REGISTER, 0, 0, 0, 0, 0, 0, (uint8_t)len, 0), list, len);
+}
+
+static void test_others(void **state UNUSED)
+{
+	static const char *const others[] = {
+		"iqn.2026-11.test:initiator1,i,0x00023d000001", "iqn.2026-11.test:absent,i,0x00023d0000ff",
+	};
+	const struct scsi_pr *pr = &w.target->units[0]->pr;
+	uint8_t list[28] = { [15] = 9, [20] = 0x08 };
+
+	assert_int_equal(register_with(0, 9, others, 2), SCSI_GOOD);
+	assert_int_equal(pr->n, 3);
+	assert_int_equal(pr->generation, 1);
+	assert_int_equal(pr_out(0, RESERVE, 6, 9, 0, 0), SCSI_GOOD);	/* registrants only */
+	assert_int_equal(writable(1), SCSI_GOOD);
+	assert_int_equal(writable(2), SCSI_RESERVATION_CONFLICT);
+	/* it can use its registration as if it were its own: it is */
+	assert_int_equal(pr_out(1, REGISTER, 0, 9, 10, 0), SCSI_GOOD);
+	/* who is there already is a conflict, and nobody is added; nor by one who is registered */
+	assert_int_equal(register_with(2, 7, others, 2), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(pr->n, 3);
+	assert_int_equal(writable(2), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(register_with(0, 9, others, 1), SCSI_RESERVATION_CONFLICT);	/* its key is not 0 */
+	/* with another action, cut off, or with what is no TransportID */
+	assert_int_equal(cmd(0, CDB(0x5f, IGNORE, 0, 0, 0, 0, 0, 0, 28, 0), list, 28), SCSI_CHECK_CONDITION);
+	assert_int_equal(load_be16(act[0].t.sense + 12), SCSI_ASC_INVALID_FIELD_IN_LIST);
+	list[27] = 4;
+	assert_int_equal(cmd(2, CDB(0x5f, REGISTER, 0, 0, 0, 0, 0, 0, 28, 0), list, 28), SCSI_CHECK_CONDITION);
+	assert_int_equal(load_be16(act[0].t.sense + 12), SCSI_ASC_PARAMETER_LIST_LENGTH);
+	assert_int_equal(pr->n, 3);
+}
+
+/* ALL_TG_PT: the registration is good through every port of the target. */
+static void test_all_ports(void **state UNUSED)
+{
+	struct scsi_port port = w.nexus[0].port;
+
+	scsi_nexus_fini(&w.nexus[1]);		/* the first initiator once more, through port 2 */
+	scsi_nexus_init(&w.nexus[1], w.target, &act_ops, &port, 2);
+	while (attention(1))
+		;
+	assert_int_equal(pr_out(0, REGISTER, 0, 0, 5, 0), SCSI_GOOD);
+	assert_int_equal(pr_out(0, RESERVE, 5, 5, 0, 0), SCSI_GOOD);
+	assert_int_equal(writable(1), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(pr_out(0, REGISTER, 0, 5, 0, 0), SCSI_GOOD);
+	assert_int_equal(pr_out(0, REGISTER, 0, 0, 5, 0x04), SCSI_GOOD);
+	assert_int_equal(pr_out(0, RESERVE, 5, 5, 0, 0), SCSI_GOOD);
+	assert_int_equal(writable(1), SCSI_GOOD);
+	assert_int_equal(writable(2), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(cmd(2, CDB(0x5e, 3, 0, 0, 0, 0, 0, 4, 0, 0), NULL, 0), SCSI_GOOD);
+	assert_int_equal(act[0].in[8 + 12] & 0x02, 0x02);
+	/* through that port it can be given up, too */
+	assert_int_equal(pr_out(1, RELEASE, 5, 5, 0, 0), SCSI_GOOD);
+	assert_int_equal(pr_out(1, REGISTER, 0, 5, 0, 0), SCSI_GOOD);
+	assert_int_equal(w.target->units[0]->pr.n, 0);
+}
+
+/* While somebody holds a RESERVE there are no persistent ones; scope and type of REGISTER do not matter. */
+static void test_reserve_6(void **state UNUSED)
+{
+	assert_int_equal(cmd(0, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), SCSI_GOOD);
+	assert_int_equal(pr_out(0, REGISTER, 0, 0, 5, 0), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(pr_out(1, REGISTER, 0, 0, 5, 0), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(cmd(0, CDB(0x5e, 0, 0, 0, 0, 0, 0, 4, 0, 0), NULL, 0), SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(cmd(0, CDB(0x17, 0, 0, 0, 0, 0), NULL, 0), SCSI_GOOD);
+	assert_int_equal(pr_out(0, REGISTER, 0x15, 0, 5, 0), SCSI_GOOD);
+}
+
 static int move(unsigned who, uint64_t key, uint64_t new_key, const char *port, uint8_t flags)
 {
 	uint8_t list[24 + 260] = { [17] = flags, [19] = 1 };
@@ -271,6 +355,9 @@ int main(void)
 		WITH_WORLD(test_types),
 		WITH_WORLD(test_preempt),
 		WITH_WORLD(test_preempt_and_abort),
+		WITH_WORLD(test_others),
+		WITH_WORLD(test_all_ports),
+		WITH_WORLD(test_reserve_6),
 		WITH_WORLD(test_move),
 		WITH_WORLD(test_power),
 		WITH_WORLD(test_copy_stays_inside),
