@@ -14,6 +14,11 @@ tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
 TOOLS += tests/tools/disk-load
 tests/tools/disk-load_SRCS := tests/tools/disk-load.c
 
+# the block device without a guest
+TOOLS += tests/tools/blk-load
+tests/tools/blk-load_SRCS := tests/tools/blk-load.c vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/limiter.c
+
 # the parsers of programs, which are in no library
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
 tests/unit/try_guest_SRCS := cli/try_guest.c
