@@ -433,6 +433,39 @@ static void mistakes_are_io_errors(void **state)
 	stop(s);
 }
 
+/* A disk of 4096-byte blocks takes whole ones, if the driver was told of them. */
+static void large_blocks(void **state)
+{
+	struct vdisk_open_opts o = { .size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = "raw",
+				     .block_size = 4096 };
+	struct sim *s = *state;
+	const struct layout *l = &layouts[0];
+	struct vdisk *small = s->disk;
+	uint8_t data[4096] = { 1 }, zeroes[16] = { 0 };
+
+	s->dev->ops->free(s->dev);
+	assert_int_equal(vdisk_open_on(&s->disk, small, &o, NULL), 0);
+	new_device(s, false, NULL);
+	start(s, ALL_FEATURES);
+	run(s, l, VIRTIO_BLK_T_IN, 8, NULL, 0, 4096, VIRTIO_BLK_S_OK);
+	run(s, l, VIRTIO_BLK_T_OUT, 8, data, 4096, 0, VIRTIO_BLK_S_OK);
+	run(s, l, VIRTIO_BLK_T_IN, 8, NULL, 0, 512, VIRTIO_BLK_S_IOERR);
+	run(s, l, VIRTIO_BLK_T_IN, 8, NULL, 0, 4096 + 512, VIRTIO_BLK_S_IOERR);
+	run(s, l, VIRTIO_BLK_T_IN, 9, NULL, 0, 4096, VIRTIO_BLK_S_IOERR);
+	run(s, l, VIRTIO_BLK_T_OUT, 8, data, 512, 0, VIRTIO_BLK_S_IOERR);
+	run(s, l, VIRTIO_BLK_T_OUT, 7, data, 4096, 0, VIRTIO_BLK_S_IOERR);
+	store_le32(zeroes + 8, 1);	/* a sector */
+	run(s, l, VIRTIO_BLK_T_WRITE_ZEROES, 0, zeroes, 16, 0, VIRTIO_BLK_S_IOERR);
+	store_le32(zeroes + 8, 8);
+	run(s, l, VIRTIO_BLK_T_WRITE_ZEROES, 0, zeroes, 16, 0, VIRTIO_BLK_S_OK);
+	stop(s);
+	/* one that does not know of them is served */
+	start(s, ~F(VIRTIO_BLK_F_BLK_SIZE));
+	run(s, l, VIRTIO_BLK_T_IN, 9, NULL, 0, 512, VIRTIO_BLK_S_OK);
+	stop(s);
+	vdisk_close(small, NULL);
+}
+
 static void short_header(void **state)
 {
 	struct sim *s = *state;
@@ -860,6 +893,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(single_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(reads_across_the_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(mistakes_are_io_errors, setup, teardown),
+		cmocka_unit_test_setup_teardown(large_blocks, setup, teardown),
 		cmocka_unit_test_setup_teardown(short_header, setup, teardown),
 		cmocka_unit_test_setup_teardown(discard_and_write_zeroes, setup, teardown),
 		cmocka_unit_test_setup_teardown(read_only_is_enforced, setup, teardown),

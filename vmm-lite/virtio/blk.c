@@ -116,6 +116,7 @@ struct blk {
 	char id[BLK_ID_BYTES];
 	struct virtio_host host;
 	bool flush_agreed, wce_agreed, event_idx;
+	uint32_t block;		/* what the driver knows of: requests are whole ones */
 	bool always_through;	/* blk_options.write_through */
 	const struct guest_memory *mem;	/* borrowed while started */
 	unsigned poll_us;
@@ -187,6 +188,18 @@ int blk_parse_limits(const char *text, struct blk_limits *out)
 	return 0;
 }
 
+/* ---- counts: one thread writes, any may read ---- */
+
+static void tally(uint64_t *count, uint64_t n)
+{
+	__atomic_store_n(count, *count + n, __ATOMIC_RELAXED);
+}
+
+static uint64_t tallied(const uint64_t *count)
+{
+	return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+
 /* ---- one request ---- */
 
 /* Copy @len bytes off the front of an iovec array, and drop them from it. */
@@ -238,7 +251,7 @@ static void complete(struct queue *q, struct request *req, uint8_t status)
 	free(req->range);
 	req->range = NULL;
 	if (unlikely(status != VIRTIO_BLK_S_OK))
-		q->stats.errors++;
+		tally(&q->stats.errors, 1);
 	*req->status = status;
 	virtq_put(&q->vq, req->head, status == VIRTIO_BLK_S_OK ? req->written : 1);
 }
@@ -266,12 +279,13 @@ static bool write_through(const struct blk *blk)
 	return blk->wce_agreed ? !blk->writeback : !blk->flush_agreed;
 }
 
-/* Is [sector, + len bytes) on the disk, in whole sectors? */
+/* Is [sector, + len bytes) on the disk, in whole blocks? */
 static bool on_disk(const struct blk *blk, uint64_t sector, uint64_t len)
 {
 	uint64_t capacity = vdisk_size(blk->disk) / SECTOR;
 
-	return len && len % SECTOR == 0 && vd_in_range(sector, len / SECTOR, capacity);
+	return len && len % blk->block == 0 && sector % (blk->block / SECTOR) == 0 &&
+		vd_in_range(sector, len / SECTOR, capacity);
 }
 
 static uint8_t start_data(struct queue *q, struct request *req, bool write, uint64_t sector,
@@ -291,11 +305,11 @@ static uint8_t start_data(struct queue *q, struct request *req, bool write, uint
 	if (!write)
 		req->written = (uint32_t)MIN(len + 1, (uint64_t)UINT32_MAX);
 	if (write) {
-		q->stats.writes++;
-		q->stats.written_bytes += len;
+		tally(&q->stats.writes, 1);
+		tally(&q->stats.written_bytes, len);
 	} else {
-		q->stats.reads++;
-		q->stats.read_bytes += len;
+		tally(&q->stats.reads, 1);
+		tally(&q->stats.read_bytes, len);
 	}
 	submit(q, req);
 	return VIRTIO_BLK_S_OK;
@@ -352,7 +366,7 @@ static uint8_t start_ranges(struct queue *q, struct request *req, bool discard, 
 	if (status != VIRTIO_BLK_S_OK)
 		return status;
 	req->r.op = discard ? VDISK_OP_DISCARD : VDISK_OP_ZERO;
-	q->stats.discards++;
+	tally(&q->stats.discards, 1);
 	start_range(q, req);
 	return VIRTIO_BLK_S_OK;
 }
@@ -402,7 +416,7 @@ static uint8_t start_request(struct queue *q, struct request *req, struct virtq_
 		return start_data(q, req, true, sector, out, n_out, out_len);
 	case VIRTIO_BLK_T_FLUSH:
 		req->r.op = VDISK_OP_FLUSH;
-		q->stats.flushes++;
+		tally(&q->stats.flushes, 1);
 		submit(q, req);
 		return VIRTIO_BLK_S_OK;
 	case VIRTIO_BLK_T_GET_ID:
@@ -564,7 +578,7 @@ static bool turn(struct queue *q)
 	flush_batch(q);
 	reaped = reap(q);
 	if (virtq_publish(&q->vq)) {
-		q->stats.interrupts++;
+		tally(&q->stats.interrupts, 1);
 		q->blk->host.interrupt(q->blk->host.arg, q->index);
 	}
 	return taken || reaped > 0;
@@ -646,7 +660,7 @@ static void serve(struct queue *q)
 			break;
 		if (!q->stop && !q->broken && !q->wait_until && virtq_listen(&q->vq))
 			continue;
-		q->stats.sleeps++;
+		tally(&q->stats.sleeps, 1);
 		if (poll(fds, ARRAY_SIZE(fds), sleep_ms(q)) < 0)
 			continue;	/* EINTR */
 		if (fds[0].revents)
@@ -728,6 +742,8 @@ static int blk_start(struct virtio_device *dev, const struct virtio_start *s)
 	blk->mem = s->mem;
 	blk->host = s->host;
 	blk->event_idx = s->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
+	/* a driver that does not look at the block size means sectors */
+	blk->block = s->features & FEATURE(VIRTIO_BLK_F_BLK_SIZE) ? blk->limits.block_size : SECTOR;
 	blk->flush_agreed = s->features & FEATURE(VIRTIO_BLK_F_FLUSH);
 	blk->wce_agreed = s->features & FEATURE(VIRTIO_BLK_F_CONFIG_WCE);
 	for (unsigned i = 0; i < blk->n_queues; i++) {
@@ -883,16 +899,15 @@ void blk_get_stats(struct virtio_device *dev, struct blk_stats *out)
 	for (unsigned i = 0; i < blk->n_queues; i++) {
 		const struct blk_stats *s = &blk->queue[i].stats;
 
-		/* plain words of another thread: each is right, or was a moment ago */
-		out->reads += s->reads;
-		out->writes += s->writes;
-		out->flushes += s->flushes;
-		out->discards += s->discards;
-		out->errors += s->errors;
-		out->read_bytes += s->read_bytes;
-		out->written_bytes += s->written_bytes;
-		out->interrupts += s->interrupts;
-		out->sleeps += s->sleeps;
+		out->reads += tallied(&s->reads);
+		out->writes += tallied(&s->writes);
+		out->flushes += tallied(&s->flushes);
+		out->discards += tallied(&s->discards);
+		out->errors += tallied(&s->errors);
+		out->read_bytes += tallied(&s->read_bytes);
+		out->written_bytes += tallied(&s->written_bytes);
+		out->interrupts += tallied(&s->interrupts);
+		out->sleeps += tallied(&s->sleeps);
 	}
 }
 
