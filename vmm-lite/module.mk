@@ -65,6 +65,7 @@ vdisk-uml.so_SRCS := vmm-lite/uml/shim.c
 vdisk-uml.so_ALONE := -shared -fPIC
 vdisk-uml-init_SRCS := vmm-lite/uml/init.c
 vdisk-uml-init_ALONE := -static -s
+tests/unit/vhost_sandbox_SRCS := vmm-lite/log.c vmm-lite/vhost/sandbox.c
 tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c
 tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 tests/fuzz/control_SRCS := vmm-lite/control.c vmm-lite/log.c

@@ -64,6 +64,22 @@ static int allow_all(scmp_filter_ctx ctx, const int *list, size_t n)
 	return r;
 }
 
+bool vhost_allows(int call, bool network)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		if (calls[i] == call)
+			return true;
+	for (size_t i = 0; network && i < ARRAY_SIZE(network_calls); i++)
+		if (network_calls[i] == call)
+			return true;
+	return false;
+}
+
+bool vhost_refuses(int call)
+{
+	return call == CALL(openat);
+}
+
 static int load(const char *const *unlinks, bool network)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
