@@ -9,6 +9,9 @@ tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=real
 # the initiator of the benchmarks and of the tests with many sessions
 TOOLS += tests/tools/iscsi-load
 tests/tools/iscsi-load_SRCS := tests/tools/iscsi-load.c
+# what the benchmark measures a target by
+TOOLS += tests/tools/bare-server
+tests/tools/bare-server_SRCS := tests/tools/bare-server.c
 
 # verified requests to any disk
 TOOLS += tests/tools/disk-load

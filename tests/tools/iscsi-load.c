@@ -55,6 +55,7 @@ static struct {
 	unsigned cycles, sessions;
 	bool write, sequential, json, header_digest, data_digest;
 	enum durable durable;
+	uint64_t bare;			/* size of the file, in bytes; 0: an iSCSI target */
 	uint64_t slots;			/* verified writes: how many blocks of them */
 	pid_t pid;			/* of the target */
 	int cpu;
@@ -498,6 +499,21 @@ static bool log_in(struct conn *c)
 	return true;
 }
 
+/* The server understands nothing but reads and writes (tests/tools/bare-server). */
+static bool begin_bare(struct conn *c)
+{
+	if (!connect_to(c))
+		return false;
+	c->cmd_sn = 1;
+	c->max_cmd_sn = MAX_DEPTH;
+	c->max_send = c->first_burst = 1u << 20;
+	c->immediate = true;
+	lun_block_size = 512;
+	lun_blocks = opt.bare / lun_block_size;
+	lun_units = opt.bare / opt.block;
+	return true;
+}
+
 static void log_out(struct conn *c)
 {
 	uint8_t h[BHS], *l = head(c);
@@ -814,7 +830,7 @@ static int load(void)
 
 	for (unsigned i = 0; i < opt.conns; i++) {
 		conn_buffers(&conns[i]);
-		if (!log_in(&conns[i]) || !get_ready(&conns[i]))
+		if (opt.bare ? !begin_bare(&conns[i]) : !log_in(&conns[i]) || !get_ready(&conns[i]))
 			die("cannot use the LUN");
 		if (opt.durable == DURABLE_WCE && i == 0)
 			cache_off(&conns[i]);
@@ -937,6 +953,7 @@ static void help(void)
 	     "      --header-digest, --data-digest\n"
 	     "      --pid=PID          the target's process, for its CPU time\n"
 	     "      --cpu=N            run on this processor\n"
+	     "      --bare=SIZE        the server is bare-server, with a file of this size\n"
 	     "      --json\n\n"
 	     "  --log=FILE --slots=N --durable=fua|wce|sync\n"
 	     "                         verified writes until the target is gone (or --time)\n"
@@ -947,7 +964,7 @@ static void help(void)
 
 static void parse_options(int argc, char **argv)
 {
-	enum { HEADER = 256, DATA, PID, CPU, JSON, LOG, SLOTS, DURABLE, CHECK, CYCLES, SESSIONS };
+	enum { HEADER = 256, DATA, PID, CPU, BARE, JSON, LOG, SLOTS, DURABLE, CHECK, CYCLES, SESSIONS };
 	static const struct option options[] = {
 		{ "connections", required_argument, NULL, 'c' },
 		{ "depth", required_argument, NULL, 'q' },
@@ -960,6 +977,7 @@ static void parse_options(int argc, char **argv)
 		{ "data-digest", no_argument, NULL, DATA },
 		{ "pid", required_argument, NULL, PID },
 		{ "cpu", required_argument, NULL, CPU },
+		{ "bare", required_argument, NULL, BARE },
 		{ "json", no_argument, NULL, JSON },
 		{ "log", required_argument, NULL, LOG },
 		{ "slots", required_argument, NULL, SLOTS },
@@ -986,6 +1004,7 @@ static void parse_options(int argc, char **argv)
 		case DATA: opt.data_digest = true; break;
 		case PID: opt.pid = (pid_t)number(optarg, 1u << 30); break;
 		case CPU: opt.cpu = (int)number(optarg, 1023); break;
+		case BARE: opt.bare = number(optarg, UINT32_MAX); break;
 		case JSON: opt.json = true; break;
 		case LOG: opt.log = optarg; break;
 		case SLOTS: opt.slots = number(optarg, 1u << 30); break;
