@@ -317,6 +317,33 @@ VDISK_API int vdisk_queue_reap(struct vdisk_queue *queue, struct vdisk_request *
  * until it returns 0 before polling.
  */
 VDISK_API int vdisk_queue_fd(struct vdisk_queue *queue);
+/* Bytes that can be sent from the file that they are in. */
+struct vdisk_sendable {
+	int fd;			/* borrowed */
+	uint64_t offset;	/* in it */
+	bool lasting;		/* always in memory; else they are now */
+};
+
+/*
+ * Can sendfile(2) take [offset, offset + length) from where it is, instead of its
+ * being read into a buffer?  Yes (0) if it is one run of one file, if sending it
+ * now waits for nothing, and if nothing but writes to these very bytes changes what
+ * is at that place: what is sent is what they are when they are sent, or a little
+ * later, when a network card fetches them.  Else -EAGAIN: read them.  Never blocks;
+ * any thread.
+ */
+VDISK_API int vdisk_sendable(struct vdisk *disk, uint64_t offset, uint64_t length,
+			     struct vdisk_sendable *out);
+
+/*
+ * Write now, on this thread, if that is no more than a copy into the page cache: the
+ * whole range is one run of one file that has its space already.  Else -EAGAIN, and
+ * some of it may be written, or -errno.  For parts of a write that goes on: as data
+ * arrive, they are written while the processor's cache has them.  Any thread.
+ */
+VDISK_API int vdisk_write_now(struct vdisk *disk, const void *buf, uint64_t length,
+			      uint64_t offset);
+
 /* "io_uring" or "threads" */
 VDISK_API const char *vdisk_queue_name(const struct vdisk_queue *queue);
 

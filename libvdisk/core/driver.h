@@ -284,6 +284,7 @@ struct vdisk {
 	bool never_blocks;	/* tmpfs and the like: plain preadv is best */
 	bool grows;		/* a write past the end extends it, with zeroes between */
 	bool fresh_zero;	/* space past the old end reads as zeroes */
+	_Atomic uint8_t mincore; /* what of it is in memory can be asked for; see queue.c */
 	uint32_t io_align;	/* O_DIRECT: alignment of memory, offset, length; 0 none */
 	bool no_fua;		/* ->start: takes no durable writes */
 	bool no_discard;	/* ->discard is there, but this one cannot */

@@ -35,6 +35,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -63,7 +64,7 @@ struct seg {
 /* What the queue keeps in vdisk_request.reserved. */
 struct state {
 	struct vd_job job;
-	struct vdisk_queue *q;
+	struct vdisk_queue *q;	/* NULL: in none, and nothing is allocated */
 	struct seg *segs;	/* seg0, or mem */
 	void *mem;		/* owned: segs, if there are several */
 	struct iovec *iovs;	/* owned: their buffers, likewise */
@@ -532,7 +533,7 @@ static enum walk walk_piece(struct vdisk_request *req, struct vdisk *d, uint64_t
 			return WALK_WORKER;
 		r = d->drv->map(d, *off, *len, intent, VD_MAP_NOWAIT, &e);
 		if (r == VD_NEED_ALLOC) {
-			if (walk_alloc(s, d, *off, *len, &e) != WALK_OK)
+			if (!s->q || walk_alloc(s, d, *off, *len, &e) != WALK_OK)
 				return WALK_WORKER;
 		} else if (r < 0) {
 			return WALK_WORKER;	/* which meets the error again, or not */
@@ -760,6 +761,117 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 	}
 	if (s->pending == 0)
 		to_worker(req, worker_rest);
+}
+
+/* ---- sending from the file ---- */
+
+/* A format that allocates may put something else where these bytes are now. */
+static bool places_stay(const struct state *s)
+{
+	for (unsigned i = 0; i < s->n_entered; i++) {
+		const struct vdisk *d = s->entered[i].disk;
+
+		if (d->drv->commit && d->flags & VDISK_OPEN_WRITE)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Whoever may not write to a file is not told what of it is in memory: mincore()
+ * says yes to everything then, even to what is behind the end.
+ */
+static bool mincore_is_true(struct vdisk *src)
+{
+	enum { UNKNOWN, TRUE, FALSE };
+	long page = sysconf(_SC_PAGESIZE);
+	unsigned char in = 1;
+	void *behind;
+
+	if (src->mincore == UNKNOWN) {
+		behind = mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, src->fd,
+			      (off_t)vd_align_up(src->size, (uint64_t)page));
+		if (behind != MAP_FAILED) {
+			if (mincore(behind, (size_t)page, &in) < 0)
+				in = 1;
+			munmap(behind, (size_t)page);
+		}
+		src->mincore = in & 1 ? FALSE : TRUE;
+	}
+	return src->mincore == TRUE;
+}
+
+#define SENDABLE_MAX	(1u << 20)
+
+/* Nothing is ever read through this mapping: it is only what mincore() asks for. */
+static bool in_page_cache(struct vdisk *src, uint64_t off, uint64_t len)
+{
+	unsigned char in[SENDABLE_MAX / 4096 + 1];
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t start = vd_align_down(off, page), size = vd_align_up(off + len, page) - start;
+	bool all;
+	void *map;
+
+	if (len > SENDABLE_MAX || !mincore_is_true(src))
+		return false;
+	map = mmap(NULL, size, PROT_READ, MAP_SHARED, src->fd, (off_t)start);
+	if (map == MAP_FAILED)
+		return false;
+	all = mincore(map, size, in) == 0;
+	for (size_t i = 0; all && i < size / page; i++)
+		all = in[i] & 1;
+	munmap(map, size);
+	return all;
+}
+
+int vdisk_sendable(struct vdisk *disk, uint64_t offset, uint64_t length,
+		   struct vdisk_sendable *out)
+{
+	struct vdisk_request req = {
+		.disk = disk, .op = VDISK_OP_READ, .offset = offset, .length = length,
+	};
+	struct state *s = state_of(&req);
+	struct vdisk *src;
+	bool yes;
+
+	if (length == 0 || !vd_in_range(offset, length, disk->size))
+		return -EAGAIN;
+	yes = walk_request(&req) == WALK_OK && s->n_segs == 1 && places_stay(s);
+	src = yes ? s->segs->src : NULL;
+	yes = src && !src->io_align && vd_in_range(s->segs->off, length, src->size) &&
+		(src->never_blocks || in_page_cache(src, s->segs->off, length));
+	if (yes)
+		*out = (struct vdisk_sendable) {
+			.fd = src->fd, .offset = s->segs->off, .lasting = src->never_blocks,
+		};
+	release(s, 0);
+	return yes ? 0 : -EAGAIN;
+}
+
+/* ---- writing without a queue ---- */
+
+int vdisk_write_now(struct vdisk *disk, const void *buf, uint64_t length, uint64_t offset)
+{
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = length };
+	struct vdisk_request req = {
+		.disk = disk, .op = VDISK_OP_WRITE, .offset = offset, .length = length,
+		.iov = &iov, .iovcnt = 1,
+	};
+	struct state *s = state_of(&req);
+	struct seg *seg;
+	int r = vd_io_validate(&req);
+
+	if (r < 0)
+		return r;
+	r = -EAGAIN;
+	if (walk_request(&req) == WALK_OK && s->n_segs == 1 && lay_out(&req) == WALK_OK) {
+		seg = s->segs;
+		if (!seg->src->io_align)
+			write_inline(seg);
+		r = seg->done == length ? 0 : -EAGAIN;
+	}
+	release(s, r);
+	return r;
 }
 
 /* ---- flush ---- */

@@ -353,6 +353,59 @@ static void test_parallel(void **state)
 	assert_int_equal(sum, 499500);
 }
 
+/* What may be sent from its file, and that it is the right place there. */
+static void test_sendable(void **state)
+{
+	struct world *w = *state;
+	struct vdisk *window = NULL;
+	struct vdisk_sendable there;
+	uint8_t *got = malloc(SIZE);
+
+	assert_int_equal(vdisk_read(w->disk, got, SIZE, 0), 0);		/* into the page cache */
+	assert_int_equal(vdisk_sendable(w->mem, 4096, 100000, &there), 0);
+	assert_true(there.lasting);
+	assert_int_equal(pread(there.fd, got, 100000, (off_t)there.offset), 100000);
+	assert_memory_equal(got, w->model + 4096, 100000);
+	assert_int_equal(vdisk_open_window(&window, w->mem, 512 * 77, 1 << 20, NULL), 0);
+	assert_int_equal(vdisk_sendable(window, 512, 65536, &there), 0);
+	assert_int_equal(pread(there.fd, got, 65536, (off_t)there.offset), 65536);
+	assert_memory_equal(got, w->model + 512 * 78, 65536);
+	assert_int_equal(vdisk_sendable(window, 1 << 20, 512, &there), -EAGAIN);
+	assert_int_equal(vdisk_sendable(window, (1 << 20) - 512, 1024, &there), -EAGAIN);
+	assert_int_equal(vdisk_sendable(window, UINT64_MAX, 2, &there), -EAGAIN);
+	assert_int_equal(vdisk_sendable(window, 0, 0, &there), -EAGAIN);
+	vdisk_close(window, NULL);
+	/* an overlay may put these bytes elsewhere, or others in their place */
+	assert_int_equal(vdisk_sendable(w->over, 0, 65536, &there), -EAGAIN);
+	/* a file on a disk: if it is in memory (the system may think otherwise) */
+	if (vdisk_sendable(w->disk, 8192, 65536, &there) == 0) {
+		assert_false(there.lasting);
+		assert_int_equal(pread(there.fd, got, 65536, (off_t)there.offset), 65536);
+		assert_memory_equal(got, w->model + 8192, 65536);
+		assert_int_equal(vdisk_flush(w->disk), 0);
+		assert_int_equal(posix_fadvise(there.fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+		assert_int_equal(vdisk_sendable(w->disk, 0, 1 << 20, &there), -EAGAIN);
+	}
+	free(got);
+}
+
+static void test_write_now(void **state)
+{
+	struct world *w = *state;
+	uint8_t *got = malloc(SIZE);
+
+	memset(w->model + 12345, 0x3c, 77777);
+	assert_int_equal(vdisk_write_now(w->disk, w->model + 12345, 77777, 12345), 0);
+	assert_int_equal(vdisk_read(w->disk, got, SIZE, 0), 0);
+	assert_memory_equal(got, w->model, SIZE);
+	assert_int_equal(vdisk_write_now(w->disk, got, 512, SIZE), -EINVAL);
+	/* nothing is allocated: that is for whoever may wait */
+	assert_int_equal(vdisk_write_now(w->over, got, 65536, 0), -EAGAIN);
+	assert_int_equal(vdisk_read(w->over, got, SIZE, 0), 0);
+	assert_memory_equal(got, w->model, SIZE);
+	free(got);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -364,6 +417,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resize_and_locks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sendable, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_write_now, setup, teardown),
 		cmocka_unit_test(test_parallel),
 	};
 	int failed;
