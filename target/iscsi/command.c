@@ -133,8 +133,13 @@ static uint32_t send_data_in_pdu(struct iscsi_task *t, uint32_t at)
 
 	if (!o)
 		return 0;
-	o->data = t->scsi.buf + at;
 	o->data_len = len;
+	if (t->scsi.buf) {
+		o->data = t->scsi.buf + at;
+	} else {
+		o->file = t->scsi.file;
+		o->file.offset += at;
+	}
 	if (end) {
 		o->task = t;
 		t->sending = true;
@@ -230,6 +235,29 @@ static void aim(struct iscsi_conn *c, struct iscsi_task *t, uint32_t offset, uin
 		return;
 	c->rx.dst = t->scsi.buf + (offset - t->scsi.seg_offset);
 	c->rx.keep = (uint32_t)MIN((uint64_t)len, end - offset);
+}
+
+/* Large data are written piece by piece, while the processor's cache has them. */
+void iscsi_task_progress(struct iscsi_conn *c)
+{
+	struct iscsi_task *t = c->rx.task;
+	struct vdisk *disk;
+	struct scsi_early e;
+	int r;
+
+	if (!t->wants_data || t->scsi.aborted || !c->rx.dst ||
+	    !scsi_early(&t->scsi, (uint32_t)(c->rx.dst - t->scsi.buf), &e))
+		return;
+	t->io_pending = true;
+	disk = t->scsi.io.disk;
+	reactor_leave(c->reactor);
+	r = vdisk_write_now(disk, e.from, e.len, e.offset);
+	reactor_enter(c->reactor);
+	t->io_pending = false;
+	if (t->scsi.aborted)
+		task_free(t);
+	else
+		scsi_early_done(&t->scsi, &e, r);
 }
 
 /* ---- a command's way ---- */
@@ -364,6 +392,8 @@ static struct iscsi_task *task_new(struct iscsi_conn *c, const struct iscsi_requ
 	memcpy(t->scsi.cdb, r->command.cdb, sizeof(t->scsi.cdb));
 	t->scsi.in_limit = r->command.read ? r->command.expected_len : 0;
 	t->scsi.attribute = attribute(r->command.attribute);
+	/* a digest is of the bytes as they were, and these could change while they go */
+	t->scsi.sends_files = c->wire->sends_files && !c->data_digest;
 	t->scsi.out_limit = r->command.write ? r->command.expected_len : 0;
 	if (t->immediate)
 		s->immediate_commands++;

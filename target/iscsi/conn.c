@@ -245,6 +245,7 @@ struct iscsi_out *iscsi_out_new(struct iscsi_conn *c)
 	o->tail_len = 0;
 	o->data = NULL;
 	o->data_len = 0;
+	o->file.fd = -1;
 	o->own = NULL;
 	o->own_size = 0;
 	o->task = NULL;
@@ -335,19 +336,65 @@ static unsigned add_iov(struct iovec *iov, unsigned n, const void *base, uint32_
 	return n + 1;
 }
 
-unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max)
+/* The same for data that are in a file: is anything of them left? */
+static bool add_run(struct iscsi_run *run, const struct iscsi_out *o, uint32_t *skip)
+{
+	uint32_t off = MIN(*skip, o->data_len);
+
+	*skip -= off;
+	*run = (struct iscsi_run) {
+		.fd = o->file.fd, .offset = o->file.offset + off, .len = o->data_len - off,
+	};
+	return run->len > 0;
+}
+
+unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max,
+			   struct iscsi_run *run)
 {
 	uint32_t skip = c->tx_offset;
 	struct iscsi_out *o = TAILQ_FIRST(&c->tx);
 	unsigned n = 0;
 
 	c->output_wanted = false;
+	run->len = 0;
 	for (; o && n + 3 <= max; o = TAILQ_NEXT(o, link)) {
 		n = add_iov(iov, n, o->head, o->head_len, &skip);
-		n = add_iov(iov, n, o->data, o->data_len, &skip);
+		if (unlikely(o->file.fd >= 0)) {
+			if (add_run(run, o, &skip))
+				break;
+		} else {
+			n = add_iov(iov, n, o->data, o->data_len, &skip);
+		}
 		n = add_iov(iov, n, o->tail, o->tail_len, &skip);
 	}
 	return n;
+}
+
+static void keep(struct iscsi_conn *c, struct iscsi_out *o)
+{
+	uint8_t *buf = pool_get(reactor_pool(c->reactor), o->data_len);
+	struct iovec iov = { .iov_base = buf, .iov_len = o->data_len };
+
+	if (!buf)
+		return;
+	if (preadv2(o->file.fd, &iov, 1, (off_t)o->file.offset, RWF_NOWAIT) !=
+	    (ssize_t)o->data_len) {
+		pool_put(reactor_pool(c->reactor), buf, o->data_len);
+		return;
+	}
+	o->own = buf;
+	o->own_size = o->data_len;
+	o->data = buf;
+	o->file.fd = -1;
+}
+
+void iscsi_conn_keep(struct iscsi_conn *c)
+{
+	struct iscsi_out *o;
+
+	TAILQ_FOREACH(o, &c->tx, link)
+		if (o->file.fd >= 0 && !o->file.lasting && o->data_len <= POOL_BUFFER_MAX)
+			keep(c, o);
 }
 
 void iscsi_conn_sent(struct iscsi_conn *c, size_t len)
@@ -561,6 +608,9 @@ static void data_came(struct iscsi_conn *c, const uint8_t *buf, uint32_t n)
 		rx->keep -= kept;
 	}
 	rx->data_left -= n;
+	/* whether data with a digest are right is known at their end only */
+	if (kept && rx->task && rx->req.data_len >= ISCSI_EARLY_DATA && !c->data_digest)
+		iscsi_task_progress(c);
 }
 
 static size_t take_data(struct iscsi_conn *c, const uint8_t *buf, size_t len)

@@ -61,6 +61,7 @@
 #define ISCSI_LOGOUT_SECONDS	3u	/* to follow a request to log out */
 #define ISCSI_LOGIN_PDUS	64u	/* requests in one login */
 #define ISCSI_MAX_R2T		8u
+#define ISCSI_EARLY_DATA	(64u << 10)	/* data segments that are written as they come */
 #define ISCSI_PORTAL_GROUP	1u
 #define ISCSI_ADDRESS_MAX	64u	/* "[address]:port" */
 
@@ -216,6 +217,8 @@ struct iscsi_wire {
 	void (*close)(struct iscsi_conn *conn);
 	/* the connection is over; free its memory */
 	void (*free)(struct iscsi_conn *conn);
+	/* data may be bytes of a file: see iscsi_conn_output() */
+	bool sends_files;
 };
 
 /* A PDU on its way out. */
@@ -227,6 +230,7 @@ struct iscsi_out {
 	uint8_t tail_len;
 	const uint8_t *data;		/* into task's buffer, @own or @small */
 	uint32_t data_len;
+	struct vdisk_sendable file;	/* the data, if they are not in memory of ours; fd -1: no */
 	void *own;			/* owned pool buffer */
 	uint32_t own_size;
 	struct iscsi_task *task;	/* go on with it when this one is sent */
@@ -334,9 +338,19 @@ int iscsi_conn_input(struct iscsi_conn *c, const uint8_t *buf, size_t len);
 size_t iscsi_conn_direct(struct iscsi_conn *c, uint8_t **dst);
 /* Bytes that were received to where iscsi_conn_direct() said. */
 int iscsi_conn_received(struct iscsi_conn *c, size_t len);
-/* What is to be sent, at most @max pieces; how many. */
-unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max);
+/* Bytes of a file that are to be sent; of len 0: none. */
+struct iscsi_run {
+	int fd;
+	uint64_t offset;
+	size_t len;
+};
+/* What is to be sent, at most @max pieces; how many.  Behind these comes @run, and
+ * then more; a wire without ->sends_files gets none. */
+unsigned iscsi_conn_output(struct iscsi_conn *c, struct iovec *iov, unsigned max,
+			   struct iscsi_run *run);
 void iscsi_conn_sent(struct iscsi_conn *c, size_t len);
+/* The rest has to wait: copy what may not be in memory any more by then. */
+void iscsi_conn_keep(struct iscsi_conn *c);
 /* Close it, with a reason for the log (NULL: none). */
 void iscsi_conn_close(struct iscsi_conn *c, const char *why);
 /* Close it as soon as the output is sent, or after a few seconds. */
@@ -440,6 +454,8 @@ void iscsi_data_begin(struct iscsi_conn *c, const struct iscsi_request *r);
 /* The data are there (none is also all of it). */
 void iscsi_command_end(struct iscsi_conn *c, const struct iscsi_request *r);
 void iscsi_data_end(struct iscsi_conn *c, const struct iscsi_request *r);
+/* More of the data of c->rx.task are there; it may be gone then. */
+void iscsi_task_progress(struct iscsi_conn *c);
 /* A disk request of the task came back. */
 void iscsi_task_io_done(struct iscsi_task *t);
 /* The kernel is done with the task's buffer: see iscsi_conn.receiving. */

@@ -11,13 +11,15 @@
  * next data are not copied either.
  *
  * Writing: all output of a turn is sent by one sendmsg(), which gathers
- * headers, data and digests from where they are.
+ * headers, data and digests from where they are.  Large data that are in the page
+ * cache are not read at all, but sent from there by sendfile().
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 
 #include "target/iscsi/server.h"
@@ -25,7 +27,8 @@
 
 #define DIRECT_MIN	4096u	/* less is copied from the staging buffer */
 #define LARGE_DATA	(32u << 10)
-#define READS_A_TURN	8	/* then others have their turn */
+#define PIECE_MAX	(128u << 10)	/* of data, so that they stay in the cache until written */
+#define READS_A_TURN	16	/* then others have their turn */
 #define IOVECS		384u
 #define SEND_TIMEOUT_MS	30000u
 
@@ -90,6 +93,7 @@ static const struct iscsi_wire socket_wire = {
 	.pause = wire_pause,
 	.close = wire_close,
 	.free = wire_free,
+	.sends_files = true,
 };
 
 static void close_errno(struct iscsi_conn *c, int error)
@@ -110,13 +114,32 @@ static size_t iov_bytes(const struct iovec *iov, unsigned n)
 }
 
 /* A vector, even of one, costs the kernel more than a buffer. */
-static ssize_t send_some(int fd, struct iovec *iov, unsigned n)
+static ssize_t send_pieces(int fd, struct iovec *iov, unsigned n, int more)
 {
-	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+	const int flags = MSG_NOSIGNAL | MSG_DONTWAIT | more;
 
 	if (n == 1)
 		return send(fd, iov->iov_base, iov->iov_len, flags);
 	return sendmsg(fd, &(struct msghdr) { .msg_iov = iov, .msg_iovlen = n }, flags);
+}
+
+/* The pieces, then the run of a file: how much was sent of both, or what went wrong. */
+static ssize_t send_some(int fd, struct iovec *iov, unsigned n, const struct iscsi_run *run)
+{
+	off_t at = (off_t)run->offset;
+	ssize_t sent = 0, r;
+
+	if (n > 0) {
+		sent = send_pieces(fd, iov, n, run->len ? MSG_MORE : 0);
+		if (!run->len || sent < 0 || (size_t)sent < iov_bytes(iov, n))
+			return sent;
+	}
+	r = sendfile(fd, run->fd, &at, run->len);
+	if (r == 0) {
+		errno = EIO;		/* the file is shorter than it was */
+		return -1;
+	}
+	return r > 0 ? sent + r : sent > 0 && (errno == EAGAIN || errno == EINTR) ? sent : -1;
 }
 
 static ssize_t receive_some(int fd, struct iovec *iov, unsigned n)
@@ -129,14 +152,17 @@ static void flush(struct reactor_deferred *work)
 {
 	struct iscsi_socket *s = container_of(work, struct iscsi_socket, flush);
 	struct iovec iov[IOVECS];
-	unsigned n;
+	struct iscsi_run run;
 
-	while (!s->conn.closed && (n = iscsi_conn_output(&s->conn, iov, IOVECS))) {
+	while (!s->conn.closed) {
+		unsigned n = iscsi_conn_output(&s->conn, iov, IOVECS, &run);
 		int error;
 		ssize_t sent;
 
+		if (n == 0 && run.len == 0)
+			break;
 		reactor_leave(s->conn.reactor);
-		sent = send_some(s->source.fd, iov, n);
+		sent = send_some(s->source.fd, iov, n, &run);
 		error = sent < 0 ? errno : 0;
 		reactor_enter(s->conn.reactor);
 		if (error == EINTR)
@@ -147,9 +173,11 @@ static void flush(struct reactor_deferred *work)
 		}
 		if (sent > 0)
 			iscsi_conn_sent(&s->conn, (size_t)sent);
-		if (sent < 0 || (size_t)sent < iov_bytes(iov, n)) {
-			if (!s->conn.closed)
+		if (sent < 0 || (size_t)sent < iov_bytes(iov, n) + run.len) {
+			if (!s->conn.closed) {
+				iscsi_conn_keep(&s->conn);
 				set_events(s, EPOLLOUT, 0);
+			}
 			return;
 		}
 	}
@@ -188,16 +216,21 @@ static enum got read_once(struct iscsi_socket *s)
 	size_t direct = iscsi_conn_direct(c, &dst), behind = REACTOR_SCRATCH, want, got;
 	struct iovec iov[2];
 	unsigned n = 0;
+	bool piece;
 	int error;
 	ssize_t r;
 
 	if (direct < DIRECT_MIN)
 		direct = 0;
+	piece = direct > PIECE_MAX + PIECE_MAX / 2;
+	if (piece)
+		direct = PIECE_MAX;
 	if (direct)
 		iov[n++] = (struct iovec) { .iov_base = dst, .iov_len = direct };
 	if (direct || c->rx.state == ISCSI_RX_HEADER)
-		behind = staging_want(c);
-	iov[n++] = (struct iovec) { .iov_base = staging, .iov_len = behind };
+		behind = piece ? 0 : staging_want(c);
+	if (behind)
+		iov[n++] = (struct iovec) { .iov_base = staging, .iov_len = behind };
 	want = direct + behind;
 	c->receiving = direct > 0;
 	reactor_leave(c->reactor);

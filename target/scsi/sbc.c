@@ -19,6 +19,9 @@ enum {
 	FINISHING,			/* the one disk request that there was */
 };
 
+#define EARLY_MIN	(64u << 10)	/* of data-out; a multiple of any block */
+#define LEND_MIN	(64u << 10)	/* less is read faster than it is asked for */
+
 static uint32_t whole_blocks(const struct scsi_task *t, uint64_t bytes)
 {
 	return (uint32_t)vd_align_up(bytes, scsi_block(t->unit));
@@ -256,12 +259,43 @@ enum scsi_step scsi_prefetch(struct scsi_task *t)
 
 /* ---- READ ---- */
 
+static enum scsi_step loaded(struct scsi_task *t)
+{
+	t->done += t->seg_len;
+	t->status = SCSI_GOOD;
+	t->last = t->done == t->transfer;
+	t->state = WRITTEN;
+	return SCSI_DATA_IN;
+}
+
+/*
+ * The segment need not be read: it can be sent from the file.  A command that is
+ * under way is not seen by those that want blocks for themselves (order.c) while
+ * its data are only being sent; so not where there are any.
+ */
+static bool lend_segment(struct scsi_task *t)
+{
+	const struct scsi_unit *u = t->unit;
+
+	if (!t->sends_files || t->seg_len < LEND_MIN || u->gates || u->whole_blocks ||
+	    vdisk_sendable(u->disk, scsi_lba_bytes(t) + t->done, t->seg_len, &t->file) < 0)
+		return false;
+	if (!t->sent_from)
+		t->sent_from = vdisk_ref(u->disk);
+	pool_put(t->pool, STEAL(t->buf), t->buf_size);
+	return true;
+}
+
 static enum scsi_step read_more(struct scsi_task *t)
 {
 	uint32_t len = (uint32_t)MIN(t->transfer - t->done, (uint64_t)SCSI_SEGMENT);
 
 	t->seg_offset = t->done;
 	t->seg_len = len;
+	if (lend_segment(t))
+		return loaded(t);
+	if (!scsi_get_buf(t, whole_blocks(t, len)))
+		return scsi_no_buf(t);
 	/* a transfer that the initiator cut short still reads whole blocks */
 	return scsi_start_io(t, VDISK_OP_READ, t->buf, scsi_lba_bytes(t) + t->done, whole_blocks(t, len), 0,
 			LOADED);
@@ -274,19 +308,9 @@ enum scsi_step scsi_read(struct scsi_task *t)
 		t->dir = SCSI_DIR_IN;
 		t->length = scsi_range_bytes(t);
 		t->transfer = MIN(t->length, (uint64_t)t->in_limit);
-		if (t->transfer == 0)
-			return scsi_good(t);
-		if (!scsi_get_buf(t, whole_blocks(t, MIN(t->transfer, (uint64_t)SCSI_SEGMENT))))
-			return scsi_no_buf(t);
-		return read_more(t);
+		return t->transfer ? read_more(t) : scsi_good(t);
 	case LOADED:
-		if (t->io.result < 0)
-			return scsi_io_failed(t);
-		t->done += t->seg_len;
-		t->status = SCSI_GOOD;
-		t->last = t->done == t->transfer;
-		t->state = WRITTEN;
-		return SCSI_DATA_IN;
+		return t->io.result < 0 ? scsi_io_failed(t) : loaded(t);
 	default:		/* sent */
 		return read_more(t);
 	}
@@ -319,7 +343,42 @@ static enum scsi_step start_out(struct scsi_task *t)
 static enum scsi_step segment_done(struct scsi_task *t)
 {
 	t->done += t->seg_len;
+	t->early = 0;
 	return t->done == t->transfer ? scsi_good(t) : want_more(t);
+}
+
+/*
+ * A command that fails may have written any part of its data, so the first ones can
+ * be on their way before the last ones are here.  What must be durable goes in one.
+ */
+bool scsi_early(struct scsi_task *t, uint32_t have, struct scsi_early *out)
+{
+	uint32_t len;
+
+	if (have < t->early + EARLY_MIN || t->early_over || t->op->run != scsi_write ||
+	    t->state != RECEIVED || t->unit->gates || scsi_write_flags(t, scsi_cdb_fua(t)))
+		return false;
+	len = (uint32_t)vd_align_down(have - t->early, EARLY_MIN);
+	*out = (struct scsi_early) {
+		.from = t->buf + t->early, .len = len,
+		.offset = scsi_lba_bytes(t) + t->done + t->early,
+	};
+	t->io.op = VDISK_OP_WRITE;	/* for order.c */
+	t->io.offset = out->offset;
+	t->io.length = len;
+	t->in_io = true;
+	return true;
+}
+
+void scsi_early_done(struct scsi_task *t, const struct scsi_early *early, int result)
+{
+	t->in_io = false;
+	if (result == 0)
+		t->early += early->len;
+	else
+		t->early_over = true;	/* whatever it is, the request will meet it */
+	if (unlikely(t->unit->gates))
+		scsi_wake(t->unit);
 }
 
 enum scsi_step scsi_write(struct scsi_task *t)
@@ -328,8 +387,11 @@ enum scsi_step scsi_write(struct scsi_task *t)
 	case SCSI_STATE_START:
 		return start_out(t);
 	case RECEIVED:
-		return scsi_start_io(t, VDISK_OP_WRITE, t->buf, scsi_lba_bytes(t) + t->done, t->seg_len,
-				scsi_write_flags(t, scsi_cdb_fua(t)), WRITTEN);
+		if (t->early == t->seg_len)
+			return segment_done(t);
+		return scsi_start_io(t, VDISK_OP_WRITE, t->buf + t->early,
+				     scsi_lba_bytes(t) + t->done + t->early, t->seg_len - t->early,
+				     scsi_write_flags(t, scsi_cdb_fua(t)), WRITTEN);
 	default:
 		return t->io.result < 0 ? scsi_io_failed(t) : segment_done(t);
 	}

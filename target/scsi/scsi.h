@@ -11,9 +11,9 @@
  *	SCSI_IO		task->io to a disk queue; when it comes back: scsi_step()
  *	SCSI_DATA_OUT	fetch task->seg_len bytes of the initiator's data, from
  *			seg_offset, into task->buf; then scsi_step()
- *	SCSI_DATA_IN	send task->seg_len bytes of task->buf; if task->last, with
- *			the status, and the command is over; else scsi_step() as
- *			soon as task->buf may be overwritten
+ *	SCSI_DATA_IN	send task->seg_len bytes of task->buf (or of task->file); if
+ *			task->last, with the status, and the command is over; else
+ *			scsi_step() as soon as task->buf may be overwritten
  *	SCSI_WAIT	nothing: the command waits for others; its nexus' resume()
  *			will be called once, then scsi_step()
  *	SCSI_DONE	answer with status and sense: the command is over
@@ -251,6 +251,8 @@ struct scsi_unit {
 	int state_fd;			/* owned: where reservations are kept, -1: nowhere */
 	uint64_t state_seq;		/* of the newest copy in it */
 
+	bool whole_blocks;		/* someone relies on commands that nobody sees half
+					 * done: no reading from the file (sbc.c) */
 	struct scsi_sanitize *sanitize;	/* owned: under way, or NULL */
 	bool sanitize_failed;
 	bool sanitize_locked;		/* and only another SANITIZE helps */
@@ -442,6 +444,7 @@ struct scsi_task {
 	uint32_t in_limit;	/* bytes that the initiator has room for */
 	uint32_t out_limit;	/* bytes that it has for us */
 	uint8_t attribute;	/* enum scsi_attribute */
+	bool sends_files;	/* DATA_IN may be bytes of a file: ->file */
 
 	/* set by the device server, for the transport */
 	uint8_t dir;		/* enum scsi_dir */
@@ -451,6 +454,7 @@ struct scsi_task {
 	uint8_t sense[SCSI_SENSE_MAX];
 	uint64_t length;	/* of the data phase as the CDB has it: for residuals */
 	uint8_t *buf;
+	struct vdisk_sendable file; /* DATA_IN without ->buf: send these instead */
 	uint64_t seg_offset;	/* in the data phase */
 	uint32_t seg_len;
 	struct vdisk_request io; /* ->user is the transport's */
@@ -472,6 +476,9 @@ struct scsi_task {
 	void (*at_end)(struct scsi_task *task);	/* in scsi_end(); no request is in flight */
 	void *priv;			/* at_end frees it */
 	uint8_t state;			/* of op->run */
+	uint32_t early;			/* bytes of the segment that the disk has already */
+	bool early_over;		/* the rest is written together */
+	struct vdisk *sent_from;	/* owned reference: ->file is of this disk */
 	uint32_t buf_size;
 	uint8_t *scratch;		/* second buffer, of buf_size */
 	uint64_t lba;
@@ -480,6 +487,21 @@ struct scsi_task {
 	uint64_t done;			/* bytes moved so far */
 	struct iovec iov[2];
 };
+
+/*
+ * SCSI_DATA_OUT goes on: @have bytes of the segment are in task->buf.  If true, the
+ * transport may write @len bytes from @from of it now (vdisk_write_now(), @offset on
+ * task->io.disk), instead of leaving all to the disk request that follows; then it
+ * calls scsi_early_done() with what that said.  Until then the task counts as having
+ * a request in flight.
+ */
+struct scsi_early {
+	const uint8_t *from;
+	uint32_t len;
+	uint64_t offset;
+};
+bool scsi_early(struct scsi_task *task, uint32_t have, struct scsi_early *out);
+void scsi_early_done(struct scsi_task *task, const struct scsi_early *early, int result);
 
 enum scsi_step scsi_start(struct scsi_task *task);
 enum scsi_step scsi_step(struct scsi_task *task);

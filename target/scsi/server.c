@@ -623,7 +623,7 @@ static enum scsi_step dispatch(struct scsi_task *t)
 	if (!lba_ok(t, &step))
 		return step;
 	if (t->op->flags & SCSI_OP_EXCLUSIVE && t->n_blocks) {
-		t->exclusive = true;
+		t->exclusive = t->unit->whole_blocks = true;
 		scsi_gate(t);
 	}
 	return t->op->run(t);
@@ -674,6 +674,9 @@ enum scsi_step scsi_start(struct scsi_task *t)
 	t->sense_len = 0;
 	t->length = t->transfer = t->done = 0;
 	t->buf = t->scratch = NULL;
+	t->sent_from = NULL;
+	t->early = 0;
+	t->early_over = false;
 	t->state = SCSI_STATE_START;
 	t->serial = ++t->nexus->target->serial;
 	t->unit = scsi_unit_find(t->nexus, t->lun);
@@ -727,6 +730,8 @@ void scsi_finish(struct scsi_task *t)
 	pool_put(t->pool, t->buf, t->buf_size);
 	pool_put(t->pool, t->scratch, t->buf_size);
 	t->buf = t->scratch = NULL;
+	if (unlikely(t->sent_from != NULL))
+		(void)vdisk_close(STEAL(t->sent_from), NULL);
 }
 
 /* ---- what the target does for itself ---- */

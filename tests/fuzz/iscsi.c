@@ -46,9 +46,10 @@ static const struct iscsi_wire wire = {
 static void drain(struct iscsi_conn *c)
 {
 	struct iovec iov[64];
+	struct iscsi_run run;
 	unsigned n;
 
-	while (!c->closed && (n = iscsi_conn_output(c, iov, 64))) {
+	while (!c->closed && (n = iscsi_conn_output(c, iov, 64, &run))) {
 		size_t total = 0;
 		volatile uint8_t sum = 0;
 

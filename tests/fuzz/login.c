@@ -73,9 +73,10 @@ static struct iscsi_server *server_new(void)
 static void drain(struct iscsi_conn *c)
 {
 	struct iovec iov[64];
+	struct iscsi_run run;
 	unsigned n;
 
-	while (!c->closed && (n = iscsi_conn_output(c, iov, 64))) {
+	while (!c->closed && (n = iscsi_conn_output(c, iov, 64, &run))) {
 		size_t total = 0;
 
 		for (unsigned i = 0; i < n; i++)

@@ -376,6 +376,82 @@ def slow_reader():
     slow.logout()
     other.logout()
 
+def write_large(s, lba, data, piece, **kw):
+    """Half of it immediate, the rest as it is asked for, in PDUs of @piece bytes."""
+    first = min(len(data) // 2, 65536)
+    itt = s.command(write_cdb(lba, len(data) // 512), len(data), write=True, data=data[:first])
+    while True:
+        p = s.recv()
+        if p.op == 0x21:
+            return p.bhs[3]
+        assert p.op == 0x31 and p.itt == itt, p.bhs.hex()
+        end, at, sn = p.offset + p.residual, p.offset, 0
+        while at < end:
+            n = min(piece, end - at)
+            s.data_out(itt, p.ttt, sn, at, data[at:at + n], final=at + n == end, **kw)
+            at, sn = at + n, sn + 1
+
+def large():
+    """Transfers that are sent from the file, and written as they come."""
+    keys = dict(FirstBurstLength=65536, MaxBurstLength=1 << 20, MaxRecvDataSegmentLength=200000)
+    s = Session(**keys)
+    s.clear()
+    data = bytearray(os.urandom(3 << 20))
+    for lba, blocks, piece in (0, 2048, 262144), (2048, 1000, 70000), (3049, 2999, 512 * 131), \
+            (6048, 96, 65536):
+        at = lba * 512
+        assert write_large(s, lba, bytes(data[at:at + blocks * 512]), piece) == 0
+    data[3048 * 512:3049 * 512] = s.read(3048, 1)
+    for lba, blocks in (0, 6144), (1, 500), (3000, 1024), (5, 129):
+        assert s.read(lba, blocks) == data[lba * 512:(lba + blocks) * 512], (lba, blocks)
+    # an initiator that wants less than the command says, and not whole words of it
+    s.command(struct.pack('>BBIBHB', 0x28, 0, 7, 0, 512, 0), 100001, read=True)
+    p = s.recv()
+    assert p.op == 0x25 and p.flags == 0x85 and p.residual == 512 * 512 - 100001, p.bhs.hex()
+    assert p.data == data[7 * 512:7 * 512 + 100001]
+    # nobody fetches them for a while, and meanwhile others write elsewhere
+    for i in range(48):
+        s.command(struct.pack('>BBIBHB', 0x28, 0, i * 100, 0, 512, 0), 512 * 512, read=True)
+    other = Session(name='iqn.2026-11.test:other', **keys)
+    other.clear()
+    assert write_large(other, 40000, bytes(1 << 20), 262144) == 0
+    time.sleep(0.2)
+    for i in range(48):
+        got = b''
+        while len(got) < 512 * 512:
+            p = s.recv()
+            assert p.op == 0x25 and p.offset == len(got), p.bhs.hex()
+            got += p.data
+        assert p.flags & 1 and p.bhs[3] == 0 and got == data[i * 51200:i * 51200 + 512 * 512], i
+    # aborted half way, and by somebody else: the blocks have the old or the new
+    new = os.urandom(512 * 1024)
+    itt = s.command(write_cdb(0, 1024), len(new), write=True)
+    p = s.recv()
+    s.data_out(itt, p.ttt, 0, 0, new[:262144], final=False)
+    assert tmf(s, 1, ref=itt, refsn=s.cmdsn - 1) == 0
+    itt = s.command(write_cdb(0, 1024), len(new), write=True)
+    p = s.recv()
+    s.data_out(itt, p.ttt, 0, 0, new[:262144], final=False)
+    assert tmf(other, 5) == 0
+    assert s.clear().bhs[3] == 2
+    got = s.read(0, 1024)
+    for i in range(0, len(new), 512):
+        assert got[i:i + 512] in (data[i:i + 512], new[i:i + 512]), i
+    s.alive()
+    s.logout()
+    # nothing of data whose digest is wrong
+    s = Session(DataDigest='CRC32C', **keys)
+    s.clear()
+    before = s.read(0, 1024)
+    itt = s.command(write_cdb(0, 1024), len(new), write=True)
+    p = s.recv()
+    s.data_out(itt, p.ttt, 0, 0, bytes(262144), final=False, corrupt='data')
+    s.must_close()
+    s = Session(DataDigest='CRC32C', **keys)
+    s.clear()
+    assert s.read(0, 1024) == before, 'data with a bad digest reached the disk'
+    s.logout()
+
 def abrupt():
     """Connections that end at any byte; the target must stay as it was."""
     whole = Session(login=False)
@@ -398,7 +474,7 @@ def abrupt():
     Session().alive()
 
 tests = [digests, text_in_full_phase, solicited, unsolicited, bursts, numbering, negotiation, refusals,
-         rejects, task_management, reinstatement, slow_reader, abrupt]
+         rejects, task_management, reinstatement, slow_reader, large, abrupt]
 for test in tests:
     try:
         test()

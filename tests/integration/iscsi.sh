@@ -110,14 +110,19 @@ if python3 -c 'import socket; socket.socket(socket.AF_INET6).bind(("::1", 0))' 2
     stop_serving
 fi
 
-# ---- our own initiator: what the tools cannot send
+# ---- our own initiator: what the tools cannot send; vdiskd is nobody by then, and
+# learns what the page cache has of files that it may write to only
+chmod 666 raw.img
 serve raw.img
 expect 0 t python3 "$TOP/tests/integration/iscsi-pdus.py" "$portal" "$iqn"
 echo "$output"
 stop_serving
-# the same with several threads, without io_uring
+# the same with several threads, without io_uring, in memory
 port=$(free_port)
-VDISK_QUEUE=threads "$O/vdiskd" export -q -t 3 --busy-poll=20 -p "127.0.0.1:$port" -n "$iqn" raw.img 2> served.err &
+shm=$(mktemp -p /dev/shm vdisk-test.XXXXXX)
+cleanup_fn rm -f "$shm"
+truncate -s 64M "$shm"
+VDISK_QUEUE=threads "$O/vdiskd" export -q -t 3 --busy-poll=20 -p "127.0.0.1:$port" -n "$iqn" "$shm" 2> served.err &
 server=$!
 pids+=("$server")
 wait_for 20 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"

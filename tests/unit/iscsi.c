@@ -356,6 +356,7 @@ static int send_pdu(struct world *w, struct peer *p, const uint8_t *bhs, const c
 {
 	uint8_t pdu[2048] = { 0 };
 	uint32_t size = ISCSI_BHS_SIZE + len + iscsi_pad(len);
+	struct iscsi_run run;
 	struct iovec iov[32];
 	unsigned n;
 	int r = 0;
@@ -369,7 +370,7 @@ static int send_pdu(struct world *w, struct peer *p, const uint8_t *bhs, const c
 	if (r < 0)
 		return r;
 	p->out_len = 0;
-	while ((n = iscsi_conn_output(&p->conn, iov, 32))) {
+	while ((n = iscsi_conn_output(&p->conn, iov, 32, &run))) {
 		size_t total = 0;
 
 		for (unsigned i = 0; i < n; i++) {

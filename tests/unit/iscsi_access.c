@@ -343,6 +343,7 @@ static void say(struct world *w, uint8_t flags, const char *text)
 {
 	uint8_t pdu[ISCSI_BHS_SIZE + 4096] = { 0x43, flags };
 	uint32_t len = (uint32_t)strlen(text);
+	struct iscsi_run run;
 	struct iovec iov[8];
 	unsigned n;
 	size_t total = 0;
@@ -356,7 +357,7 @@ static void say(struct world *w, uint8_t flags, const char *text)
 	w->answer[0] = '\0';
 	if (w->conn->closed)
 		return;
-	n = iscsi_conn_output(w->conn, iov, 8);
+	n = iscsi_conn_output(w->conn, iov, 8, &run);
 	assert_true(n > 0);
 	w->flags = ((const uint8_t *)iov[0].iov_base)[1];
 	w->status = load_be16((const uint8_t *)iov[0].iov_base + 36);
