@@ -35,6 +35,8 @@ LIB_SRCS += \
  libvdisk/lvm/config.c \
  libvdisk/lvm/group.c \
  libvdisk/lvm/scan.c \
+ libvdisk/lvm/edit.c \
+ libvdisk/lvm/write.c \
  libvdisk/lvm/volume.c \
  libvdisk/part/volumes.c
 LIB_SRCS += \

@@ -765,6 +765,35 @@ VDISK_API const struct vdisk_pv *vdisk_lvm_pv(const struct vdisk_lvm *lvm, unsig
 VDISK_API int vdisk_open_lv(struct vdisk **out, const struct vdisk_lvm *lvm, const char *vg,
 			    const char *lv, uint32_t flags, struct vdisk_error *err);
 
+struct vdisk_lvm_uuid {
+	const char *from;	/* of a group, a physical or a logical volume of it */
+	const char *to;		/* as LVM writes it: "abcdef-ghij-..." */
+};
+
+struct vdisk_lvm_change {
+	size_t size;		/* sizeof(struct vdisk_lvm_change) */
+	const char *vg_name;	/* the group's new name; NULL: leave it */
+	const char *lv;		/* a logical volume, by name or UUID, and */
+	const char *lv_name;	/* its new name; NULL: none is renamed */
+	const struct vdisk_lvm_uuid *uuids;
+	unsigned n_uuids;
+};
+/*
+ * Change names and UUIDs of the group @vg (name or UUID), in the metadata of all
+ * of its physical volumes, which must be there and open for writing; the pieces
+ * of a renamed volume go with it.  After a crash in the middle the group has
+ * either the old names or the new ones, all of them; not so when the UUIDs of the
+ * group or of physical volumes change, by which its copies know each other.  @lvm knows the
+ * old state: scan again.
+ * Errors: -EINVAL, -EEXIST for names; -ENODEV, -EUCLEAN when something is missing
+ * or damaged; -EPERM for an exported, read-only, clustered or shared group; -EROFS;
+ * -ENOSPC when the metadata areas are too small.  Then nothing is changed.
+ */
+VDISK_API int vdisk_lvm_change(struct vdisk_lvm *lvm, const char *vg,
+			       const struct vdisk_lvm_change *change, struct vdisk_error *err);
+/* A new random UUID in LVM's form. */
+VDISK_API int vdisk_lvm_uuid_new(char out[40], struct vdisk_error *err);
+
 /* ---- volumes: whatever may hold a file system ---- */
 
 struct vdisk_volume {

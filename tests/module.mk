@@ -4,6 +4,7 @@ FUZZERS += $(patsubst %.c,%,$(wildcard tests/fuzz/*.c))
 # the disk that logs and fails, for the tests of crashes and faults
 tests/unit/crash_SRCS := tests/lib/memlog.c
 tests/unit/faults_SRCS := tests/lib/memlog.c
+tests/unit/lvm_edit_SRCS := tests/lib/memlog.c
 tests/unit/faults_LDFLAGS := -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc
 
 # the initiator of the benchmarks and of the tests with many sessions

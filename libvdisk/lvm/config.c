@@ -48,6 +48,11 @@ static void skip_space(struct parser *ps)
 	}
 }
 
+static uint32_t place(const struct parser *ps, const char *p)
+{
+	return (uint32_t)(p - ps->c->text);
+}
+
 /* Is @ch next?  Then it is taken. */
 static bool accept(struct parser *ps, char ch)
 {
@@ -132,14 +137,16 @@ static int parse_number(struct parser *ps, struct lvm_node *n)
 static int parse_item(struct parser *ps, uint32_t at)
 {
 	struct lvm_node *n = &ps->c->node[at];
+	bool string;
+	int r;
 
 	skip_space(ps);
-	if (ps->p < ps->end && (*ps->p == '"' || *ps->p == '\'')) {
-		n->type = LVM_STRING;
-		return parse_string(ps, n);
-	}
-	n->type = LVM_NUMBER;
-	return parse_number(ps, n);
+	string = ps->p < ps->end && (*ps->p == '"' || *ps->p == '\'');
+	n->at = place(ps, ps->p);
+	n->type = string ? LVM_STRING : LVM_NUMBER;
+	r = string ? parse_string(ps, n) : parse_number(ps, n);
+	n->end = place(ps, ps->p);
+	return r;
 }
 
 static int parse_array(struct parser *ps, uint32_t at)
@@ -196,6 +203,10 @@ static int parse_entry(struct parser *ps)
 	if (r < 0)
 		return r;
 	if (opens) {
+		struct lvm_node *n = &ps->c->node[ps->c->count - 1];
+
+		n->at = place(ps, name);
+		n->end = n->at + (uint32_t)len;
 		ps->open[ps->depth].section = ps->c->count - 1;
 		ps->open[ps->depth++].last = 0;
 		return 0;
@@ -228,7 +239,7 @@ int lvm_config_parse(struct lvm_config *out, char *text, size_t len, struct vdis
 {
 	struct lvm_config c = { .text = text };
 	struct parser ps = { .c = &c, .p = text, .end = text + len, .line = 1, .err = err };
-	int r = parse_all(&ps);
+	int r = len <= LVM_TEXT_MAX ? parse_all(&ps) : bad(&ps, "too much of everything");
 
 	if (r < 0)
 		lvm_config_clear(&c);

@@ -111,8 +111,7 @@ static void reason(struct lvm_lv *lv, int code, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* A name as LVM allows it; it becomes part of locators and messages. */
-static bool good_name(const char *s)
+bool lvm_good_name(const char *s)
 {
 	size_t n = strlen(s);
 
@@ -366,7 +365,7 @@ static int parse_lv(struct build *b, const struct lvm_node *s, uint32_t index)
 	struct vdisk_lv *shown = &g->shown_lv[index];
 
 	lv->shown = shown;
-	if (!good_name(s->name))
+	if (!lvm_good_name(s->name))
 		return vd_fail(b->err, EINVAL, "volume group %s: a logical volume has the impossible "
 			       "name '%.80s'", g->shown.name, s->name);
 	snprintf(shown->name, sizeof(shown->name), "%s", s->name);
@@ -459,17 +458,24 @@ static int parse_volumes(struct build *b, const struct lvm_node *pvs, const stru
 	return r;
 }
 
+const struct lvm_node *lvm_group_find(const struct lvm_config *c, const struct lvm_node **pvs)
+{
+	const struct lvm_node *vg;
+
+	for (vg = lvm_first(c, &c->node[0]); vg; vg = lvm_next(c, vg))
+		if (vg->type == LVM_SECTION && (*pvs = lvm_find(c, vg, "physical_volumes")))
+			return (*pvs)->type == LVM_SECTION ? vg : NULL;
+	return NULL;
+}
+
 static int parse_group(struct build *b)
 {
-	const struct lvm_node *vg, *pvs = NULL, *lvs;
+	const struct lvm_node *pvs, *lvs, *vg = lvm_group_find(b->c, &pvs);
 	struct vdisk_vg *shown = &b->g->shown;
 
-	for (vg = lvm_first(b->c, &b->c->node[0]); vg; vg = lvm_next(b->c, vg))
-		if (vg->type == LVM_SECTION && (pvs = lvm_find(b->c, vg, "physical_volumes")))
-			break;
-	if (!vg || pvs->type != LVM_SECTION)
+	if (!vg)
 		return vd_fail(b->err, EINVAL, "there is no volume group in the metadata");
-	if (!good_name(vg->name))
+	if (!lvm_good_name(vg->name))
 		return vd_fail(b->err, EINVAL, "a volume group has the impossible name '%.80s'",
 			       vg->name);
 	snprintf(shown->name, sizeof(shown->name), "%s", vg->name);

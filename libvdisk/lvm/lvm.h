@@ -7,6 +7,8 @@
  *   group.c    tree -> a volume group, checked
  *   scan.c     disks -> physical volumes -> groups: whose word counts
  *   volume.c   a logical volume as a disk: the map
+ *   edit.c     text -> the same with other names and UUIDs (pure, too)
+ *   write.c    that text, into all metadata areas of a group
  *
  * Everything up to group.c is pure: bytes in, checked host-order structs out.
  * Offsets and sizes are bytes, extents are numbers of extents.
@@ -91,6 +93,8 @@ struct lvm_node {
 	int64_t number;		/* NUMBER */
 	uint32_t child;		/* SECTION, ARRAY: the first one */
 	uint32_t next;
+	/* where in the text: the value with its quotes; of a SECTION its name (not of an ARRAY) */
+	uint32_t at, end;
 	enum lvm_node_type type;
 };
 
@@ -182,6 +186,10 @@ struct lvm_group {
  * volume is noted as its reason; what is wrong with the whole is -EINVAL.
  */
 int lvm_group_parse(struct lvm_group **out, const struct lvm_config *c, struct vdisk_error *err);
+/* The section of the group, and its physical_volumes; NULL. */
+const struct lvm_node *lvm_group_find(const struct lvm_config *c, const struct lvm_node **pvs);
+/* A name as LVM allows it; it becomes part of locators and messages. */
+bool lvm_good_name(const char *name);
 void lvm_group_free(struct lvm_group *g);
 
 /* Bytes with a label in front: a disk or one of its partitions. */
@@ -205,6 +213,20 @@ struct vdisk_lvm {
 	struct lvm_group **group;	/* owned */
 	unsigned n_groups;
 };
+
+/* The group of that name or UUID.  -ENOENT, -ENOTUNIQ. */
+int lvm_choose_group(const struct lvm_group **out, const struct vdisk_lvm *lvm, const char *name,
+		     struct vdisk_error *err);
+
+/* ---- changing (edit.c) ---- */
+
+/*
+ * @text (@len bytes, without a NUL) with @change, and the next sequence number.
+ * What is not touched stays as it is to the byte.  free() @out, which has a NUL
+ * behind its @out_len bytes.
+ */
+int lvm_text_change(char **out, size_t *out_len, const char *text, size_t len,
+		    const struct vdisk_lvm_change *change, struct vdisk_error *err);
 
 /* ---- volumes (volume.c) ---- */
 

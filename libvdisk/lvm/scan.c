@@ -416,8 +416,8 @@ const struct vdisk_pv *vdisk_lvm_pv(const struct vdisk_lvm *lvm, unsigned n)
 	return n < lvm->n_devs ? &lvm->dev[n].shown : NULL;
 }
 
-static int choose_group(const struct lvm_group **out, const struct vdisk_lvm *lvm,
-			const char *name, struct vdisk_error *err)
+int lvm_choose_group(const struct lvm_group **out, const struct vdisk_lvm *lvm, const char *name,
+		     struct vdisk_error *err)
 {
 	const struct lvm_group *found = NULL;
 
@@ -450,7 +450,7 @@ int vdisk_open_lv(struct vdisk **out, const struct vdisk_lvm *lvm, const char *v
 	const struct lvm_lv *lv = NULL;
 	bool write = flags & VDISK_OPEN_WRITE;
 	struct vdisk *d = NULL;
-	int r = choose_group(&g, lvm, vg, err);
+	int r = lvm_choose_group(&g, lvm, vg, err);
 
 	if (r < 0)
 		return r;
