@@ -5,22 +5,18 @@
  * First everything is looked at, on the disk opened for reading, and a list is
  * made: each identifier with its new one, and each file of the guest in which
  * one of the old ones stands.  That list is shown before anything is written.
- * Then the files are changed, then the file systems, then the partition table;
- * the new ones are as long as the old, so that files keep their size.
+ * Then the files are changed, then the file systems, then LVM's metadata, then
+ * the partition table.
  *
  *   { "identifiers": [ { "volume", "what", "old", "new" } ],
  *     "files": [ { "volume", "path", "places" } ], "unchanged": [ { "volume", "what", "reason" } ] }
  */
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
-#include <strings.h>
 #include <sys/random.h>
 
 #include "cli/label.h"
-#include "cli/replace.h"
-
-#define FILE_MAX (4u << 20)
+#include "cli/rewrite.h"
 
 struct id {
 	char volume[264];
@@ -28,19 +24,14 @@ struct id {
 	char old[64], new[64];
 	unsigned part;		/* of a partition's own */
 	bool on_volume;		/* of what it holds */
-};
-
-struct file {
-	char volume[264];
-	char *path;		/* owned */
-	unsigned places;
+	char vg[40];		/* of LVM: the group's UUID */
+	char old_plain[64], new_plain[64];	/* of LVM: without dashes */
 };
 
 struct plan {
 	struct id *ids;		/* owned */
 	size_t n_ids;
-	struct file *files;	/* owned */
-	size_t n_files;
+	struct rewrite rewrite;	/* its words: owned */
 	json_t *unchanged;	/* owned */
 	bool in_initramfs;	/* something that an initramfs may have noted down */
 	int status;
@@ -137,9 +128,11 @@ static int plan_volume(void *arg, const struct vdisk_volume *volume)
 		p->status = cli_fail(&err);
 		return 0;
 	}
-	if (!*probe.type)
-		return 0;
+	if (!*probe.type || !strcmp(probe.type, "LVM2_member"))
+		return 0;	/* (see plan_lvm() for these) */
 	why = cli_uuid_refusal(&probe);
+	if (volume->lv && !volume->lv->writable)
+		why = "the volume has snapshots or copies, which would be ruined";
 	if (*why || !*probe.uuid) {
 		json_array_append_new(p->unchanged, json_pack("{s:s, s:s, s:s}", "volume",
 			volume->name, "what", probe.type, "reason", *why ? why : "it has none"));
@@ -154,151 +147,171 @@ static int plan_volume(void *arg, const struct vdisk_volume *volume)
 	return 0;
 }
 
-/* ---- text ---- */
+/* ---- LVM ---- */
 
-static bool is_edge(char c)
-{
-	return !isalnum((unsigned char)c) && c != '-' && c != '_';
-}
-
-/* Put the new identifiers into @text; how many places that were. */
-static unsigned substitute(const struct plan *p, char *text, size_t len)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (i && !is_edge(text[i - 1]))
-			continue;
-		for (size_t k = 0; k < p->n_ids; k++) {
-			const struct id *id = &p->ids[k];
-			size_t old = strlen(id->old);
-			bool upper;
-
-			/* (the id of an MBR alone is too short to be believed) */
-			if (old < 9 || old > len - i || strncasecmp(text + i, id->old, old) != 0 ||
-			    (i + old < len && !is_edge(text[i + old])))
-				continue;
-			upper = false;
-			for (size_t c = 0; c < old; c++)
-				upper |= isupper((unsigned char)text[i + c]) != 0;
-			for (size_t c = 0; c < old; c++)
-				text[i + c] = (char)(upper ? toupper((unsigned char)id->new[c]) :
-						     id->new[c]);
-			n++;
-			i += old - 1;
-			break;
-		}
-	}
-	return n;
-}
-
-/* ---- files ---- */
-
-/* In the root file system, and in one that is /boot or the EFI system partition. */
-static const char *const paths[] = {
-	"/etc/fstab", "/etc/crypttab", "/etc/default/grub", "/etc/kernel/cmdline",
-	"/etc/initramfs-tools/conf.d/resume", "/etc/dracut.conf", "/etc/mdadm/mdadm.conf",
-	"/boot/grub/grub.cfg", "/boot/grub/menu.lst", "/boot/grub/grub.conf", "/boot/grub/grubenv",
-	"/boot/grub2/grub.cfg", "/boot/grub2/grubenv", "/boot/extlinux/extlinux.conf",
-	"/boot/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/boot/cmdline.txt",
-	"/grub/grub.cfg", "/grub/menu.lst", "/grub/grub.conf", "/grub/grubenv", "/grub2/grub.cfg",
-	"/grub2/grubenv", "/extlinux/extlinux.conf", "/extlinux.conf", "/syslinux/syslinux.cfg",
-	"/syslinux.cfg", "/cmdline.txt", "/refind_linux.conf", "/boot/refind_linux.conf",
-};
-
-static const struct {
-	const char *dir, *end;	/* files whose name ends so */
-} dirs[] = {
-	{ "/boot/loader/entries", ".conf" }, { "/loader/entries", ".conf" },
-	{ "/efi/loader/entries", ".conf" }, { "/boot/efi/loader/entries", ".conf" },
-	{ "/etc/dracut.conf.d", ".conf" }, { "/etc/default/grub.d", ".cfg" },
-	{ "/EFI/debian", ".cfg" }, { "/EFI/ubuntu", ".cfg" }, { "/EFI/fedora", ".cfg" },
-	{ "/EFI/centos", ".cfg" }, { "/EFI/redhat", ".cfg" }, { "/EFI/rocky", ".cfg" },
-	{ "/EFI/almalinux", ".cfg" }, { "/EFI/opensuse", ".cfg" }, { "/EFI/BOOT", ".cfg" },
-};
-
-struct look {
-	struct plan *plan;
-	struct vdisk_fs *fs;
-	const char *volume;
-	const char *dir, *end;
-};
-
-static void look_file(struct look *l, const char *path)
-{
-	struct plan *p = l->plan;
-	struct vdisk_error err = { 0 };
-	AUTO_FREE void *data = NULL;
-	struct file *v;
-	size_t len;
+struct lvm_ids {
+	struct vdisk_lvm_uuid *uuids;	/* owned */
 	unsigned n;
+};
 
-	if (vdisk_fs_load(l->fs, path, FILE_MAX, &data, &len, &err) < 0) {
-		if (err.code != ENOENT && err.code != ENOTDIR)
-			cli_note("%s: not looked into: %s", l->volume, err.msg);
-		return;
+/* The identifiers of @vg that the plan has. */
+static int ids_of_group(const struct plan *p, const char *vg, struct lvm_ids *out)
+{
+	out->uuids = calloc(p->n_ids + 1, sizeof(*out->uuids));
+	out->n = 0;
+	if (!out->uuids) {
+		cli_error("out of memory");
+		return CLI_FAILED;
 	}
-	n = substitute(p, data, len);
-	if (!n)
-		return;
-	v = reallocarray(p->files, p->n_files + 1, sizeof(*v));
-	if (v) {
-		p->files = v;
-		v[p->n_files] = (struct file) { .path = strdup(path), .places = n };
-		snprintf(v[p->n_files].volume, sizeof(v->volume), "%s", l->volume);
-		if (v[p->n_files].path) {
-			p->n_files++;
-			return;
-		}
-	}
-	p->status = CLI_FAILED;
+	for (size_t i = 0; i < p->n_ids; i++)
+		if (!strcmp(p->ids[i].vg, vg))
+			out->uuids[out->n++] = (struct vdisk_lvm_uuid) { p->ids[i].old, p->ids[i].new };
+	return CLI_OK;
 }
 
-static int look_entry(void *arg, const char *name, const struct vdisk_stat *st)
+static void add_lvm_id(struct plan *p, const char *volume, const char *what, const char *old,
+		       const struct vdisk_vg *vg)
 {
-	struct look *l = arg;
-	size_t n = strlen(name), end = strlen(l->end);
-	char path[512];
+	struct id *id = add_id(p, volume, what, old);
+	struct vdisk_error err = { 0 };
 
-	(void)st;
-	if (n > end && !strcasecmp(name + n - end, l->end) &&
-	    snprintf(path, sizeof(path), "%s/%s", l->dir, name) < (int)sizeof(path))
-		look_file(l, path);
-	return 0;
+	if (!id)
+		return;
+	snprintf(id->vg, sizeof(id->vg), "%s", vg->uuid);
+	if (vdisk_lvm_uuid_new(id->new, &err) < 0)
+		p->status = cli_fail(&err);
 }
 
-static int look_volume(void *arg, const struct vdisk_volume *volume)
+static void plan_group(struct plan *p, struct vdisk_lvm *lvm, const struct vdisk_vg *vg)
 {
-	struct look l = { .plan = arg, .volume = volume->name };
+	struct vdisk_lvm_change c = { .size = sizeof(c), .only_check = true };
+	struct vdisk_error err = { 0 };
+	size_t before = p->n_ids;
+	struct lvm_ids ids;
+	char name[264];
 
-	if (vdisk_fs_open(&l.fs, volume->disk, 0, NULL) < 0)
-		return 0;
-	for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
-		look_file(&l, paths[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-		l.dir = dirs[i].dir;
-		l.end = dirs[i].end;
-		vdisk_fs_list(l.fs, l.dir, look_entry, &l, NULL);
+	add_lvm_id(p, vg->name, "LVM group", vg->uuid, vg);
+	for (unsigned i = 0; i < vg->n_pvs; i++) {
+		snprintf(name, sizeof(name), "p%u", vg->pv[i].part);
+		add_lvm_id(p, vg->pv[i].part ? name : "", "LVM2_member", vg->pv[i].uuid, vg);
 	}
-	vdisk_fs_close(l.fs, NULL);
-	return 0;
+	for (unsigned i = 0; i < vg->n_lvs; i++) {
+		snprintf(name, sizeof(name), "%s/%s", vg->name, vg->lv[i].name);
+		add_lvm_id(p, name, "LVM volume", vg->lv[i].uuid, vg);
+	}
+	if (p->status != CLI_OK || ids_of_group(p, vg->uuid, &ids) != CLI_OK)
+		return;
+	c.uuids = ids.uuids;
+	c.n_uuids = ids.n;
+	if (vdisk_lvm_change(lvm, vg->uuid, &c, &err) < 0) {
+		p->n_ids = before;
+		json_array_append_new(p->unchanged, json_pack("{s:s, s:s, s:s}", "volume", vg->name,
+							      "what", "LVM group", "reason", err.msg));
+	}
+	free(ids.uuids);
+}
+
+static void plan_lvm(struct plan *p, struct vdisk *disk)
+{
+	struct vdisk_lvm *lvm = NULL;
+	struct vdisk_error err = { 0 };
+	const struct vdisk_vg *vg;
+	const struct vdisk_pv *pv;
+
+	if (vdisk_lvm_scan(&lvm, &disk, 1, &err) < 0) {
+		p->status = cli_fail(&err);
+		return;
+	}
+	for (unsigned i = 0; p->status == CLI_OK && (vg = vdisk_lvm_vg(lvm, i)); i++)
+		plan_group(p, lvm, vg);
+	for (unsigned i = 0; (pv = vdisk_lvm_pv(lvm, i)); i++) {
+		char name[16] = "";
+
+		if (pv->part)
+			snprintf(name, sizeof(name), "p%u", pv->part);
+		if (!pv->vg[0])
+			json_array_append_new(p->unchanged, json_pack("{s:s, s:s, s:s}", "volume",
+				name, "what", "LVM2_member", "reason",
+				pv->problem[0] ? pv->problem : "it is in no volume group"));
+	}
+	vdisk_lvm_free(lvm);
+}
+
+static int change_lvm(const struct plan *p, struct vdisk *disk)
+{
+	struct vdisk_lvm *lvm = NULL;
+	struct vdisk_error err = { 0 };
+	int status = CLI_OK;
+
+	if (vdisk_lvm_scan(&lvm, &disk, 1, &err) < 0)
+		return cli_fail(&err);
+	for (size_t i = 0; status == CLI_OK && i < p->n_ids; i++) {
+		struct vdisk_lvm_change c = { .size = sizeof(c) };
+		struct lvm_ids ids;
+
+		if (!p->ids[i].vg[0] || strcmp(p->ids[i].vg, p->ids[i].old) != 0)
+			continue;	/* (a group's own comes first) */
+		status = ids_of_group(p, p->ids[i].vg, &ids);
+		c.uuids = ids.uuids;
+		c.n_uuids = ids.n;
+		if (status == CLI_OK && vdisk_lvm_change(lvm, p->ids[i].vg, &c, &err) < 0)
+			status = cli_fail(&err);
+		free(ids.uuids);
+	}
+	vdisk_lvm_free(lvm);
+	return status;
+}
+
+/* ---- what files say ---- */
+
+/* A physical volume also stands in LVM's list of devices, without its dashes. */
+static void without_dashes(char out[64], const char *id)
+{
+	for (; *id; id++)
+		if (*id != '-')
+			*out++ = *id;
+	*out = '\0';
+}
+
+/* The words that change; the id of an MBR alone is too short to be believed. */
+static int make_words(struct plan *p)
+{
+	struct rewrite *w = &p->rewrite;
+
+	w->words = calloc(2 * p->n_ids + 1, sizeof(*w->words));
+	if (!w->words) {
+		cli_error("out of memory");
+		return CLI_FAILED;
+	}
+	for (size_t i = 0; i < p->n_ids; i++) {
+		struct id *id = &p->ids[i];
+
+		if (strlen(id->old) < 9)
+			continue;
+		w->words[w->n_words++] = (struct rewrite_word) {
+			.old = id->old, .new = id->new, .any_case = !id->vg[0],
+		};
+		if (!id->vg[0])
+			continue;
+		without_dashes(id->old_plain, id->old);
+		without_dashes(id->new_plain, id->new);
+		w->words[w->n_words++] = (struct rewrite_word) { id->old_plain, id->new_plain, false, false };
+	}
+	return CLI_OK;
 }
 
 /* ---- showing ---- */
 
 static int show_json(const struct plan *p)
 {
-	json_t *ids = json_array(), *files = json_array();
+	json_t *ids = json_array();
 
 	for (size_t i = 0; i < p->n_ids; i++)
 		json_array_append_new(ids, json_pack("{s:s, s:s, s:s, s:s}", "volume",
 			p->ids[i].volume, "what", p->ids[i].what, "old", p->ids[i].old, "new",
 			p->ids[i].new));
-	for (size_t i = 0; i < p->n_files; i++)
-		json_array_append_new(files, json_pack("{s:s, s:s, s:I}", "volume",
-			p->files[i].volume, "path", p->files[i].path, "places",
-			(json_int_t)p->files[i].places));
-	return cli_print_json(json_pack("{s:o, s:o, s:O}", "identifiers", ids, "files", files,
+	return cli_print_json(json_pack("{s:o, s:o, s:O}", "identifiers", ids, "files",
+					rewrite_json(&p->rewrite),
 					"unchanged", p->unchanged));
 }
 
@@ -309,9 +322,7 @@ static int show(const struct plan *p)
 	for (size_t i = 0; i < p->n_ids; i++)
 		printf("%-12s %-10s %s -> %s\n", *p->ids[i].volume ? p->ids[i].volume : "disk",
 		       p->ids[i].what, p->ids[i].old, p->ids[i].new);
-	for (size_t i = 0; i < p->n_files; i++)
-		printf("%s:%s: %u place%s\n", *p->files[i].volume ? p->files[i].volume : "disk",
-		       p->files[i].path, p->files[i].places, p->files[i].places == 1 ? "" : "s");
+	rewrite_show(&p->rewrite);
 	for (size_t i = 0; i < json_array_size(p->unchanged); i++) {
 		json_t *u = json_array_get(p->unchanged, i);
 
@@ -323,31 +334,6 @@ static int show(const struct plan *p)
 }
 
 /* ---- doing ---- */
-
-static int change_files(void *arg, const struct vdisk_volume *volume)
-{
-	struct plan *p = arg;
-	struct vdisk_error err = { 0 };
-	struct vdisk_fs *fs = NULL;
-
-	for (size_t i = 0; p->status == CLI_OK && i < p->n_files; i++) {
-		AUTO_FREE void *data = NULL;
-		size_t len;
-
-		if (strcmp(p->files[i].volume, volume->name) != 0)
-			continue;
-		if ((!fs && vdisk_fs_open(&fs, volume->disk, VDISK_FS_WRITE, &err) < 0) ||
-		    vdisk_fs_load(fs, p->files[i].path, FILE_MAX, &data, &len, &err) < 0) {
-			p->status = cli_fail(&err);
-			break;
-		}
-		substitute(p, data, len);
-		p->status = cli_replace(fs, p->files[i].path, data, len);
-	}
-	if (fs && vdisk_fs_close(fs, &err) < 0)
-		p->status = cli_fail(&err);
-	return p->status == CLI_OK ? 0 : 1;
-}
 
 static int change_volume(void *arg, const struct vdisk_volume *volume)
 {
@@ -373,7 +359,7 @@ static int change_table(const struct plan *p, struct vdisk *disk)
 		c.uuid = id->new;
 		if (id->part)
 			r = vdisk_parts_change(disk, id->part, &c, &err);
-		else if (!id->on_volume && !*id->volume)
+		else if (!id->on_volume && !*id->volume && !id->vg[0])
 			r = vdisk_parts_set_id(disk, id->new, &err);
 		if (r < 0)
 			return cli_fail(&err);
@@ -388,9 +374,11 @@ static int apply(struct plan *p, const char *locator)
 
 	if (cli_open(&disk, locator, VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
-	if (vdisk_each_volume(disk, change_files, p, &err) < 0 ||
-	    (p->status == CLI_OK && vdisk_each_volume(disk, change_volume, p, &err) < 0))
+	p->status = rewrite_apply(&p->rewrite, disk);
+	if (p->status == CLI_OK && vdisk_each_volume(disk, change_volume, p, &err) < 0)
 		p->status = cli_fail(&err);
+	if (p->status == CLI_OK)
+		p->status = change_lvm(p, disk);
 	if (p->status == CLI_OK)
 		p->status = change_table(p, disk);
 	if (cli_close(&disk) != CLI_OK)
@@ -412,9 +400,14 @@ static int make_plan(struct plan *p, const char *locator)
 	if (cli_open(&disk, locator, 0) < 0)
 		return CLI_FAILED;
 	plan_table(p, disk);
-	if (vdisk_each_volume(disk, plan_volume, p, &err) < 0 ||
-	    vdisk_each_volume(disk, look_volume, p, &err) < 0)
+	if (vdisk_each_volume(disk, plan_volume, p, &err) < 0)
 		return cli_fail(&err);
+	if (p->status == CLI_OK)
+		plan_lvm(p, disk);
+	if (p->status == CLI_OK)
+		p->status = make_words(p);
+	if (p->status == CLI_OK)
+		p->status = rewrite_find(&p->rewrite, disk);
 	if (p->status == CLI_OK && !p->n_ids) {
 		cli_error("%s: there is no identifier on it that can be changed", locator);
 		return CLI_FAILED;
@@ -434,9 +427,8 @@ int cli_clone(const char *locator, bool only_show)
 		status = cli_confirm("%s gets these new identifiers", locator) ? apply(&p, locator) :
 			 CLI_FAILED;
 	}
-	for (size_t i = 0; i < p.n_files; i++)
-		free(p.files[i].path);
-	free(p.files);
+	free(p.rewrite.words);
+	rewrite_clear(&p.rewrite);
 	free(p.ids);
 	json_decref(p.unchanged);
 	return status;

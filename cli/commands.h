@@ -28,6 +28,7 @@ int cmd_fsck(int argc, char **argv);
 int cmd_label(int argc, char **argv);
 int cmd_trim(int argc, char **argv);
 int cmd_mkfs(int argc, char **argv);
+int cmd_rename(int argc, char **argv);
 int cmd_uuid(int argc, char **argv);
 
 /* files */

@@ -15,7 +15,7 @@
  *     "boot": { "source", "default": NUMBER (or null),
  *               "entries": [ { "number", "title", "id", "kernel", "initrd", "cmdline" } ] }
  *             or null,
- *     "packaging" (or null), "package-count" (or null),
+ *     "packaging" (or null), "package-count" (or null), "package-problem" (why, or null),
  *     "packages": [ { "name", "version", "arch" } ]   with --packages }
  */
 #include <stdio.h>
@@ -123,7 +123,7 @@ static int print_json(const struct inspect *s)
 {
 	const struct vdisk_inspection *in = s->in;
 	json_t *j = json_pack("{s:s, s:s, s:I, s:{s:o, s:o, s:o, s:o, s:o, s:o},"
-			      " s:{s:o, s:o, s:o, s:o}, s:b, s:o, s:o, s:o, s:o, s:o, s:o}",
+			      " s:{s:o, s:o, s:o, s:o}, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
 		"size", (json_int_t)vdisk_size(s->disk),
 		"system", "name", text_or_null(in->name), "id", text_or_null(in->id),
@@ -135,7 +135,8 @@ static int print_json(const struct inspect *s)
 		"partitions", json_partitions(s->parts), "fstab", json_fstab(in),
 		"kernels", json_kernels(in), "boot", json_boot(s),
 		"packaging", text_or_null(in->packaging), "package-count",
-		in->packages_known ? json_integer(in->n_packages) : json_null());
+		in->packages_known ? json_integer(in->n_packages) : json_null(),
+		"package-problem", text_or_null(in->packages_problem));
 
 	if (s->packages)
 		json_object_set_new(j, "packages", json_packages(in));
@@ -234,6 +235,8 @@ static void print_system(const struct inspect *s)
 	printf("\npackages: ");
 	if (in->packages_known)
 		printf("%u (%s)\n", in->n_packages, in->packaging);
+	else if (in->packages_problem[0])
+		printf("%s, which cannot be read: %s\n", in->packaging, in->packages_problem);
 	else
 		printf("%s\n", in->packaging[0] ? in->packaging : "no known database");
 	if (s->n_boot > 0)

@@ -77,8 +77,8 @@ const char *cli_uuid_refusal(const struct vdisk_probe *p)
 	if (find_tool(p->type))
 		return "";
 	if (!strcmp(p->type, "LVM2_member"))
-		return "the names and UUIDs of LVM's volumes cannot be changed here: use vgimportclone "
-		       "or vgrename on a host to which the disk is attached";
+		return "a physical volume of LVM: names of groups and volumes are changed by vdisk rename, "
+		       "UUIDs of all of it by vdisk uuid --clone";
 	if (!strcmp(p->usage, "raid"))
 		return "names and UUIDs of RAID members cannot be changed here: use mdadm "
 		       "--assemble --update=uuid";

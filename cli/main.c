@@ -27,6 +27,7 @@ static const struct cli_command commands[] = {
 	{ "part", cmd_part, "make and change partition tables" },
 	{ "label", cmd_label, "show or change a label" },
 	{ "uuid", cmd_uuid, "show or change a UUID" },
+	{ "rename", cmd_rename, "rename an LVM volume group or volume" },
 	{ "mkfs", cmd_mkfs, "make a file system" },
 	{ "fsck", cmd_fsck, "check a file system" },
 	{ "trim", cmd_trim, "make holes of what file systems do not use" },

@@ -43,6 +43,8 @@ vdisk_SRCS += \
  cli/label.c \
  cli/clone.c \
  cli/replace.c \
+ cli/rewrite.c \
+ cli/rename.c \
  cli/edit.c \
  cli/trim.c \
  cli/ls.c \

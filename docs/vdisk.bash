@@ -7,7 +7,7 @@ _vdisk() {
 
     local commands='amend attach attached bench boot cat check chmod chown commit compare convert
         cp create detach df edit export fsck info inspect kpartx label ln ls map measure mkdir
-        mkfs mount mv part parts rebase resize rm snapshot stat tar trim try umount untar uuid vm'
+        mkfs mount mv part parts rebase rename resize rm snapshot stat tar trim try umount untar uuid vm'
 
     for ((i = 1; i < cword; i++)); do
         [[ ${words[i]} == -* ]] || { command=${words[i]}; break; }

@@ -62,6 +62,10 @@ LIB_SRCS += \
  libvdisk/core/landlock.c \
  libvdisk/guest/boot.c \
  libvdisk/guest/packages.c \
+ libvdisk/guest/system.c \
+ libvdisk/guest/rpm.c \
+ libvdisk/guest/rpm_sqlite.c \
+ libvdisk/guest/rpm_bdb.c \
  libvdisk/guest/inspect.c
 LIB_SRCS += \
  libvdisk/fs/fs.c \

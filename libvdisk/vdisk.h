@@ -777,6 +777,8 @@ struct vdisk_lvm_change {
 	const char *lv_name;	/* its new name; NULL: none is renamed */
 	const struct vdisk_lvm_uuid *uuids;
 	unsigned n_uuids;
+	bool only_check;	/* say whether it could be done, and change nothing; the disks
+				 * may be open for reading only */
 };
 /*
  * Change names and UUIDs of the group @vg (name or UUID), in the metadata of all
@@ -1116,6 +1118,7 @@ struct vdisk_inspection {
 	char root_label[256];
 	char packaging[16];	/* "dpkg", "rpm", "apk", "pacman" */
 	bool packages_known;	/* the list below is complete */
+	char packages_problem[256];	/* why it is not, or "" */
 	bool unclean;		/* its root was not cleanly unmounted */
 	struct vdisk_fstab *fstab;
 	struct vdisk_kernel *kernels;	/* newest first */

@@ -10,16 +10,18 @@
 #include <ctype.h>
 #include <elf.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <strings.h>
 
 #include "guest/jail.h"
 #include "guest/packages.h"
+#include "guest/system.h"
 #include "guest/volumes.h"
 
 enum {
 	SECONDS = 60,
-	DATABASE_MAX = 64 << 20,	/* bytes of a package database */
+	DATABASE_MAX = 256 << 20,	/* bytes of a package database */
 	LISTED_MAX = 100000,		/* packages, mounts, kernels */
 };
 
@@ -52,56 +54,22 @@ static int send_package(void *arg, const struct vdisk_package *p)
 	return jail_send(s->jail, MSG_PACKAGE, p, sizeof(*p));
 }
 
-/* KEY=value or KEY="value", as a shell would read it (os-release(5)). */
-static void read_assignment(const char *text, const char *key, char *out, size_t size)
-{
-	size_t len = strlen(key), n = 0;
-	char quote = 0;
-
-	for (; *text; text += strcspn(text, "\n"), text += *text == '\n') {
-		if (strncmp(text, key, len) != 0 || text[len] != '=')
-			continue;
-		text += len + 1;
-		if (*text == '"' || *text == '\'')
-			quote = *text++;
-		while (*text && *text != '\n' && *text != quote && n + 1 < size) {
-			if (*text == '\\' && quote != '\'' && text[1] && text[1] != '\n')
-				text++;
-			out[n++] = *text++;
-		}
-		out[n] = '\0';
-		return;
-	}
-}
-
 static void read_os_release(struct survey *s)
 {
 	const char *text = load(s, "/etc/os-release");
-	struct vdisk_inspection *f = &s->facts;
 
 	if (!text)
 		text = load(s, "/usr/lib/os-release");
-	if (!text)
-		return;
-	read_assignment(text, "PRETTY_NAME", f->name, sizeof(f->name));
-	read_assignment(text, "ID", f->id, sizeof(f->id));
-	read_assignment(text, "VERSION_ID", f->version, sizeof(f->version));
-	read_assignment(text, "VERSION_CODENAME", f->codename, sizeof(f->codename));
+	if (text)
+		system_os_release(text, &s->facts);
 }
 
 static void read_hostname(struct survey *s)
 {
 	const char *text = load(s, "/etc/hostname");
 
-	/* the first line that is no comment (hostname(5)) */
-	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n') {
-		text += strspn(text, " \t");
-		if (*text && *text != '#' && *text != '\n') {
-			snprintf(s->facts.hostname, sizeof(s->facts.hostname), "%.*s",
-				 (int)strcspn(text, " \t\r\n"), text);
-			return;
-		}
-	}
+	if (text)
+		system_hostname(text, s->facts.hostname, sizeof(s->facts.hostname));
 }
 
 /* From the ELF header of a program that every system has. */
@@ -138,45 +106,20 @@ static void read_arch(struct survey *s)
 	}
 }
 
-/* "\040" and the like stand for characters that separate (fstab(5)). */
-static const char *fstab_field(const char *text, char *out, size_t size)
+static int send_fstab_line(void *arg, const struct vdisk_fstab *f)
 {
-	size_t n = 0;
+	struct survey *s = arg;
 
-	text += strspn(text, " \t");
-	while (*text && !strchr(" \t\r\n", *text)) {
-		char c = *text++;
-
-		if (c == '\\' && text[0] >= '0' && text[0] <= '3' && isdigit((unsigned char)text[1]) &&
-		    isdigit((unsigned char)text[2])) {
-			c = (char)((text[0] - '0') * 64 + (text[1] - '0') * 8 + (text[2] - '0'));
-			text += 3;
-		}
-		if (n + 1 < size)
-			out[n++] = c;
-	}
-	out[n] = '\0';
-	return text;
+	return jail_send(s->jail, MSG_FSTAB, f, sizeof(*f));
 }
 
 static void send_fstab(void *arg)
 {
 	struct survey *s = arg;
-	const char *text = load(s, "/etc/fstab"), *p;
-	unsigned line = 1;
+	const char *text = load(s, "/etc/fstab");
 
-	for (; text && *text; text += strcspn(text, "\n"), text += *text == '\n', line++) {
-		struct vdisk_fstab f = { .line = line };
-
-		p = fstab_field(text, f.device, sizeof(f.device));
-		if (!f.device[0] || f.device[0] == '#')
-			continue;
-		p = fstab_field(p, f.mount_point, sizeof(f.mount_point));
-		p = fstab_field(p, f.type, sizeof(f.type));
-		fstab_field(p, f.options, sizeof(f.options));
-		if (jail_send(s->jail, MSG_FSTAB, &f, sizeof(f)) < 0)
-			arena_stop(&s->arena, -EPIPE);
-	}
+	if (text && system_fstab(text, send_fstab_line, s) < 0)
+		arena_stop(&s->arena, -EPIPE);
 }
 
 struct kernels {
@@ -226,48 +169,102 @@ static int send_pacman(void *arg, const char *name, const struct vdisk_stat *st)
 	return packages_pacman(name, &p) < 0 ? 0 : send_package(arg, &p);
 }
 
+/* The list stays unknown, and why. */
+static int packages_unknown(struct survey *s, const char *fmt, ...) PRINTF_FMT(2, 3);
+static int packages_unknown(struct survey *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(s->facts.packages_problem, sizeof(s->facts.packages_problem), fmt, ap);
+	va_end(ap);
+	return 0;
+}
+
+static bool load_database(struct survey *s, const char *path, void **data, size_t *len)
+{
+	struct vdisk_error err = { 0 };
+
+	if (vdisk_fs_load(s->volumes->fs[s->root], path, DATABASE_MAX, data, len, &err) == 0)
+		return true;
+	packages_unknown(s, "%.180s", err.msg);
+	return false;
+}
+
+static int send_text(struct survey *s, const char *path,
+		     int (*read)(const char *text, package_fn *each, void *arg))
+{
+	void *text = NULL;
+	size_t len;
+	int r;
+
+	if (!load_database(s, path, &text, &len))
+		return 0;
+	r = read(text, send_package, s);
+	free(text);
+	s->facts.packages_known = r == 0;
+	return r;
+}
+
+static int send_rpm(struct survey *s, const char *path)
+{
+	AUTO_FREE void *data = NULL;
+	AUTO_FREE void *wal = NULL;
+	const char *why = NULL;
+	size_t len, wal_len = 0;
+	char wal_path[64];
+	int r;
+
+	snprintf(wal_path, sizeof(wal_path), "%s-wal", path);
+	if (!load_database(s, path, &data, &len) ||
+	    (boot_is_file(s->env, s->root, wal_path) && !load_database(s, wal_path, &wal, &wal_len)))
+		return 0;
+	r = packages_rpm(data, len, wal, wal_len, send_package, s, &why);
+	s->facts.packages_known = r == 0;
+	return why ? packages_unknown(s, "%s: %s", path, why) : r;
+}
+
+static int send_pacman_list(struct survey *s, const char *path)
+{
+	struct vdisk_error err = { 0 };
+	int r = vdisk_fs_list(s->volumes->fs[s->root], path, send_pacman, s, &err);
+
+	s->facts.packages_known = r == 0;
+	return r < 0 ? packages_unknown(s, "%.180s", err.msg) : r;
+}
+
 /* A database that is there, but cannot be read, leaves the list unknown. */
 static int send_packages(struct survey *s)
 {
 	static const struct {
 		const char *packaging, *path;
-		int (*read)(const char *text, package_fn *each, void *arg);
+		int (*text)(const char *text, package_fn *each, void *arg);
 	} databases[] = {
 		{ "dpkg", "/var/lib/dpkg/status", packages_dpkg },
 		{ "apk", "/lib/apk/db/installed", packages_apk },
+		/* the newest kind first: others may be left over */
+		{ "rpm", "/usr/lib/sysimage/rpm/rpmdb.sqlite", NULL },
+		{ "rpm", "/var/lib/rpm/rpmdb.sqlite", NULL },
+		{ "rpm", "/usr/lib/sysimage/rpm/Packages.db", NULL },
+		{ "rpm", "/var/lib/rpm/Packages.db", NULL },
+		{ "rpm", "/usr/lib/sysimage/rpm/Packages", NULL },
+		{ "rpm", "/var/lib/rpm/Packages", NULL },
 	};
-	static const char *const rpm[] = {
-		"/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite",
-		"/var/lib/rpm/Packages",
-	};
-	struct vdisk_fs *fs = s->volumes->fs[s->root];
+	static const char pacman[] = "/var/lib/pacman/local";
 	struct vdisk_inspection *f = &s->facts;
 	uint64_t size;
-	size_t i, len;
-	void *text;
-	int r;
 
-	for (i = 0; i < ARRAY_SIZE(databases); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(databases); i++) {
 		if (!boot_is_file(s->env, s->root, databases[i].path))
 			continue;
 		snprintf(f->packaging, sizeof(f->packaging), "%s", databases[i].packaging);
-		if (vdisk_fs_load(fs, databases[i].path, DATABASE_MAX, &text, &len, NULL) < 0)
-			return 0;
-		r = databases[i].read(text, send_package, s);
-		free(text);
-		f->packages_known = r == 0;
-		return r;
+		return databases[i].text ? send_text(s, databases[i].path, databases[i].text) :
+					   send_rpm(s, databases[i].path);
 	}
-	if (s->env->stat(s->env->arg, s->root, "/var/lib/pacman/local", &size) == 1) {
-		snprintf(f->packaging, sizeof(f->packaging), "pacman");
-		f->packages_known = vdisk_fs_list(fs, "/var/lib/pacman/local", send_pacman, s,
-						  NULL) == 0;
+	if (s->env->stat(s->env->arg, s->root, pacman, &size) != 1)
 		return 0;
-	}
-	for (i = 0; i < ARRAY_SIZE(rpm); i++)
-		if (boot_is_file(s->env, s->root, rpm[i]))
-			snprintf(f->packaging, sizeof(f->packaging), "rpm");
-	return 0;
+	snprintf(f->packaging, sizeof(f->packaging), "pacman");
+	return send_pacman_list(s, pacman);
 }
 
 static void read_facts(void *arg)
@@ -352,6 +349,7 @@ static int receive_facts(struct vdisk_inspection *in, const void *data, size_t l
 	CLEAN(in, root_uuid);
 	CLEAN(in, root_label);
 	CLEAN(in, packaging);
+	CLEAN(in, packages_problem);
 	return 0;
 }
 

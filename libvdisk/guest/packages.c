@@ -4,7 +4,7 @@
  *
  * dpkg keeps paragraphs of "Field: value" in /var/lib/dpkg/status; apk keeps
  * paragraphs of "L:value" in /lib/apk/db/installed; pacman has a directory for
- * each package.  rpm's database is not text and is not read here.
+ * each package.  rpm's databases are not text: see rpm.c.
  */
 #include "guest/packages.h"
 

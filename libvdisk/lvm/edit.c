@@ -145,6 +145,22 @@ static bool is_hidden(const struct edit *e, const struct lvm_node *lv)
 	return !lvm_has_flag(e->c, lv, "status", "VISIBLE");
 }
 
+/* A snapshot's store has no VISIBLE, but is what people know as the snapshot. */
+static bool is_store(const struct edit *e, const char *name)
+{
+	for (const struct lvm_node *lv = lvm_first(e->c, e->lvs); lv; lv = lvm_next(e->c, lv))
+		for (const struct lvm_node *s = lvm_first(e->c, lv); s; s = lvm_next(e->c, s)) {
+			const char *store;
+
+			if (lv->type == LVM_SECTION && s->type == LVM_SECTION &&
+			    (lvm_get_string(e->c, s, "cow_store", &store) ||
+			     lvm_get_string(e->c, s, "merging_store", &store)) &&
+			    !strcmp(store, name))
+				return true;
+		}
+	return false;
+}
+
 /* Call @each for the strings in a segment and the sections in it, with their key. */
 static int each_string(struct edit *e, const struct lvm_node *in,
 		       int (*each)(struct edit *e, const char *key, const struct lvm_node *n))
@@ -274,7 +290,7 @@ static int rename_lv(struct edit *e, const char *name, const char *new)
 			       name);
 	if (!lvm_good_name(new) || is_reserved(new))
 		return vd_fail(e->err, EINVAL, "'%s' is no name for a logical volume", new);
-	if (is_hidden(e, lv))
+	if (is_hidden(e, lv) && !is_store(e, lv->name))
 		return vd_fail(e->err, EPERM, "%s/%s is a piece of another volume", e->vg->name,
 			       lv->name);
 	if (lvm_has_flag(e->c, lv, "status", "LOCKED") || is_reserved(lv->name))

@@ -37,6 +37,7 @@ struct write {
 	uint32_t text_crc;
 	char *made;		/* owned: the new one */
 	size_t made_len;	/* with its NUL */
+	bool only_check;
 	struct vdisk_error *err;
 };
 
@@ -140,7 +141,7 @@ static int find_areas(struct write *w)
 				       "is missing%s%.80s", w->g->shown.name, pv->id,
 				       pv->shown->hint[0] ? pv->shown->hint : "?",
 				       pv->shown->problem[0] ? ": " : "", pv->shown->problem);
-		if (!vdisk_writable(dev->disk))
+		if (!w->only_check && !vdisk_writable(dev->disk))
 			return device_fail(w, dev, EROFS, "its disk is open for reading only");
 		for (unsigned k = 0; k < dev->label.n_meta && r == 0; k++)
 			r = add_area(w, dev, &dev->label.meta[k]);
@@ -287,26 +288,27 @@ int vdisk_lvm_change(struct vdisk_lvm *lvm, const char *vg, const struct vdisk_l
 		     struct vdisk_error *err)
 {
 	struct write w = { .lvm = lvm, .err = err };
-	struct vdisk_lvm_change c = { 0 }, *change = &c;
+	struct vdisk_lvm_change c = { 0 };
 	int r;
 
 	memcpy(&c, given, MIN(given->size, sizeof(c)));
 	r = lvm_choose_group(&w.g, lvm, vg, err);
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; change->vg_name && i < lvm->n_groups; i++)
-		if (lvm->group[i] != w.g && !strcmp(lvm->group[i]->shown.name, change->vg_name))
+	for (unsigned i = 0; c.vg_name && i < lvm->n_groups; i++)
+		if (lvm->group[i] != w.g && !strcmp(lvm->group[i]->shown.name, c.vg_name))
 			return vd_fail(err, EEXIST, "there is a volume group '%s' already",
-				       change->vg_name);
+				       c.vg_name);
+	w.only_check = c.only_check;
 	r = find_areas(&w);
 	if (r == 0)	/* (its NUL is counted, as LVM counts it) */
-		r = lvm_text_change(&w.made, &w.made_len, w.text, w.text_len, change, err);
+		r = lvm_text_change(&w.made, &w.made_len, w.text, w.text_len, &c, err);
 	if (r == 0 && w.made[w.made_len - 1] != '\0')
 		w.made_len++;
 	if (r == 0)
 		r = find_places(&w);
-	if (r == 0)
-		r = write_all(&w, change);
+	if (r == 0 && !c.only_check)
+		r = write_all(&w, &c);
 	free(w.target);
 	free(w.text);
 	free(w.made);

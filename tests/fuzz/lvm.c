@@ -5,7 +5,8 @@
  * Input that begins with "B" is the first sectors of a device and a sector
  * that would be the header of its metadata area, which get the checksums that
  * they need.  Everything else is the text of a group, whose physical volumes
- * are then found on two disks.  What can be opened must map to bytes on those
+ * are then found on two disks; and it is written with other names, which must be
+ * a group of that name again, with the next number.  What can be opened must map to bytes on those
  * disks, outside of their metadata, everywhere.
  */
 #include <assert.h>
@@ -90,6 +91,35 @@ static void open_volume(const struct lvm_group *g, const struct lvm_lv *lv)
 	vdisk_close(d, NULL);
 }
 
+static void change(const uint8_t *data, size_t size)
+{
+	struct vdisk_lvm_change ch = {
+		.size = sizeof(ch), .vg_name = "renamed", .lv_name = size % 2 ? "other" : NULL,
+	};
+	struct lvm_config config = { 0 };
+	struct lvm_group *g = NULL;
+	uint64_t seqno;
+	char *copy = memcpy(malloc(size + 1), data, size), *out = NULL;
+	size_t len = 0;
+
+	copy[size] = '\0';
+	if (lvm_config_parse(&config, copy, size, NULL) == 0 && lvm_group_parse(&g, &config, NULL) == 0) {
+		for (unsigned i = 0; i < g->shown.n_lvs; i++)
+			if (!g->shown.lv[i].hidden)
+				ch.lv = g->shown.lv[i].name;
+		seqno = g->shown.seqno;
+		if (lvm_text_change(&out, &len, (const char *)data, size, &ch, NULL) == 0) {
+			lvm_config_clear(&config);
+			lvm_group_free(g);
+			assert(lvm_config_parse(&config, out, len, NULL) == 0);
+			assert(lvm_group_parse(&g, &config, NULL) == 0);
+			assert(!strcmp(g->shown.name, "renamed") && g->shown.seqno == seqno + 1);
+		}
+	}
+	lvm_group_free(g);
+	lvm_config_clear(&config);
+}
+
 static void text(const uint8_t *data, size_t size)
 {
 	char *copy = memcpy(malloc(size + 1), data, size);
@@ -97,6 +127,7 @@ static void text(const uint8_t *data, size_t size)
 	struct lvm_group *g = NULL;
 
 	copy[size] = '\0';
+	change(data, size);
 	if (lvm_config_parse(&config, copy, size, NULL) < 0)
 		return;
 	if (lvm_group_parse(&g, &config, NULL) == 0) {

@@ -129,6 +129,77 @@ cp /dev/vg0/copies later.raw
 lvm lvchange -q -an vg0/copies --config "$half" > lvm.log 2>&1
 sync
 "$VDISK" compare 'disk#vg0/copies' later.raw || fail 'the stale copy was read'
+
+# names that we change, LVM reads; the guest's files go with them
+losetup -d $a $b $c
+printf '%s\n' '/dev/vg1/data / ext4 defaults 0 1' '/dev/mapper/vg1-data /a ext4 x 0 0' \
+    '/dev/vg1/data.old /b ext4 x 0 0' > fstab
+"$VDISK" mkdir 'whole#vg1/data:/etc'
+"$VDISK" cp fstab 'whole#vg1/data:/etc/fstab'
+"$VDISK" rename -n 'whole#vg1' gamma-1 > plan
+grep -q 'vg1/data:/etc/fstab: 2 places' plan || { cat plan; fail 'the plan'; }
+"$VDISK" cat 'whole#vg1/data:/etc/fstab' | cmp - fstab || fail 'a plan wrote'
+"$VDISK" rename 'whole#vg1' gamma-1
+"$VDISK" rename 'whole#gamma-1/data' d.at
+"$VDISK" cat 'whole#gamma-1/d.at:/etc/fstab' > now
+printf '%s\n' '/dev/gamma-1/d.at / ext4 defaults 0 1' '/dev/mapper/gamma--1-d.at /a ext4 x 0 0' \
+    '/dev/vg1/data.old /b ext4 x 0 0' | diff - now || fail 'the fstab'
+for i in $(seq 20); do	# round the ring with long metadata
+    "$VDISK" rename -q -F "whole#gamma-1/$([ "$i" = 1 ] && echo d.at || echo "t$((i - 1))")" "t$i"
+done
+for pair in copies:twins mirror:glass pool:lake snap:shot root:top; do
+    "$VDISK" rename -q -F "disk#vg0/${pair%:*}" "${pair#*:}"
+done
+"$VDISK" rename -q -F 'disk#vg0' alpha
+! "$VDISK" rename 'disk#alpha/lake_tdata' x 2> why || fail 'a piece was renamed'
+cp --sparse=always disk clone
+give_to_host
+l vgck alpha
+l vgck gamma-1
+lvm lvs --config "$config" --noheadings -a -o vg_name,lv_name,origin,pool_lv 2> /dev/null | sort |
+    sed 's/  */ /g;s/ $//' > names
+diff - names <<'NAMES' || fail 'the names'
+ alpha [glass_mimage_0]
+ alpha [glass_mimage_1]
+ alpha [lake_tdata]
+ alpha [lake_tmeta]
+ alpha [lvol0_pmspare]
+ alpha [twins_rimage_0]
+ alpha [twins_rimage_1]
+ alpha [twins_rmeta_0]
+ alpha [twins_rmeta_1]
+ alpha fast
+ alpha glass
+ alpha lake
+ alpha shot top
+ alpha stripes
+ alpha thin lake
+ alpha top
+ gamma-1 t20
+NAMES
+l vgcfgbackup -f backup alpha
+grep -q '^alpha {' backup || fail 'vgcfgbackup'
+l vgchange -q -ay alpha gamma-1
+cmp /dev/alpha/top root.raw || fail 'top'
+cmp /dev/alpha/glass mirror.raw || fail 'glass'
+cmp /dev/alpha/fast fast.raw || fail 'fast'
+blkid -s LABEL -o value /dev/alpha/shot | grep -q lvroot || fail 'the snapshot'
+l lvrename -q alpha fast slow		# and LVM goes on from there
+l vgchange -q -an alpha gamma-1
+"$VDISK" compare 'disk#alpha/slow' fast.raw || fail 'after LVM'
+
+# a copy with UUIDs of its own, beside the original
+"$VDISK" uuid --clone -y clone > did 2>&1 || { cat did; fail 'clone'; }
+grep -q 'alpha/top.*stays' did || { cat did; fail 'an origin'; }
+"$VDISK" rename -q -F 'clone#alpha' beta
+losetup -o 1M --sizelimit 60M /dev/loop3 clone
+losetup -o 61M --sizelimit 60M /dev/loop4 clone
+lvm pvs --config "$config" --noheadings -o pv_name,vg_name > pvs 2> log
+[ "$(awk '$2 == "alpha"' pvs | wc -l) $(awk '$2 == "beta"' pvs | wc -l)" = '2 2' ] && ! grep -qi duplicate log ||
+    { cat pvs log; fail 'the copy beside the original'; }
+[ "$(lvm lvs --config "$config" --noheadings -o lv_uuid 2> /dev/null | sort | uniq -d | wc -l)" = 0 ] ||
+    fail 'volumes with the same UUID'
+l vgck beta
 INSIDE
 
 in_machine --engine uml --mem 768 --limit 200 \

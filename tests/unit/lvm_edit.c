@@ -74,7 +74,7 @@ static void test_group_renamed(void **state)
 	PLAIN("root_rimage_1", "5", HIDDEN, "2", "pv1", "1") \
 	PLAIN("root_other", "6", VISIBLE, "1", "pv1", "5") \
 	PLAIN("striped", "7", VISIBLE, "1", "pv1", "6") \
-	PLAIN("back", "8", VISIBLE, "1", "pv1", "7") \
+	PLAIN("back", "8", HIDDEN, "1", "pv1", "7") \
 	LV_HEAD("snapshot0", "9", HIDDEN) SEG("1", "0", "2", \
 		"type = \"snapshot\" chunk_size = 8 origin = \"root\" cow_store = \"back\"") "}\n" \
 	LV_HEAD("pool", "a", VISIBLE) SEG("1", "0", "1", \

@@ -92,6 +92,84 @@ static void pacman(void **state)
 		assert_int_equal(packages_pacman(bad[i], &p), -EINVAL);
 }
 
+/* ---- rpm ---- */
+
+struct blob {
+	uint8_t bytes[512];
+	uint32_t entries, data;
+};
+
+static void put_entry(struct blob *b, uint32_t tag, uint32_t type, uint32_t at)
+{
+	uint8_t *e = b->bytes + 8 + 16 * b->entries++;
+
+	store_be32(e, tag);
+	store_be32(e + 4, type);
+	store_be32(e + 8, at);
+	store_be32(e + 12, 1);
+}
+
+static size_t finish(struct blob *b, const char *data, uint32_t len)
+{
+	store_be32(b->bytes, b->entries);
+	store_be32(b->bytes + 4, len);
+	memcpy(b->bytes + 8 + 16 * b->entries, data, len);
+	return 8 + 16 * b->entries + len;
+}
+
+static void rpm_header(void **state)
+{
+	static const char data[] = "bash\0" "5.2\0" "1.fc39\0" "x86_64\0" "\0\0\0\7";
+	struct blob b = { .entries = 0 };
+	struct vdisk_package p;
+	size_t len;
+
+	(void)state;
+	put_entry(&b, 63, 7, 0);	/* a region, and things that do not matter */
+	put_entry(&b, 1000, 6, 0);
+	put_entry(&b, 1001, 6, 5);
+	put_entry(&b, 1002, 6, 9);
+	put_entry(&b, 1022, 6, 16);
+	put_entry(&b, 1003, 4, 23);
+	put_entry(&b, 1004, 9, UINT32_MAX);
+	len = finish(&b, data, sizeof(data) - 1);
+	assert_int_equal(packages_rpm_header(b.bytes, len, &p), 0);
+	assert_string_equal(p.name, "bash");
+	assert_string_equal(p.version, "7:5.2-1.fc39");
+	assert_string_equal(p.arch, "x86_64");
+	for (size_t cut = 0; cut < len; cut++)
+		assert_int_equal(packages_rpm_header(b.bytes, cut, &p), -EINVAL);
+}
+
+static void rpm_header_bad(void **state)
+{
+	static const struct { uint32_t tag, type, at; const char *data; uint32_t len; } cases[] = {
+		{ 1001, 6, 0, "x", 2 },			/* no name */
+		{ 1000, 6, 0, "", 1 },
+		{ 1000, 4, 0, "name", 5 },		/* not a string */
+		{ 1000, 6, 5, "name", 5 },		/* outside */
+		{ 1000, 6, UINT32_MAX, "name", 5 },
+		{ 1000, 6, 0, "name", 4 },		/* without an end */
+		{ 1003, 4, 1, "nam", 4 },
+		{ 1003, 4, UINT32_MAX, "nam", 4 },
+	};
+	struct vdisk_package p;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct blob b = { .entries = 0 };
+		size_t len;
+
+		put_entry(&b, cases[i].tag, cases[i].type, cases[i].at);
+		if (cases[i].tag == 1003)
+			put_entry(&b, 1000, 6, 0);
+		len = finish(&b, cases[i].data, cases[i].len);
+		assert_int_equal(packages_rpm_header(b.bytes, len, &p), -EINVAL);
+		store_be32(b.bytes, 0x10000000);	/* sizes whose sum overflows */
+		assert_int_equal(packages_rpm_header(b.bytes, len, &p), -EINVAL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -99,6 +177,8 @@ int main(void)
 		cmocka_unit_test(long_values_are_cut),
 		cmocka_unit_test(apk),
 		cmocka_unit_test(pacman),
+		cmocka_unit_test(rpm_header),
+		cmocka_unit_test(rpm_header_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
