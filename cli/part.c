@@ -119,13 +119,17 @@ static int part_add(int argc, char **argv)
 	};
 	struct vdisk_part_add_opts opts = { .size = sizeof(opts) };
 	char **args = cli_parse(&argp, argc, argv, &opts, 1, 1);
+	AUTO_FREE struct vdisk_parts *before = NULL;
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_error err = { 0 };
 	int number, status;
 
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
+	if (vdisk_parts_read(&before, disk, &err) < 0)
+		return cli_fail(&err);
 	number = vdisk_parts_add(disk, &opts, &err);
+	part_note_moved(disk, before);
 	if (number < 0)
 		return cli_fail(&err);
 	status = print_added(disk, (unsigned)number);

@@ -18,6 +18,12 @@ int part_arg_open(struct part_arg *out, const char *text, uint32_t flags);
 void part_arg_close(struct part_arg *a);
 #define AUTO_PART __attribute__((cleanup(part_arg_close)))
 
+/*
+ * A change of a GPT moves its backup to the end of a disk that was grown: say so.
+ * @was: as vdisk_parts_read() had it before the change.
+ */
+void part_note_moved(struct vdisk *disk, const struct vdisk_parts *was);
+
 /* subcommands (part_change.c, part_table.c) */
 int part_delete(int argc, char **argv);
 int part_resize(int argc, char **argv);

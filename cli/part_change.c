@@ -67,8 +67,18 @@ void part_arg_close(struct part_arg *a)
 	*a = (struct part_arg) { 0 };
 }
 
+void part_note_moved(struct vdisk *disk, const struct vdisk_parts *was)
+{
+	AUTO_FREE struct vdisk_parts *now = NULL;
+
+	if (was->backup_misplaced && vdisk_parts_read(&now, disk, NULL) == 0 &&
+	    !now->backup_misplaced)
+		cli_note("the disk was grown: the backup table was moved to its end");
+}
+
 static int finish(struct part_arg *a, int r, const struct vdisk_error *err)
 {
+	part_note_moved(a->disk, a->parts);
 	return r < 0 ? cli_fail(err) : cli_close(&a->disk);
 }
 
@@ -225,6 +235,7 @@ static int resize(struct part_arg *a, uint64_t length, bool fs)
 	bool shrink = length < a->part->length;
 	struct vdisk_error err = { 0 };
 	unsigned number = a->part->number;
+	int r;
 
 	if (fs && !holds_ext(a))
 		return CLI_FAILED;
@@ -232,7 +243,9 @@ static int resize(struct part_arg *a, uint64_t length, bool fs)
 		length += sector - length % sector;
 	if (shrink && !(fs ? resize_ext(a->disk, a->part, length) == CLI_OK : may_shrink(a)))
 		return CLI_FAILED;
-	if (vdisk_parts_resize(a->disk, number, length, &err) < 0)
+	r = vdisk_parts_resize(a->disk, number, length, &err);
+	part_note_moved(a->disk, a->parts);
+	if (r < 0)
 		return cli_fail(&err);
 	free(a->parts);
 	a->parts = NULL;

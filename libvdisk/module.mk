@@ -23,6 +23,8 @@ LIB_SRCS += \
  libvdisk/part/types.c \
  libvdisk/part/edit.c \
  libvdisk/part/change.c \
+ libvdisk/part/length.c \
+ libvdisk/part/logical.c \
  libvdisk/part/repair.c \
  libvdisk/fs/probe.c \
  libvdisk/fs/fat.c \

@@ -565,7 +565,11 @@ VDISK_API int vdisk_rebase(struct vdisk *disk, struct vdisk *base, const char *n
 			   const char *format, const struct vdisk_copy_opts *opts,
 			   struct vdisk_error *err);
 
-/* ---- partitions ---- */
+/* ---- partitions ----
+ *
+ * Whatever changes a GPT on a disk that was grown moves its backup to the end of
+ * the disk first, and extends the usable range.
+ */
 
 struct vdisk_part {
 	unsigned number;	/* 1..; MBR logical partitions from 5 */
@@ -644,7 +648,7 @@ VDISK_API int vdisk_parts_delete(struct vdisk *disk, unsigned number, struct vdi
  * Move the end of a partition, so that it has @length bytes, rounded up to
  * sectors; UINT64_MAX: up to whatever comes next.  What it holds is not touched.
  * Errors: -ENOSPC when something else is there, -EUCLEAN when partitions overlap
- * or lie outside, -ENOTSUP on disks under 4 MiB.
+ * or lie outside.
  */
 VDISK_API int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
 				 struct vdisk_error *err);
@@ -663,8 +667,9 @@ VDISK_API int vdisk_parts_change(struct vdisk *disk, unsigned number,
 VDISK_API int vdisk_parts_set_id(struct vdisk *disk, const char *id, struct vdisk_error *err);
 /*
  * Make a table of the other kind with the same partitions at the same places.
- * Boot code does not survive.  -ENOSPC, -EFBIG or -EINVAL, and nothing changed,
- * where they do not fit into it.
+ * Of more than four, some become logical ones of an MBR, numbered from 5 in the
+ * order in which they lie; each needs a free sector in front.  Boot code does not
+ * survive.  -ENOSPC or -EFBIG, and nothing changed, where they do not fit into it.
  */
 VDISK_API int vdisk_parts_convert(struct vdisk *disk, const char *scheme, struct vdisk_error *err);
 

@@ -4,11 +4,12 @@
  *
  * Partitions never move: what changes is where they end, what they are called
  * and of what type they are.  How far one can reach is computed here, from the
- * table in force: libfdisk does not mind overlaps when a partition is changed.
+ * table in force, and the new end put into it by length.c: libfdisk has rules of
+ * its own for where partitions may lie, which it asserts.
  *
  * A table of the other kind is made from the old one's partitions at the same
- * places.  Logical partitions become ordinary ones of a GPT; a GPT with more
- * than four partitions does not go into an MBR.
+ * places.  Logical partitions become ordinary ones of a GPT; of a GPT with more
+ * than four partitions some become logical, where there is room (logical.c).
  *
  * Dumps are in sfdisk's syntax, which libfdisk writes and reads.
  */
@@ -129,23 +130,12 @@ static bool overlap(const struct edit *e, const struct vdisk_part *p, const stru
 	return p->offset < q->offset + q->length && q->offset < p->offset + p->length;
 }
 
-/*
- * libfdisk looks for free space when a partition's size is set, and takes for
- * granted (it asserts) that the table makes sense, and that no partition begins
- * before the first sector that it would give out itself, as old ones do.
- */
+/* A table that makes no sense is not made worse. */
 static int check_places(const struct edit *e, struct vdisk_error *err)
 {
-	fdisk_sector_t first = fdisk_get_first_lba(e->cxt);
-
-	/* and that its alignment fits onto the disk */
-	if (e->disk->size < 4 * (uint64_t)EDGE)
-		return vd_fail(err, ENOTSUP, "%s: partitions of disks under 4 MiB cannot be resized",
-			       e->disk->name);
 	for (unsigned i = 0; i < e->old->count; i++) {
 		const struct vdisk_part *p = &e->old->part[i];
 
-		first = MIN(first, p->offset / e->sector);
 		if (!lies_right(e, p))
 			return vd_fail(err, EUCLEAN, "%s: partition %u lies where none may be: "
 				       "see 'part verify'", e->disk->name, p->number);
@@ -155,16 +145,13 @@ static int check_places(const struct edit *e, struct vdisk_error *err)
 					       "see 'part verify'", e->disk->name,
 					       e->old->part[j].number, p->number);
 	}
-	return edit_failed(e, (int)fdisk_set_first_lba(e->cxt, first), "resizing a partition",
-			   err);
+	return 0;
 }
 
 static int resize_part(struct edit *e, const struct vdisk_part *p, uint64_t length,
 		       struct vdisk_error *err)
 {
 	uint64_t limit = limit_of(e, p), room = limit > p->offset ? limit - p->offset : 0;
-	struct fdisk_partition *pa;
-	int r;
 
 	if (length == UINT64_MAX)	/* whole MiB where that is no loss to speak of */
 		length = room - p->length >= EDGE ? vd_align_down(limit, EDGE) - p->offset : room;
@@ -179,16 +166,7 @@ static int resize_part(struct edit *e, const struct vdisk_part *p, uint64_t leng
 			       "%s: the logical partitions in partition %u need %llu bytes" :
 			       "%s: partition %u has at least %llu bytes", e->disk->name,
 			       p->number, (unsigned long long)least_of(e, p));
-	pa = fdisk_new_partition();
-	if (!pa)
-		return vd_fail(err, ENOMEM, "out of memory");
-	fdisk_partition_set_start(pa, p->offset / e->sector);
-	fdisk_partition_set_size(pa, length / e->sector);
-	fdisk_partition_size_explicit(pa, 1);
-	r = edit_failed(e, fdisk_set_partition(e->cxt, p->number - 1, pa), "resizing a partition",
-			err);
-	fdisk_unref_partition(pa);
-	return r;
+	return edit_failed(e, part_put_length(e, p, length), "resizing a partition", err);
 }
 
 int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
@@ -196,7 +174,7 @@ int vdisk_parts_resize(struct vdisk *disk, unsigned number, uint64_t length,
 {
 	const struct vdisk_part *p;
 	struct edit e;
-	int r = part_edit_open(&e, disk, err);
+	int r = part_edit_look(&e, disk, err);
 
 	if (r < 0)
 		return r;
@@ -413,6 +391,7 @@ static int copy_part(struct edit *e, const char *scheme, const struct vdisk_part
 	return 0;
 }
 
+/* 0, or 1: more partitions than an MBR has entries */
 static int can_convert(const struct edit *e, const char *scheme, struct vdisk_error *err)
 {
 	unsigned n = 0;
@@ -432,10 +411,7 @@ static int can_convert(const struct edit *e, const char *scheme, struct vdisk_er
 			return vd_fail(err, EFBIG, "%s: partition %u ends beyond what an MBR can "
 				       "say", e->disk->name, p->number);
 	}
-	if (is_gpt(e) && n > 4)
-		return vd_fail(err, EINVAL, "%s: an MBR takes four of these %u partitions",
-			       e->disk->name, n);
-	return 0;
+	return n > 4 && is_gpt(e);
 }
 
 static int convert_table(struct edit *e, const char *scheme, struct vdisk_error *err)
@@ -443,8 +419,14 @@ static int convert_table(struct edit *e, const char *scheme, struct vdisk_error 
 	bool keep_numbers = true;
 	int r = can_convert(e, scheme, err);
 
+	if (r > 0)
+		return part_make_logical(e, err);
 	if (r == 0)
 		r = part_edit_clear(e, err);
+	/* (libfdisk leaves the first MiB free, unless told) */
+	for (unsigned i = 0; r == 0 && i < e->old->count; i++)
+		if (e->old->part[i].offset / e->sector < fdisk_get_first_lba(e->cxt))
+			fdisk_set_first_lba(e->cxt, e->old->part[i].offset / e->sector);
 	if (r == 0)
 		r = edit_failed(e, fdisk_create_disklabel(e->cxt, scheme), "making the new table",
 				err);

@@ -104,7 +104,9 @@ int part_edit_assign(struct edit *e, struct vdisk_error *err)
 		return vd_fail(err, ENOMEM, "out of memory");
 	fdisk_disable_dialogs(e->cxt, 1);
 	fdisk_save_user_sector_size(e->cxt, e->sector, e->sector);
-	fdisk_save_user_grain(e->cxt, EDGE);
+	/* on a small disk libfdisk's own is right: with 1 MiB it runs into its assertions */
+	if (e->disk->size >= 4 * (uint64_t)EDGE)
+		fdisk_save_user_grain(e->cxt, EDGE);
 	r = fdisk_assign_device_by_fd(e->cxt, e->fd, e->path ? e->path : e->disk->name, 0);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: the partition table editor cannot use the disk: %s",
@@ -126,20 +128,44 @@ static int check_same(struct edit *e, struct vdisk_error *err)
 	return 0;
 }
 
-int part_edit_open(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
+/*
+ * On a disk that was grown, move the backup to the end and let the usable range
+ * reach there.  libfdisk would do the first half when it writes, so that nobody
+ * would do the second.
+ */
+static int fit_to_disk(struct edit *e, struct vdisk_error *err)
+{
+	struct vdisk *disk = e->disk;
+	int r;
+
+	part_edit_end(e);
+	r = vdisk_parts_repair(disk, NULL, NULL, err);
+	return r < 0 ? r : part_edit_begin(e, disk, err);
+}
+
+int part_edit_look(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
 {
 	int r;
 
 	if (!vdisk_writable(disk))
 		return vd_fail(err, EROFS, "%s: not open for writing", disk->name);
 	r = part_edit_begin(e, disk, err);
+	if (r == 0 && e->old->primary_ok && e->old->backup_misplaced)
+		r = fit_to_disk(e, err);
+	if (r < 0 || e->old->scheme[0])
+		return r;
+	part_edit_end(e);
+	return vd_fail(err, ENOENT, "%s: there is no partition table; make one with 'part init'",
+		       disk->name);
+}
+
+int part_edit_open(struct edit *e, struct vdisk *disk, struct vdisk_error *err)
+{
+	int r = part_edit_look(e, disk, err);
+
 	if (r < 0)
 		return r;
-	if (!e->old->scheme[0])
-		r = vd_fail(err, ENOENT, "%s: there is no partition table; make one with 'part "
-			    "init'", disk->name);
-	if (r == 0)
-		r = part_edit_assign(e, err);
+	r = part_edit_assign(e, err);
 	if (r == 0)
 		r = check_same(e, err);
 	if (r < 0)
@@ -237,10 +263,10 @@ int part_edit_write(struct edit *e, struct vdisk_error *err)
 {
 	struct changes c = { 0 };
 	/* a GPT's backup lies in the last sectors, never beyond the first half */
-	uint64_t backup = fdisk_is_label(e->cxt, GPT) ?
+	uint64_t backup = e->backup_at ? e->backup_at : e->cxt && fdisk_is_label(e->cxt, GPT) ?
 			  (fdisk_get_last_lba(e->cxt) + 1) * e->sector : UINT64_MAX;
 	bool backup_first = e->old->primary_ok || !e->old->backup_ok;
-	int r = fdisk_write_disklabel(e->cxt);
+	int r = e->cxt ? fdisk_write_disklabel(e->cxt) : 0;
 
 	if (r == 0)
 		r = collect_changes(e, &c);
@@ -261,12 +287,19 @@ int part_edit_write(struct edit *e, struct vdisk_error *err)
 
 /* ---- a new table ---- */
 
-int part_edit_clear(struct edit *e, struct vdisk_error *err)
+int part_edit_empty(struct edit *e, struct vdisk_error *err)
 {
 	if (ftruncate(e->fd, 0) < 0 || ftruncate(e->fd, (off_t)(uint64_t)e->disk->size) < 0)
 		return vd_fail(err, errno, "%s: a memory file: %s", e->disk->name,
 			       strerror(errno));
-	return part_edit_assign(e, err);
+	return 0;
+}
+
+int part_edit_clear(struct edit *e, struct vdisk_error *err)
+{
+	int r = part_edit_empty(e, err);
+
+	return r < 0 ? r : part_edit_assign(e, err);
 }
 
 static int init_table(struct edit *e, const char *scheme, struct vdisk_error *err)

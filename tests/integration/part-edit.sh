@@ -158,8 +158,70 @@ part init five gpt
 for i in 1 2 3 4 5; do part add five --size 10M > /dev/null; done
 cp five keep
 expect 1 "$VDISK" part convert five mbr
-like_output 'four'
+like_output 'no free sector in front'
 cmp five keep || fail 'a refused conversion wrote'
+# more than four, with room for the boot records of logical ones: at the end, or where there is room
+for shape in 'end 2048 10000 0 10000 0 10000 5 10000 4000 10000 1 9000' \
+        'middle 40 5000 1 5000 1 5000 1 5000 0 5000 0 5000' \
+        'all 34 2000 9 2000 9 2000 9 2000 9 2000 9 2000 9 2000 9 2000'; do
+    # shellcheck disable=SC2086 # words
+    set -- $shape
+    shift
+    rm -f many keep
+    truncate -s 64M many
+    { printf 'label: gpt\nfirst-lba: 34\n'; at=0; while [ $# -gt 0 ]; do
+        echo "start=$((at + $1)), size=$2, type=$([ $# = 4 ] && echo S || echo L)"; at=$((at + $1 + $2)); shift 2
+    done; } > script
+    sfdisk -q many < script
+    cp many keep
+    part convert many mbr
+    sfdisk -J keep > a.json
+    sfdisk -J many > b.json
+    sfdisk -V many > verify.out 2>&1 || { cat verify.out; fail "sfdisk -V of the MBR ($shape)"; }
+    expect 0 "$VDISK" part verify many
+    python3 - "$shape" <<'PYTHON'
+import json, sys
+a, b = ([(p['start'], p['size'], p['type']) for p in json.load(open(f))['partitiontable']['partitions']] for f in ('a.json', 'b.json'))
+swap = [x[:2] for x in a if x[2].startswith('0657')], [x[:2] for x in b if x[2] == '82']
+b = [x[:2] for x in b if x[2] not in ('5', 'f')]
+if sorted(x[:2] for x in a) != sorted(b) or swap[0] != swap[1] or not swap[0]:
+    sys.exit(f'{sys.argv[1]}: {a} became {b}')
+PYTHON
+    [ "$(head -c 34K many | grep -c 'EFI PART')" = 0 ] || fail 'the GPT is still there'
+    part convert many gpt	# and back, each where it was
+    [ "$(sfdisk -J many | grep -o '"start": [0-9]*, "size": [0-9]*' | sort)" = \
+      "$(sfdisk -J keep | grep -o '"start": [0-9]*, "size": [0-9]*' | sort)" ] || fail "back to a GPT ($shape)"
+done
+# small disks can be resized, too
+for size in 100K 1M 1300K 2M 3M 4095K; do
+    for label in gpt dos; do
+        rm -f small
+        truncate -s $size small
+        { echo "label: $label"
+          [ $label = dos ] || echo 'first-lba: 34'
+          printf 'start=40, size=20\nstart=64, size=40\n'; } | sfdisk -q small
+        part resize 'small#p1' 100%
+        part resize -y 'small#p2' -5K
+        part resize 'small#p2' 100%
+        expect 0 "$VDISK" part verify small
+        sfdisk -V small > verify.out 2>&1 || { cat verify.out; fail "sfdisk -V, $size"; }
+        python3 - $label $size <<'PYTHON'
+import json, os, subprocess, sys
+t = json.loads(subprocess.run(['sfdisk', '-J', 'small'], capture_output=True, text=True, check=True).stdout)['partitiontable']
+p = [(x['start'], x['size']) for x in t['partitions']]
+end = t['lastlba'] + 1 if sys.argv[1] == 'gpt' else os.path.getsize('small') // 512
+if p[0] != (40, 24) or p[1][0] != 64 or not end - 2048 < p[1][0] + p[1][1] <= end:
+    sys.exit(f'{sys.argv}: {p}, {end}')
+PYTHON
+        expect 1 "$VDISK" part resize 'small#p1' 13K
+        like_output 'room for'
+    done
+    printf 'label: dos\nstart=1, size=190, type=f\nstart=20, size=20\nstart=80, size=40\n' | sfdisk -q small
+    part resize 'small#p5' 100%
+    part resize 'small#p6' 100%
+    expect 0 "$VDISK" part verify small
+    sfdisk -d small | grep -Eq 'start= *80, size= *111,' || fail "a logical one on $size: $(sfdisk -d small)"
+done
 truncate -s 0 s
 truncate -s 100M s
 printf 'label: dos\nstart=1, size=20M, type=83\n' | sfdisk -q s
@@ -240,6 +302,30 @@ for damage in no yes; do
     is "$(row good 1 | cut -d' ' -f3)" 258048 'all of the grown disk'
     sound good 'grown and resized'
 done
+# resizing does that itself, where it is needed, and says so
+truncate -s 200M good
+cp good keep
+expect 0 "$VDISK" part resize -y 'good#p1' 50M
+like_output 'moved to its end'
+sound good 'grown by shrinking'
+expect 0 "$VDISK" part resize 'good#p1' +100M
+is "$output" '' 'nothing is moved twice'
+truncate -s 220M good
+expect 0 "$VDISK" part add good
+like_output 'moved to its end'
+is "$(row good 2 | cut -d' ' -f2,3)" '309248 139264' 'added where the disk was grown'
+sound good 'grown by resize'
+cp keep good
+expect 0 "$VDISK" part resize -q 'good#p1' 100%
+is "$output" '' 'quiet'
+is "$(row good 1 | cut -d' ' -f3)" 405504 'all of the disk that grew'
+sound good 'grown by resize, all'
+truncate -s 128M good
+part repair good > /dev/null 2>&1 || true
+rm good
+truncate -s 64M good
+part init good gpt
+part add good > /dev/null
 # and shrunk: fits, or not
 part resize -y 'good#p1' 20M
 truncate -s 40M good
