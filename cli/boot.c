@@ -143,6 +143,19 @@ static void fill_disks(struct guest *g, const struct vmfile *v)
 	g->n_disks = v->n_disks + n_more;
 }
 
+/* Those of the command line are instead of the file's. */
+static void fill_nics(struct guest_args *a, const struct vmfile *v)
+{
+	struct guest *g = &a->guest;
+
+	if (g->n_nics || a->no_nics)
+		return;
+	if (v->n_nets > GUEST_NICS_MAX)
+		cli_usage("more than %d network cards", GUEST_NICS_MAX);
+	for (; g->n_nics < v->n_nets; g->n_nics++)
+		g->nic[g->n_nics].option = v->net[g->n_nics];
+}
+
 static void fill_guest(struct guest_args *a, const struct vmfile *v)
 {
 	static const struct guest_args preset = GUEST_ARGS_INIT;
@@ -158,11 +171,14 @@ static void fill_guest(struct guest_args *a, const struct vmfile *v)
 	if (!a->guest.kernel)
 		fill(&a->choice.entry, v->entry);
 	a->choice.recovery |= v->recovery;
-	a->choice.keep_console |= v->keep_console;
+	fill(&a->choice.console, v->console);
+	guest_set_console(a);
+	fill(&a->engine, v->engine);
 	fill_end(&a->on_shutdown, v->on_shutdown, &preset.on_shutdown);
 	fill_end(&a->on_reset, v->on_reset, &preset.on_reset);
 	fill_end(&a->on_crash, v->on_crash, &preset.on_crash);
 	fill_disks(&a->guest, v);
+	fill_nics(a, v);
 }
 
 /* @v lives as long as the guest: its strings are borrowed. */

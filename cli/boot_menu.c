@@ -67,11 +67,15 @@ static bool has_word(const char *text, const char *word)
 }
 
 /* The last console= is the one that /dev/console is. */
-int boot_cmdline(char **out, const char *text, bool keep_console)
+int boot_cmdline(char **out, const char *text, const char *tty)
 {
-	bool add = !keep_console && !has_word(text, "console=ttyS0");
+	char word[32] = "";
 
-	if (asprintf(out, "%s%s%s", text, add && *text ? " " : "", add ? "console=ttyS0" : "") < 0) {
+	if (tty)
+		snprintf(word, sizeof(word), "console=%s", tty);
+	if (*word && has_word(text, word))
+		word[0] = '\0';
+	if (asprintf(out, "%s%s%s", text, *word && *text ? " " : "", word) < 0) {
 		cli_error("out of memory");
 		return CLI_FAILED;
 	}

@@ -69,6 +69,8 @@ static void build_command(struct command *c, const char *vmm, const struct guest
 		add(c, "--force");
 	if (g->stats)
 		add(c, "--stats");
+	if (g->virtio_console)
+		add_pair(c, "--console", "virtio");
 	if (g->fast_kernel)
 		add(c, "--fast-kernel");
 	if (g->huge_pages)

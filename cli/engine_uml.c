@@ -301,6 +301,10 @@ static int uml_check(const struct guest *g)
 		cli_error("--engine uml brings its own kernel: --kernel and --initrd are for kvm");
 		return CLI_FAILED;
 	}
+	if (g->virtio_console) {
+		cli_error("--engine uml has a console of its own: --console virtio is for kvm");
+		return CLI_FAILED;
+	}
 	if (uml_kernel(&kernel) != CLI_OK || cli_sibling(&shim, "vdisk-uml.so") != CLI_OK)
 		return CLI_FAILED;
 	return cli_sibling(&init, "vdisk-uml-init");

@@ -35,6 +35,7 @@ struct guest {
 	const char *time_limit;		/* seconds; NULL: none */
 	bool force, stats, fast_kernel, huge_pages;
 	bool isolate;			/* each disk in a process of its own */
+	bool virtio_console;		/* the terminal is hvc0 there, not ttyS0 */
 	struct guest_nic {
 		const char *option;	/* as --net took it */
 		int fd;			/* -1 */
@@ -95,7 +96,7 @@ struct boot_choice {
 	const char *entry;	/* NULL: the configuration's own default */
 	const char *append;
 	bool recovery;		/* the entry for repairs, or a shell for one user */
-	bool keep_console;	/* no console=ttyS0 of ours */
+	const char *console;	/* "serial", "virtio", "keep": the guest's own; NULL: serial */
 };
 
 /* Kernel, initrd and command line of the guest's own.  Prints what it chose. */
@@ -103,8 +104,8 @@ int boot_menu_choose(struct vdisk_boot *out, const char *locator, const char *fo
 		     const struct boot_choice *c);
 /* Print the entries. */
 int boot_menu_print(const char *locator, const char *format);
-/* @text with our console at its end, to be freed. */
-int boot_cmdline(char **out, const char *text, bool keep_console);
+/* @text, to be freed, with console=@tty at its end (NULL: as it is). */
+int boot_cmdline(char **out, const char *text, const char *tty);
 /*
  * @text, to be freed, with a root= that names a disk of another machine
  * (/dev/xvda1, /dev/sda1) made into what it is here.  Says so.
@@ -126,11 +127,14 @@ struct guest_args {
 	struct boot_choice choice;
 	const char *cache;	/* of all disks; NULL: writeback */
 	const char *engine;	/* NULL: the first that can */
+	bool no_nics;		/* none of a file's either */
 	struct guest_end on_shutdown, on_reset, on_crash;
 };
 #define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
 			  .on_shutdown.code = -1, .on_crash.code = -1, \
 			  .on_reset = { .reset = true, .code = -1 } }
+/* What choice.console means for the engine. */
+void guest_set_console(struct guest_args *a);
 extern const struct argp guest_argp;	/* its input is a struct guest_args */
 
 /*

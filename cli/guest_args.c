@@ -28,8 +28,9 @@ static const struct argp_option options[] = {
 	{ "append", OPT_APPEND, "TEXT", 0, "Add to the kernel's command line", 1 },
 	{ "kernel", OPT_KERNEL, "FILE", 0, "A kernel of this host's instead of the guest's", 1 },
 	{ "initrd", OPT_INITRD, "FILE", 0, "An initial RAM disk of this host's", 1 },
-	{ "console", OPT_CONSOLE, "serial|keep", 0,
-	  "Add console=ttyS0 to the command line (default), or leave it as it is", 1 },
+	{ "console", OPT_CONSOLE, "serial|virtio|keep", 0,
+	  "The terminal is a serial port, and console=ttyS0 added to the command line (default); or a "
+	  "virtio console, console=hvc0; or leave the command line as it is", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
 	{ "on-shutdown", OPT_ON_SHUTDOWN, "reset|exit[:N]", 0,
 	  "When the guest powers off: boot it again, or end (default; status 0)", 2 },
@@ -43,9 +44,9 @@ static const struct argp_option options[] = {
 	{ "isolate-disks", OPT_ISOLATE, NULL, 0,
 	  "Each disk in a process of its own, which is started again if it dies", 0 },
 	{ "huge-pages", OPT_HUGE_PAGES, NULL, 0, "Memory from the host's pool of huge pages", 0 },
-	{ "net", OPT_NET, "user|tap:DEV|bridge:DEV[,mac=ADDRESS]", 0,
+	{ "net", OPT_NET, "user|tap:DEV|bridge:DEV[,mac=ADDRESS]|none", 0,
 	  "A network card: through passt, without privileges; on a tap device that there is; on a "
-	  "new one in a bridge", 0 },
+	  "new one in a bridge; or none, whatever a file says", 0 },
 	{ "name", OPT_NAME, "NAME", 0,
 	  "What vdisk vm calls the guest (default: after its disk)", 2 },
 	{ "time-limit", OPT_TIME_LIMIT, "SECONDS", 0, "Stop after this time, with status 19", 2 },
@@ -61,6 +62,11 @@ static bool second_of(struct argp_state *state, const char *option, const char *
 	if (strcmp(arg, first) && strcmp(arg, second))
 		argp_error(state, "%s is %s or %s, not '%s'", option, first, second, arg);
 	return !strcmp(arg, second);
+}
+
+void guest_set_console(struct guest_args *a)
+{
+	a->guest.virtio_console = a->choice.console && !strcmp(a->choice.console, "virtio");
 }
 
 int guest_end_parse(struct guest_end *out, const char *text)
@@ -107,7 +113,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_ISOLATE:	a->guest.isolate = true; break;
 	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
 	case OPT_NET:
-		if (a->guest.n_nics == GUEST_NICS_MAX)
+		if (!strcmp(arg, "none"))
+			a->no_nics = true;
+		else if (a->guest.n_nics == GUEST_NICS_MAX)
 			argp_error(state, "more than %d network cards", GUEST_NICS_MAX);
 		else
 			a->guest.nic[a->guest.n_nics++].option = arg;
@@ -123,7 +131,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->on_reset.reset = !second_of(state, "--reboot", arg, "again", "exit");
 		break;
 	case OPT_CONSOLE:
-		a->choice.keep_console = second_of(state, "--console", arg, "serial", "keep");
+		if (strcmp(arg, "serial") && strcmp(arg, "virtio") && strcmp(arg, "keep"))
+			argp_error(state, "--console is serial, virtio or keep, not '%s'", arg);
+		a->choice.console = arg;
 		break;
 	case OPT_DISK:
 		if (a->guest.n_disks == GUEST_DISKS_MAX)
@@ -132,6 +142,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			a->guest.disk[a->guest.n_disks++].locator = arg;
 		break;
 	case ARGP_KEY_SUCCESS:
+		guest_set_console(a);
 		if (a->guest.kernel && (a->choice.entry || a->choice.recovery))
 			argp_error(state, "--entry and --recovery choose a kernel of the guest's, "
 				   "--kernel is one of this host's");
@@ -160,6 +171,14 @@ const struct engine *guest_engine(const struct guest_args *a)
 	return &engine_uml;
 }
 
+/* The console= to add; NULL: none. */
+static const char *console_tty(const char *console)
+{
+	if (!console || !strcmp(console, "serial"))
+		return "ttyS0";
+	return !strcmp(console, "virtio") ? "hvc0" : NULL;
+}
+
 int guest_boot(const struct engine *engine, const struct guest_args *a)
 {
 	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
@@ -168,13 +187,14 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 	struct guest guest = a->guest;
 	int status = CLI_OK;
 
+
 	if (!guest.kernel && !engine->own_kernel)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
 					  &a->choice);
 	if (status == CLI_OK)
 		status = boot_cmdline(&with_console,
 				      guest.kernel || engine->own_kernel ? append : boot.cmdline,
-				      a->choice.keep_console || engine->own_kernel);
+				      engine->own_kernel ? NULL : console_tty(a->choice.console));
 	if (status == CLI_OK)
 		status = boot_fix_root(&cmdline, with_console, &guest);
 	if (status == CLI_OK) {

@@ -52,6 +52,13 @@ struct vmfile_disk *vmfile_add_disk(struct vmfile_reader *r)
 	return &r->v->disk[r->v->n_disks++];
 }
 
+void vmfile_add_net(struct vmfile_reader *r, const char *option)
+{
+	if (r->v->n_nets == VMFILE_NETS)
+		vmfile_wrong(r, "more than %d network cards", VMFILE_NETS);
+	r->v->net[r->v->n_nets++] = option;
+}
+
 static bool name_char(char c)
 {
 	return isalnum((unsigned char)c) || c == '-' || c == '_';
@@ -155,6 +162,31 @@ static const char *read_end(struct vmfile_reader *r, const char *key)
 	return word;
 }
 
+static void read_net(struct vmfile_reader *r)
+{
+	const char *word = value(r, "net");
+
+	if (strncmp(word, "user", 4) != 0 && strncmp(word, "tap:", 4) != 0 &&
+	    strncmp(word, "bridge:", 7) != 0)
+		vmfile_wrong(r, "'net' is user, tap:DEV or bridge:DEV, with ,mac=ADDRESS, not '%.64s'",
+			     word);
+	vmfile_add_net(r, word);
+}
+
+/* One of a few words. */
+static const char *choice(struct vmfile_reader *r, const char *key, const char *const *words)
+{
+	const char *word = value(r, key), *all = words[0];
+
+	for (unsigned i = 0; words[i]; i++)
+		if (!strcmp(word, words[i]))
+			return word;
+	for (unsigned i = 1; words[i]; i++)
+		all = arena_printf(&r->v->arena, "%s%s%s", all, words[i + 1] ? ", " : " or ",
+				   words[i]);
+	vmfile_wrong(r, "'%s' is %s, not '%.64s'", key, all, word);
+}
+
 static void read_key(struct vmfile_reader *r, const char *key)
 {
 	struct vmfile *v = r->v;
@@ -190,10 +222,11 @@ static void read_key(struct vmfile_reader *r, const char *key)
 	} else if (!strcmp(key, "recovery")) {
 		v->recovery = true;
 	} else if (!strcmp(key, "console")) {
-		key = value(r, key);
-		v->keep_console = !strcmp(key, "keep");
-		if (!v->keep_console && strcmp(key, "serial") != 0)
-			vmfile_wrong(r, "'console' is serial or keep, not '%.64s'", key);
+		v->console = choice(r, key, (const char *const[]) { "serial", "virtio", "keep", NULL });
+	} else if (!strcmp(key, "engine")) {
+		v->engine = choice(r, key, (const char *const[]) { "kvm", "uml", NULL });
+	} else if (!strcmp(key, "net")) {
+		read_net(r);
 	} else {
 		vmfile_wrong(r, "unknown key '%.64s'; see vdisk-vm(5)", key);
 	}

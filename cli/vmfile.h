@@ -15,6 +15,7 @@ enum {
 	VMFILE_MAX = 256 << 10,		/* bytes of a file */
 	VMFILE_MEMORY = 4 << 20,	/* for one evaluation */
 	VMFILE_DISKS = 24,
+	VMFILE_NETS = 4,
 };
 
 struct vmfile_disk {
@@ -33,11 +34,15 @@ struct vmfile {
 	const char *kernel, *initrd;	/* files of this host */
 	const char *append;		/* without kernel: behind the guest's own */
 	const char *entry;
-	bool recovery, keep_console;
+	bool recovery;
+	const char *console;		/* "serial", "virtio", "keep" */
+	const char *engine;		/* "kvm", "uml" */
 	const char *on_shutdown, *on_reset, *on_crash; /* "reset", "exit", "exit:N" */
 	const char *time_limit;
 	struct vmfile_disk disk[VMFILE_DISKS];
 	unsigned n_disks;
+	const char *net[VMFILE_NETS];	/* as --net takes them */
+	unsigned n_nets;
 	/* sentences for people: what was left out or understood differently */
 	const char **notes;
 	unsigned n_notes, cap_notes;
@@ -69,6 +74,7 @@ void vmfile_note(struct vmfile_reader *r, const char *fmt, ...) PRINTF_FMT(2, 3)
 /* A path as it stands, or from the file's directory. */
 const char *vmfile_path(struct vmfile_reader *r, const char *path);
 struct vmfile_disk *vmfile_add_disk(struct vmfile_reader *r);
+void vmfile_add_net(struct vmfile_reader *r, const char *option);
 void vmfile_read_xen(struct vmfile_reader *r);
 
 #endif

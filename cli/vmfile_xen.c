@@ -376,6 +376,28 @@ static void ignore(struct xen *x, const char *key)
 	x->ignored = x->ignored ? arena_printf(&x->r->v->arena, "%s, %s", x->ignored, key) : key;
 }
 
+/* An element of vif: a network card in a bridge of this host's (xl-network-configuration(5)). */
+static void add_vif(struct xen *x, const char *text)
+{
+	struct arena *a = &x->r->v->arena;
+	const char *mac = NULL, *bridge = "xenbr0", *word;
+	size_t len;
+
+	for (;; text++) {
+		text += strspn(text, " \t");
+		len = strcspn(text, ",");
+		word = trimmed(a, text, len);
+		if (!key_is(word, "mac", &mac) && !key_is(word, "bridge", &bridge) && *word &&
+		    strncmp(word, "type=", 5) != 0 && strncmp(word, "model=", 6) != 0)
+			vmfile_note(x->r, "vif: '%.64s' is left out", word);
+		text += len;
+		if (!*text)
+			break;
+	}
+	vmfile_add_net(x->r, arena_printf(a, "bridge:%s%s%s", bridge, mac ? ",mac=" : "",
+					  mac ? mac : ""));
+}
+
 static void set_list(struct xen *x, const char *key, const struct values *v)
 {
 	if (!strcmp(key, "disk")) {
@@ -383,6 +405,9 @@ static void set_list(struct xen *x, const char *key, const struct values *v)
 			add_disk(x->r, v->v[i]);
 	} else if (!strcmp(key, "bootloader_args")) {
 		set_loader_args(x, v);
+	} else if (!strcmp(key, "vif")) {
+		for (unsigned i = 0; i < v->n; i++)
+			add_vif(x, v->v[i]);
 	} else if (v->n) {
 		ignore(x, key);
 	}
@@ -489,7 +514,7 @@ void vmfile_read_xen(struct vmfile_reader *r)
 		r->p++;
 		skip_space(r, false);
 		list = *r->p == '[' || *r->p == '(' || !strcmp(key, "disk") ||
-			!strcmp(key, "bootloader_args");
+			!strcmp(key, "bootloader_args") || !strcmp(key, "vif");
 		v = read_value(r, key);
 		if (list)
 			set_list(&x, key, &v);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * console.c - standard input and output as the guest's serial console
+ * console.c - standard input and output as the guest's console
  *
  * The main thread's loop.  Output is written only when poll() says that it
  * will not block, and at most PIPE_BUF bytes at a time, so the descriptor need
  * not be made non-blocking (it may be shared with others, who would be
- * surprised).  A reader that is slow fills the serial port's ring, not a vCPU.
+ * surprised).  A reader that is slow fills the device's ring, not a vCPU.
  */
 #include "vmm-lite/console.h"
 
@@ -34,25 +34,27 @@ static int make_signal_fd(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGWINCH);
 	/* before any thread is started: they all inherit it */
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
 		return -1;
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-int console_init(struct console *c, struct serial *serial, unsigned time_limit,
-		 struct vdisk_error *err)
+int console_init(struct console *c, struct tty *tty, unsigned time_limit, struct vdisk_error *err)
 {
 	struct itimerspec limit = { .it_value.tv_sec = (time_t)time_limit };
 
 	memset(c, 0, sizeof(*c));
-	c->serial = serial;
+	c->tty = tty;
 	c->timer_fd = c->signal_fd = -1;
 	for (unsigned i = 0; i < VIEWERS_MAX; i++)
 		c->viewer[i] = -1;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0)
 		return vd_fail(err, errno, "eventfd: %m");
+	tty->wake = console_wake;
+	tty->wake_arg = c;
 	c->signal_fd = make_signal_fd();
 	if (c->signal_fd < 0)
 		return vd_fail(err, errno, "signalfd: %m");
@@ -122,7 +124,7 @@ void console_add_viewer(struct console *c, int fd)
 
 static void read_viewer(struct console *c, unsigned i)
 {
-	size_t room = serial_room(c->serial);
+	size_t room = tty_room(c->tty);
 	uint8_t buf[256];
 	ssize_t n;
 
@@ -130,7 +132,7 @@ static void read_viewer(struct console *c, unsigned i)
 		return;
 	n = recv(c->viewer[i], buf, MIN(room, sizeof(buf)), MSG_DONTWAIT);
 	if (n > 0)
-		serial_input(c->serial, buf, (size_t)n);
+		tty_input(c->tty, buf, (size_t)n);
 	else if (!n || (errno != EAGAIN && errno != EINTR))
 		drop_viewer(c, i);
 }
@@ -138,7 +140,7 @@ static void read_viewer(struct console *c, unsigned i)
 static void write_output(struct console *c)
 {
 	uint8_t buf[PIPE_BUF];
-	size_t len = serial_peek(c->serial, buf, sizeof(buf));
+	size_t len = tty_peek(c->tty, buf, sizeof(buf));
 	ssize_t n = len ? write(STDOUT_FILENO, buf, len) : 0;
 	uint64_t lost;
 
@@ -146,9 +148,9 @@ static void write_output(struct console *c)
 		c->output_lost = true;
 	if (n > 0) {
 		show(c, buf, (size_t)n);
-		serial_consume(c->serial, (size_t)n);
+		tty_consume(c->tty, (size_t)n);
 	}
-	lost = serial_lost(c->serial);
+	lost = tty_lost(c->tty);
 	if (lost)
 		log_warnx("the reader is slow: %" PRIu64 " bytes of console output were dropped",
 			  lost);
@@ -160,11 +162,11 @@ static void discard_output(struct console *c)
 	uint8_t buf[PIPE_BUF];
 	size_t len;
 
-	while ((len = serial_peek(c->serial, buf, sizeof(buf)))) {
+	while ((len = tty_peek(c->tty, buf, sizeof(buf)))) {
 		show(c, buf, len);
-		serial_consume(c->serial, len);
+		tty_consume(c->tty, len);
 	}
-	(void)serial_lost(c->serial);
+	(void)tty_lost(c->tty);
 }
 
 static enum vmm_end read_input(struct console *c, size_t room)
@@ -181,7 +183,7 @@ static enum vmm_end read_input(struct console *c, size_t room)
 	}
 	len = (size_t)n;
 	e = terminal_filter(buf, &len);
-	serial_input(c->serial, buf, len);
+	tty_input(c->tty, buf, len);
 	if (e == ESCAPE_HELP)
 		log_warnx("Ctrl-] q: end the guest at once, Ctrl-] r: reset it, "
 			  "Ctrl-] Ctrl-]: send Ctrl-]");
@@ -196,11 +198,24 @@ static void drain(int fd)
 		return;		/* EAGAIN: nothing there */
 }
 
+/* One signal; true: it ends the guest. */
+static bool take_signal(struct console *c, const struct console_others *others)
+{
+	struct signalfd_siginfo info;
+
+	if (read(c->signal_fd, &info, sizeof(info)) != sizeof(info))
+		return false;
+	if (info.ssi_signo != SIGWINCH)
+		return true;
+	others->resized(others->arg);
+	return false;
+}
+
 static bool output_waits(struct console *c)
 {
 	uint8_t byte;
 
-	return serial_peek(c->serial, &byte, 1) > 0;
+	return tty_peek(c->tty, &byte, 1) > 0;
 }
 
 enum vmm_end console_run(struct console *c, const struct machine *m,
@@ -210,7 +225,7 @@ enum vmm_end console_run(struct console *c, const struct machine *m,
 	       N = CONTROL + CONTROL_CLIENTS_MAX + 1 };
 
 	for (;;) {
-		size_t room = c->input_ended ? 0 : serial_room(c->serial);
+		size_t room = c->input_ended ? 0 : tty_room(c->tty);
 		struct pollfd fds[N] = {
 			[END] = { .fd = machine_end_fd(m), .events = POLLIN },
 			[SIGNAL] = { .fd = c->signal_fd, .events = POLLIN },
@@ -225,7 +240,7 @@ enum vmm_end console_run(struct console *c, const struct machine *m,
 
 		for (unsigned i = 0; i < VIEWERS_MAX; i++)
 			fds[VIEWER + i] = (struct pollfd) {
-				.fd = serial_room(c->serial) ? c->viewer[i] : -1, .events = POLLIN,
+				.fd = tty_room(c->tty) ? c->viewer[i] : -1, .events = POLLIN,
 			};
 		if (others->control)
 			control_poll(others->control, fds + CONTROL);
@@ -254,7 +269,7 @@ enum vmm_end console_run(struct console *c, const struct machine *m,
 			end = others->turn(others->arg);
 		if (end != VMM_RUNNING)
 			return end;
-		if (fds[SIGNAL].revents)
+		if (fds[SIGNAL].revents && take_signal(c, others))
 			return VMM_STOPPED;
 		if (fds[TIMER].revents)
 			return VMM_TIME_LIMIT;

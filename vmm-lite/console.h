@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* console.h - standard input and output as the guest's serial console, and why it ends */
+/* console.h - standard input and output as the guest's console, and why it ends */
 #ifndef VMM_CONSOLE_H
 #define VMM_CONSOLE_H
 
@@ -11,7 +11,7 @@
 struct control;
 
 struct console {
-	struct serial *serial;	/* borrowed */
+	struct tty *tty;	/* borrowed: the console device's */
 	int wake_fd;		/* owned: eventfd, see console_wake() */
 	int signal_fd;		/* owned */
 	int timer_fd;		/* owned; -1: no time limit */
@@ -27,12 +27,13 @@ struct console_others {
 	struct control *control;	/* NULL: none */
 	/* After each turn: VMM_RUNNING, or how the guest shall end. */
 	enum vmm_end (*turn)(void *arg);
+	/* The terminal has another size. */
+	void (*resized)(void *arg);
 	void *arg;
 };
 
-int console_init(struct console *c, struct serial *serial, unsigned time_limit,
-		 struct vdisk_error *err);
-/* The serial port has output, or room; any thread. */
+int console_init(struct console *c, struct tty *tty, unsigned time_limit, struct vdisk_error *err);
+/* The console device has output, or room; any thread. */
 void console_wake(void *console);
 /* Carry bytes to and fro until the guest ends or somebody ends it. */
 enum vmm_end console_run(struct console *c, const struct machine *m,

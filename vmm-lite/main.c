@@ -19,6 +19,7 @@
 #include "vmm-lite/sandbox.h"
 #include "vmm-lite/terminal.h"
 #include "vmm-lite/virtio/balloon.h"
+#include "vmm-lite/virtio/console.h"
 #include "vmm-lite/virtio/net.h"
 #include "vmm-lite/virtio/rng.h"
 #include "vmm-lite/vmm.h"
@@ -110,6 +111,8 @@ static int close_everything(struct vmm *v, struct vdisk_error *err)
 			v->nic[i]->ops->free(v->nic[i]);
 	if (v->ports)
 		v->ports->ops->free(v->ports);
+	if (v->vconsole)
+		v->vconsole->ops->free(v->vconsole);
 	if (v->balloon)
 		v->balloon->ops->free(v->balloon);
 	if (v->rng)
@@ -150,6 +153,36 @@ static void new_console(void *arg, int fd)
 	console_add_viewer(&v->console, fd);
 }
 
+/* Tell the guest how large its terminal is, if it is news and there is somebody to tell. */
+static void resized(void *arg)
+{
+	struct vmm *v = arg;
+	uint16_t columns, rows;
+
+	if (!v->vconsole)
+		return;
+	terminal_size(&columns, &rows);
+	if (vconsole_resize(v->vconsole, columns, rows) && v->machine)
+		machine_config_changed(v->machine, v->vconsole);
+}
+
+/* The device whose other side the terminal is. */
+static int make_console(struct vmm *v, struct vdisk_error *err)
+{
+	int r = 0;
+
+	if (v->options.virtio_console) {
+		r = vconsole_new(&v->vconsole, err);
+		v->serial.tty.unread = true;
+		if (!r)
+			resized(v);
+	}
+	if (r < 0)
+		return r;
+	return console_init(&v->console, v->vconsole ? vconsole_tty(v->vconsole) : &v->serial.tty,
+			    v->options.time_limit, err);
+}
+
 static void print_stats(const struct vmm *v)
 {
 	struct machine_stats s;
@@ -172,13 +205,13 @@ static void print_stats(const struct vmm *v)
 static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
-	struct virtio_device *device[DISKS_MAX + NICS_MAX + 3];
+	struct virtio_device *device[DISKS_MAX + NICS_MAX + 4];
 	struct console_others others = {
-		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .arg = v,
+		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn,
+		.resized = resized, .arg = v,
 	};
 	struct machine_config config = {
 		.ram = &v->ram, .serial = &v->serial, .devices = device,
-		.wake = console_wake, .wake_arg = &v->console,
 		.unplugged = unplugged, .unplugged_arg = v,
 		.confine = o->no_sandbox ? NULL : sandbox_vcpu,
 		.boot = { .kernel_fd = v->kernel_fd, .initrd_fd = v->initrd_fd,
@@ -194,6 +227,8 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 		device[config.n_devices++] = v->disk[i]->dev;
 	for (unsigned i = 0; i < o->n_nics; i++)
 		device[config.n_devices++] = v->nic[i];
+	if (v->vconsole)
+		device[config.n_devices++] = v->vconsole;
 	device[config.n_devices++] = v->rng;
 	device[config.n_devices++] = v->balloon;
 	if (v->ports)
@@ -240,7 +275,7 @@ static bool again(const struct options *o, enum vmm_end *end)
 
 static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 {
-	int r = console_init(&v->console, &v->serial, v->options.time_limit, err);
+	int r = make_console(v, err);
 	bool first = true;
 
 	if (!r && !v->options.no_sandbox)

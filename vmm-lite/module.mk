@@ -3,6 +3,7 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/virtq.c \
  vmm-lite/virtio/balloon.c \
  vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/console.c \
  vmm-lite/virtio/limiter.c \
  vmm-lite/virtio/net.c \
  vmm-lite/virtio/ports.c \
@@ -18,6 +19,7 @@ VMM_SRCS := \
  vmm-lite/requests.c \
  vmm-lite/sandbox.c \
  vmm-lite/terminal.c \
+ vmm-lite/tty.c \
  vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/cpu.c \
@@ -39,11 +41,12 @@ vmm-lite_PKGS := libseccomp jansson
 vmm-lite_LDFLAGS := -Wl,--as-needed
 tests/unit/virtio_ports_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/ports.c
 tests/unit/limiter_SRCS := vmm-lite/virtio/limiter.c
-tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS)
+tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS) vmm-lite/tty.c
+tests/unit/virtio_console_SRCS := vmm-lite/tty.c vmm-lite/virtio/console.c vmm-lite/virtio/virtq.c
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \
- vmm-lite/kvm/memory.c vmm-lite/kvm/pci.c vmm-lite/kvm/serial.c
-tests/fuzz/virtio_SRCS := $(VIRTIO_SRCS)
+ vmm-lite/kvm/memory.c vmm-lite/kvm/pci.c vmm-lite/kvm/serial.c vmm-lite/tty.c
+tests/fuzz/virtio_SRCS := $(VIRTIO_SRCS) vmm-lite/tty.c
 tests/fuzz/bzimage_SRCS := vmm-lite/log.c vmm-lite/kvm/acpi.c vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c vmm-lite/kvm/memory.c
 
@@ -71,4 +74,5 @@ tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 tests/fuzz/control_SRCS := vmm-lite/control.c vmm-lite/log.c
 tests/fuzz/control_LIBS := -ljansson
 tests/fuzz/pci_SRCS := vmm-lite/log.c vmm-lite/kvm/pci.c vmm-lite/kvm/virtio_pci.c \
- vmm-lite/virtio/balloon.c vmm-lite/virtio/rng.c vmm-lite/virtio/virtq.c
+ vmm-lite/tty.c vmm-lite/virtio/balloon.c vmm-lite/virtio/console.c vmm-lite/virtio/rng.c \
+ vmm-lite/virtio/virtq.c

@@ -19,6 +19,7 @@ enum {
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
 	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_ISOLATE,
+	OPT_CONSOLE,
 };
 
 static const struct argp_option options[] = {
@@ -51,6 +52,8 @@ static const struct argp_option options[] = {
 	  "them", 1 },
 	{ "port", OPT_PORT, "NAME=fd:N", 0, "A named port of a virtio console: what the guest writes there "
 	  "goes to this descriptor", 1 },
+	{ "console", OPT_CONSOLE, "serial|virtio", 0, "Whose the terminal is: COM1's (default; ttyS0 in "
+	  "the guest), or a virtio console's (hvc0)", 1 },
 	{ "poll", OPT_POLL, "MICROSECONDS", 0, "How long at most an idle disk thread looks for more "
 	  "before it sleeps (default: 200 if the host has processors to spare, else 0)", 1 },
 	{ NULL, 0, NULL, 0, "How it ends:", 2 },
@@ -281,6 +284,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_ISOLATE:
 		o->isolate = true;
 		break;
+	case OPT_CONSOLE:
+		o->virtio_console = !strcmp(arg, "virtio");
+		if (!o->virtio_console && strcmp(arg, "serial"))
+			argp_error(state, "--console is serial or virtio, not '%s'", arg);
+		break;
 	case OPT_HUGE_PAGES:
 		o->huge_pages = true;
 		break;
@@ -318,7 +326,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
 	.options = options, .parser = parse,
 	.doc = "Run one Linux guest on KVM.\v"
-	       "The guest's serial console is on standard input and output; Ctrl-] q ends it.\n"
+	       "The guest's console is on standard input and output; Ctrl-] q ends it.\n"
 	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--on-reset=exit), "
 	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside.",
 };

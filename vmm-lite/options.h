@@ -65,6 +65,7 @@ struct options {
 	int carry_fd;		/* see carry.c; -1: none */
 	pid_t pid;		/* ours, as others see it */
 	int poll_us;		/* -1: as fits the processors there are */
+	bool virtio_console;	/* the terminal is a virtio console's, not COM1's */
 	bool huge_pages, fast_kernel;
 	bool isolate;		/* each disk in a process of its own */
 	bool force, no_sandbox, stats, verbose, check;

@@ -162,6 +162,7 @@ static const struct ioctl_rule {
 	{ BLKSSZGET, MAIN, "the same" },
 	{ TCSETS, ALL, "the terminal, put back by whoever ends the process" },
 	{ TCGETS, MAIN, "stdio: is it a terminal?" },
+	{ TIOCGWINSZ, MAIN, "the terminal's size" },
 };
 
 /*

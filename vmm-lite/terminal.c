@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -63,6 +64,16 @@ void terminal_raw(void)
 		return;
 	is_raw = true;
 	log_set_raw(true);
+}
+
+void terminal_size(uint16_t *columns, uint16_t *rows)
+{
+	struct winsize w = { 0 };
+
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &w) < 0)
+		w = (struct winsize) { 0 };
+	*columns = w.ws_col;
+	*rows = w.ws_row;
 }
 
 enum escape terminal_filter(uint8_t *data, size_t *len)

@@ -14,6 +14,9 @@ void terminal_raw(void);
 /* Safe in a signal handler; does nothing the second time. */
 void terminal_restore(void);
 
+/* Its size in characters; 0, 0: there is none, or it does not know. */
+void terminal_size(uint16_t *columns, uint16_t *rows);
+
 #define ESCAPE_KEY	0x1d	/* Ctrl-] */
 
 enum escape { ESCAPE_NONE, ESCAPE_QUIT, ESCAPE_REBOOT, ESCAPE_HELP };

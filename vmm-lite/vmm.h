@@ -39,6 +39,7 @@ struct vmm {
 	struct virtio_device *rng;		/* owned */
 	struct virtio_device *balloon;		/* owned */
 	struct virtio_device *ports;		/* owned; NULL: none */
+	struct virtio_device *vconsole;		/* owned; NULL: the console is COM1 */
 	struct virtio_device *nic[NICS_MAX];	/* owned */
 	struct ram ram;				/* owned */
 	struct serial serial;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A guest that pokes about in PCI configuration space and in the registers of
- * an entropy device and a balloon, which its queues then lead into its memory.
+ * an entropy device, a balloon and a console, which its queues then lead into its memory.
  *
  * Eight bytes an access: what (bits 0-1: port read, port write, memory read,
  * memory write), its length, where, and the data.
@@ -14,6 +14,7 @@
 #include "vmm-lite/kvm/layout.h"
 #include "vmm-lite/kvm/virtio_pci.h"
 #include "vmm-lite/virtio/balloon.h"
+#include "vmm-lite/virtio/console.h"
 #include "vmm-lite/virtio/rng.h"
 
 #define MEMORY	0x10000u
@@ -94,8 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.n = 1, .region = { { .size = MEMORY, .host = memory } },
 	};
 	static struct pci_bus bus;
-	struct virtio_device *dev[2];
-	int slot[2];
+	struct virtio_device *dev[3];
+	int slot[3];
 
 	messages = 0;
 	memset(memory, 0, sizeof(memory));
@@ -105,18 +106,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		size -= 512;
 	}
 	pci_bus_init(&bus);
-	if (rng_new(&dev[0], NULL) || balloon_new(&dev[1], give_back, NULL, NULL))
+	if (rng_new(&dev[0], NULL) || balloon_new(&dev[1], give_back, NULL, NULL) ||
+	    vconsole_new(&dev[2], NULL))
 		abort();
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		slot[i] = virtio_pci_plug(&bus, dev[i], NULL, &map, -1, NULL);
 		assert(slot[i] > 0);
 	}
-	for (; size >= 8; data += 8, size -= 8)
+	for (; size >= 8; data += 8, size -= 8) {
 		access_one(&bus, data);
+		tty_input(vconsole_tty(dev[2]), data, data[1] >> 5);	/* somebody types */
+		tty_consume(vconsole_tty(dev[2]), data[1]);
+	}
+	vconsole_resize(dev[2], 80, 25);
+	virtio_pci_config_changed(&bus, (unsigned)slot[2]);
 	virtio_pci_config_changed(&bus, (unsigned)slot[1]);
 	pci_unplug(&bus, (unsigned)slot[0]);
 	pci_bus_destroy(&bus);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 		dev[i]->ops->free(dev[i]);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #
 # A script stands in for vmm-lite and keeps its arguments, the kernel and the initrd.
 . "$(dirname "$0")/../functions.sh"
+export VDISK_RUNTIME=$tmp/run
 requires mke2fs sfdisk mkfs.vfat mcopy python3
 
 mkdir "$tmp/bin" "$tmp/got"
@@ -155,8 +156,12 @@ disk = [ 'phy:$tmp/esp,xvda1,w', 'file:$tmp/uki.raw,xvda2,r', 'tap:aio:$tmp/disk
 vif = [ '' ]
 on_reboot = 'destroy'
 END
+# its network card wants Xen's bridge; the command line has the last word
+expect 1 "${boot[@]}" -f xen.cfg
+like_output 'network: xenbr0: No such device'
+expect 0 "${boot[@]}" --net none -f xen.cfg
+sed -i /^vif/d xen.cfg
 expect 0 "${boot[@]}" -f xen.cfg
-like_output 'left out: vif'
 like_output 'root=/dev/xvda2 is /dev/vdb here'
 append_is 'root=/dev/vdb ro console=ttyS0'
 got "$tmp/b/vmlinuz-2.6"

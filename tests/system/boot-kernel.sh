@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # vmm-lite boots a stock kernel with a busybox initrd on real KVM, on one and
-# two processors: reads and writes a qcow2 disk, powers off, resets, panics.
+# two processors: reads and writes a qcow2 disk, powers off, resets, panics, on a
+# serial and a virtio console.
 # (The other ways to end are in integration/ring3-guest.)
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe
+requires qemu-system-x86_64 qemu-img busybox cpio modprobe script
 
 kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
 [ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
@@ -15,7 +16,7 @@ release=${kernel#*/vmlinuz-}
 root=$tmp/root
 mkdir -p "$root"/{bin,dev,proc,sys,m}
 cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk virtio_rng pvpanic_mmio; do
+for m in virtio_pci virtio_blk virtio_rng virtio_console pvpanic_mmio; do
     modprobe -S "$release" --show-depends "$m"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
 n=100
@@ -30,6 +31,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for f in /m/*; do insmod $f || echo "GUEST insmod $f failed"; done
+grep -q console=hvc0 /proc/cmdline && exec < /dev/hvc0 > /dev/hvc0 2>&1
 echo "GUEST cpus=$(nproc)"
 for word in $(cat /proc/cmdline); do
     case $word in do=*) job=${word#do=} ;; esac
@@ -54,7 +56,17 @@ twice) # reset the first time, and find on the disk that there was one
     [ "$(head -c 5 /dev/vda)" != again ] || poweroff -f
     echo again | dd of=/dev/vda conv=fsync 2> /dev/null
     reboot -f ;;
-panic) echo c > /proc/sysrq-trigger ;;
+panic) # on a terminal, with somebody who types, does not read for a while, and resizes it
+    echo "GUEST size=$(stty size)"
+    yes 'much to say' | head -c 400000
+    read -r line
+    echo "GUEST typed=$line"
+    for i in $(seq 90); do
+        [ "$(stty size)" != '44 88' ] || break
+        sleep 1
+    done
+    echo "GUEST resized=$(stty size)"
+    echo c > /proc/sysrq-trigger ;;
 sleep) sleep 1000 ;;
 esac
 sleep 100
@@ -93,7 +105,18 @@ qemu-img convert -O raw /tmp/disk.qcow2 /tmp/after.raw
 echo "after \$(md5sum < /tmp/after.raw | cut -c1-32)"
 qemu-img check -q /tmp/disk.qcow2 && echo checked
 cmp -s /tmp/base.raw $tmp/base.raw && echo base-untouched
-vmm panic 17 --append 'console=ttyS0 quiet do=panic'
+cat > /tmp/typist <<'TYPIST'
+stty rows 33 cols 77
+# grep -a: the guest's kernel may say anything
+(while ! grep -aq 'GUEST typed' /tmp/panic.out; do sleep 1; done; stty rows 44 cols 88) &
+exec $O/vmm-lite -m 192 --kernel $kernel --initrd $tmp/initrd --time-limit 120 \\
+    --console virtio --append 'console=hvc0 quiet do=panic'
+TYPIST
+got=0
+(echo hello; sleep 150) | script -qfec 'sh /tmp/typist' /tmp/panic.out > /dev/null 2>&1 || got=\$?
+grep -a 'GUEST\|vmm-lite\|Kernel panic' /tmp/panic.out | tr -d '\r' | sed 's/^/panic /'
+echo "panic status=\$got"
+[ \$got = 17 ] || { status=1; tail -20 /tmp/panic.out; }
 vmm twice 0 --append 'console=ttyS0 quiet do=twice' --disk /tmp/disk.qcow2
 vmm limit 19 --append 'console=ttyS0 quiet do=sleep' --time-limit 3
 exit \$status
@@ -120,6 +143,10 @@ written=$(sed -n 's/^disk GUEST written=//p' "$tmp/out")
 [ "$written" != "$before" ] || fail 'the guest wrote nothing'
 has "snapshot GUEST read=$written"
 has "after $written"
+has 'panic GUEST size=33 77'
+has 'panic GUEST typed=hello'
+has 'panic GUEST resized=44 88'
+grep -q '^panic .*Kernel panic' "$tmp/out" || fail 'the last words did not come out'
 [ "$(grep -c '^twice GUEST cpus=1' "$tmp/out")" = 2 ] || fail 'it did not start again in place'
 has checked
 has base-untouched

@@ -62,7 +62,8 @@ static void own(void **state)
 	      "disk \"images/web 1.qcow2\" cache=none\ndisk /dev/vg/data format=raw read-only\n"
 	      "disk iscsi://host/iqn.x/0 snapshot\n"
 	      "append quiet  console=tty0 # not a comment\nentry \"Debian, with Linux\"\n"
-	      "on-reset exit:3\non-crash reset\ntime-limit 60\nconsole keep");
+	      "on-reset exit:3\non-crash reset\ntime-limit 60\nconsole keep\n"
+	      "engine uml\nnet user\nnet bridge:virbr0,mac=02:00:00:00:00:01");
 	assert_false(v.xen);
 	assert_string_equal(v.name, "web-1");
 	assert_string_equal(v.memory, "2G");
@@ -79,7 +80,11 @@ static void own(void **state)
 	assert_string_equal(v.on_crash, "reset");
 	assert_null(v.on_shutdown);
 	assert_string_equal(v.time_limit, "60");
-	assert_true(v.keep_console);
+	assert_string_equal(v.console, "keep");
+	assert_string_equal(v.engine, "uml");
+	assert_int_equal(v.n_nets, 2);
+	assert_string_equal(v.net[0], "user");
+	assert_string_equal(v.net[1], "bridge:virbr0,mac=02:00:00:00:00:01");
 	assert_int_equal(v.n_notes, 0);
 	vmfile_free(&v);
 }
@@ -101,7 +106,11 @@ static void own_refused(void **state)
 	check_refused("disk a\non-reset exit:256\n", "reset, exit or exit:N");
 	check_refused("disk a\non-reset exit:\n", "reset, exit or exit:N");
 	check_refused("disk a\non-reset again\n", "reset, exit or exit:N");
-	check_refused("disk a\nconsole hvc0\n", "serial or keep");
+	check_refused("disk a\nconsole hvc0\n", "serial, virtio or keep");
+	check_refused("disk a\nengine xen\n", "kvm or uml, not 'xen'");
+	check_refused("disk a\nnet eth0\n", "user, tap:DEV or bridge:DEV");
+	check_refused("disk a\nnet user\nnet user\nnet user\nnet user\nnet user\n",
+		      "more than 4 network cards");
 	check_refused("kernel k\nentry 1\ndisk a\n", "boot menu");
 }
 
@@ -137,7 +146,9 @@ static void xm_para_virtual(void **state)
 	assert_string_equal(v.on_reset, "reset");
 	assert_string_equal(v.on_crash, "exit");
 	assert_true(has_note(&v, "'preserve' is taken as 'destroy'"));
-	assert_true(has_note(&v, "left out: vif"));
+	assert_int_equal(v.n_nets, 1);
+	assert_string_equal(v.net[0], "bridge:xenbr0,mac=00:16:3E:01:02:03");
+	assert_true(has_note(&v, "vif: 'ip=10.0.0.7' is left out"));
 	vmfile_free(&v);
 }
 

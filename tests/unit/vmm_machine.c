@@ -474,9 +474,11 @@ static void on_wake(void *arg)
 static int serial_setup(void **state)
 {
 	struct line *l = calloc(1, sizeof(*l));
-	struct serial_host host = { .interrupt = on_line, .wake = on_wake, .arg = l };
+	struct serial_host host = { .interrupt = on_line, .arg = l };
 
 	serial_init(&l->s);
+	l->s.tty.wake = on_wake;
+	l->s.tty.wake_arg = l;
 	serial_attach(&l->s, &host);
 	*state = l;
 	return 0;
@@ -517,7 +519,7 @@ static void serial_is_a_16550a(void **state)
 	serial_write(s, UART_LCR, 3);
 	assert_int_equal(serial_read(s, UART_LSR), UART_LSR_THRE | UART_LSR_TEMT);
 	assert_int_equal(l->edges, 0);
-	assert_int_equal(serial_peek(s, (uint8_t[1]) { 0 }, 1), 0);	/* nothing went out */
+	assert_int_equal(tty_peek(&s->tty, (uint8_t[1]) { 0 }, 1), 0);	/* nothing went out */
 }
 
 static void serial_interrupts(void **state)
@@ -538,7 +540,7 @@ static void serial_interrupts(void **state)
 	assert_false(l->level);
 	/* data: reported before THRI, until it is read */
 	serial_write(s, UART_IER, UART_IER_RDI | UART_IER_THRI);
-	assert_int_equal(serial_input(s, (const uint8_t *)"hi", 2), 2);
+	assert_int_equal(tty_input(&s->tty, (const uint8_t *)"hi", 2), 2);
 	assert_int_equal(serial_read(s, UART_IIR) & 0x0f, UART_IIR_RDI);
 	assert_true(serial_read(s, UART_LSR) & UART_LSR_DR);
 	assert_int_equal(serial_read(s, UART_RX), 'h');
@@ -552,48 +554,48 @@ static void serial_slow_reader(void **state)
 {
 	struct line *l = *state;
 	struct serial *s = &l->s;
-	static uint8_t out[SERIAL_OUT_SIZE];
+	static uint8_t out[TTY_OUT_SIZE];
 	unsigned sent = 0;
 
 	/* a tty sends by interrupt: it is held back, and nothing is lost */
 	serial_write(s, UART_IER, UART_IER_THRI);
-	while (l->level && sent < 2 * SERIAL_OUT_SIZE) {
+	while (l->level && sent < 2 * TTY_OUT_SIZE) {
 		assert_int_equal(serial_read(s, UART_IIR) & 0x0f, UART_IIR_THRI);
 		for (unsigned i = 0; i < 16; i++)
 			serial_write(s, UART_TX, (uint8_t)sent++);
 	}
-	assert_in_range(sent, SERIAL_OUT_SIZE / 2, SERIAL_OUT_SIZE / 2 + 16);
+	assert_in_range(sent, TTY_OUT_SIZE / 2, TTY_OUT_SIZE / 2 + 16);
 	/* the console polls: the transmitter is always empty, what does not fit is counted */
-	for (unsigned i = 0; i < SERIAL_OUT_SIZE; i++) {
+	for (unsigned i = 0; i < TTY_OUT_SIZE; i++) {
 		assert_true(serial_read(s, UART_LSR) & UART_LSR_THRE);
 		serial_write(s, UART_TX, 'c');
 	}
-	assert_int_equal(serial_lost(s), sent);
-	assert_int_equal(serial_lost(s), 0);
+	assert_int_equal(tty_lost(&s->tty), sent);
+	assert_int_equal(tty_lost(&s->tty), 0);
 	assert_false(l->level);
-	assert_int_equal(serial_peek(s, out, sizeof(out)), sizeof(out));
+	assert_int_equal(tty_peek(&s->tty, out, sizeof(out)), sizeof(out));
 	for (unsigned i = 0; i < sent; i++)
 		assert_int_equal(out[i], (uint8_t)i);
-	serial_consume(s, SERIAL_OUT_SIZE / 4);
+	tty_consume(&s->tty, TTY_OUT_SIZE / 4);
 	assert_false(l->level);
-	serial_consume(s, SERIAL_OUT_SIZE / 2);
+	tty_consume(&s->tty, TTY_OUT_SIZE / 2);
 	assert_true(l->level);		/* more, please */
-	serial_consume(s, UINT32_MAX);
-	assert_int_equal(serial_peek(s, out, sizeof(out)), 0);
+	tty_consume(&s->tty, UINT32_MAX);
+	assert_int_equal(tty_peek(&s->tty, out, sizeof(out)), 0);
 }
 
 static void serial_full_input(void **state)
 {
 	struct line *l = *state;
 	struct serial *s = &l->s;
-	uint8_t in[SERIAL_IN_SIZE + 10] = { 0 };
+	uint8_t in[TTY_IN_SIZE + 10] = { 0 };
 
-	assert_int_equal(serial_input(s, in, sizeof(in)), SERIAL_IN_SIZE);
-	assert_int_equal(serial_room(s), 0);
-	for (unsigned i = 0; i < SERIAL_IN_SIZE; i++)
+	assert_int_equal(tty_input(&s->tty, in, sizeof(in)), TTY_IN_SIZE);
+	assert_int_equal(tty_room(&s->tty), 0);
+	for (unsigned i = 0; i < TTY_IN_SIZE; i++)
 		serial_read(s, UART_RX);
 	assert_int_equal(l->wakes, 1);
-	assert_int_equal(serial_room(s), SERIAL_IN_SIZE);
+	assert_int_equal(tty_room(&s->tty), TTY_IN_SIZE);
 }
 
 /* ---- PCI ---- */

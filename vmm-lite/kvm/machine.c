@@ -294,13 +294,6 @@ static void serial_interrupt(void *arg, bool level)
 	irq_line(&m->irq, GSI_SERIAL, level);
 }
 
-static void serial_wake(void *arg)
-{
-	struct machine *m = arg;
-
-	m->config.wake(m->config.wake_arg);
-}
-
 static int set_memory(struct machine *m, struct vdisk_error *err)
 {
 	const struct guest_memory *map = &m->config.ram->map;
@@ -464,7 +457,7 @@ int machine_new(struct machine **out, int kvm_fd, const struct machine_config *c
 		struct vdisk_error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
-	struct serial_host host = { .interrupt = serial_interrupt, .wake = serial_wake, .arg = m };
+	struct serial_host host = { .interrupt = serial_interrupt, .arg = m };
 	struct boot_entry entry;
 	int r;
 

@@ -32,8 +32,6 @@ struct machine_config {
 	struct virtio_device *const *devices;	/* borrowed */
 	unsigned n_devices;
 	struct boot_source boot;
-	void (*wake)(void *arg);		/* see struct serial_host */
-	void *wake_arg;
 	/*
 	 * The guest has given back what was unplugged; by a vCPU's thread, or by
 	 * machine_free(), when the device is stopped and not touched any more.

@@ -21,19 +21,9 @@
 
 #define MSR_LINES	(UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 
-static uint32_t out_used(const struct serial *s)
-{
-	return s->out_head - s->out_tail;
-}
-
-static uint32_t in_used(const struct serial *s)
-{
-	return s->in_head - s->in_tail;
-}
-
 static bool data_interrupt(const struct serial *s)
 {
-	return s->ier & UART_IER_RDI && in_used(s);
+	return s->ier & UART_IER_RDI && tty_in_used(&s->tty);
 }
 
 static void update_line(struct serial *s)
@@ -49,41 +39,24 @@ static void update_line(struct serial *s)
 /* The transmitter ran empty: say so, unless the reader is behind. */
 static void transmitter_empty(struct serial *s)
 {
-	s->thri_held = out_used(s) >= SERIAL_OUT_SIZE / 2;
+	s->thri_held = tty_out_used(&s->tty) >= TTY_OUT_SIZE / 2;
 	s->thri = !s->thri_held;
-}
-
-static void put_input(struct serial *s, uint8_t v)
-{
-	if (in_used(s) < SERIAL_IN_SIZE)
-		s->in[s->in_head++ % SERIAL_IN_SIZE] = v;
 }
 
 static void transmit(struct serial *s, uint8_t v)
 {
-	if (s->mcr & UART_MCR_LOOP) {
-		put_input(s, v);
-	} else if (out_used(s) < SERIAL_OUT_SIZE) {
-		s->out[s->out_head++ % SERIAL_OUT_SIZE] = v;
-		if (out_used(s) == 1)
-			s->host.wake(s->host.arg);
-	} else {
-		s->lost++;
-	}
+	if (s->mcr & UART_MCR_LOOP)
+		tty_loop_back(&s->tty, v);
+	else
+		tty_put(&s->tty, &v, 1);
 	transmitter_empty(s);
 }
 
 static uint8_t receive(struct serial *s)
 {
-	uint8_t v;
+	uint8_t v = 0;
 
-	if (!in_used(s))
-		return 0;
-	v = s->in[s->in_tail++ % SERIAL_IN_SIZE];
-	if (s->in_full && !in_used(s)) {
-		s->in_full = false;
-		s->host.wake(s->host.arg);
-	}
+	tty_get(&s->tty, &v, 1);
 	return v;
 }
 
@@ -134,7 +107,7 @@ static uint8_t read_register(struct serial *s, unsigned reg)
 	case UART_MCR:
 		return s->mcr;
 	case UART_LSR:
-		return (uint8_t)(UART_LSR_THRE | UART_LSR_TEMT | (in_used(s) ? UART_LSR_DR : 0));
+		return (uint8_t)(UART_LSR_THRE | UART_LSR_TEMT | (tty_in_used(&s->tty) ? UART_LSR_DR : 0));
 	case UART_MSR:
 		return read_msr(s);
 	default:
@@ -171,7 +144,7 @@ static void write_register(struct serial *s, unsigned reg, uint8_t v)
 	case UART_FCR:
 		s->fifo = v & UART_FCR_ENABLE_FIFO;
 		if (v & UART_FCR_CLEAR_RCVR)
-			s->in_tail = s->in_head;
+			tty_clear_input(&s->tty);
 		break;
 	case UART_LCR:
 		s->lcr = v;
@@ -193,117 +166,64 @@ static void no_interrupt(void *arg, bool level)
 	(void)level;
 }
 
-static void no_wake(void *arg)
+/* The terminal took output, or gave input. */
+static void tty_changed(struct tty *t)
 {
-	(void)arg;
+	struct serial *s = container_of(t, struct serial, tty);
+
+	if (s->thri_held && tty_out_used(t) < TTY_OUT_SIZE / 2)
+		transmitter_empty(s);
+	update_line(s);
 }
 
-static const struct serial_host nothing = { .interrupt = no_interrupt, .wake = no_wake };
+static const struct serial_host nothing = { .interrupt = no_interrupt };
 
 void serial_init(struct serial *s)
 {
 	memset(s, 0, sizeof(*s));
-	pthread_mutex_init(&s->lock, NULL);
+	tty_init(&s->tty);
+	s->tty.changed = tty_changed;
 	s->host = nothing;
 }
 
 void serial_destroy(struct serial *s)
 {
-	pthread_mutex_destroy(&s->lock);
+	tty_destroy(&s->tty);
 }
 
 void serial_attach(struct serial *s, const struct serial_host *host)
 {
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->tty.lock);
 	s->host = *host;
 	s->ier = s->lcr = s->mcr = s->scr = s->dlm = 0;
 	s->dll = 1;		/* 115200 */
-	s->fifo = s->thri = s->thri_held = s->level = s->in_full = false;
-	s->in_tail = s->in_head;
-	pthread_mutex_unlock(&s->lock);
+	s->fifo = s->thri = s->thri_held = s->level = false;
+	tty_clear_input(&s->tty);
+	pthread_mutex_unlock(&s->tty.lock);
 }
 
 void serial_detach(struct serial *s)
 {
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->tty.lock);
 	s->host = nothing;
-	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&s->tty.lock);
 }
 
 uint8_t serial_read(struct serial *s, unsigned reg)
 {
 	uint8_t v;
 
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->tty.lock);
 	v = read_register(s, reg);
 	update_line(s);
-	pthread_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&s->tty.lock);
 	return v;
 }
 
 void serial_write(struct serial *s, unsigned reg, uint8_t v)
 {
-	pthread_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->tty.lock);
 	write_register(s, reg, v);
 	update_line(s);
-	pthread_mutex_unlock(&s->lock);
-}
-
-size_t serial_input(struct serial *s, const uint8_t *data, size_t len)
-{
-	size_t n;
-
-	pthread_mutex_lock(&s->lock);
-	n = MIN(len, (size_t)(SERIAL_IN_SIZE - in_used(s)));
-	for (size_t i = 0; i < n; i++)
-		put_input(s, data[i]);
-	update_line(s);
-	pthread_mutex_unlock(&s->lock);
-	return n;
-}
-
-size_t serial_room(struct serial *s)
-{
-	size_t n;
-
-	pthread_mutex_lock(&s->lock);
-	n = SERIAL_IN_SIZE - in_used(s);
-	if (!n)
-		s->in_full = true;
-	pthread_mutex_unlock(&s->lock);
-	return n;
-}
-
-size_t serial_peek(struct serial *s, uint8_t *data, size_t max)
-{
-	size_t n;
-
-	pthread_mutex_lock(&s->lock);
-	n = MIN(max, (size_t)out_used(s));
-	for (size_t i = 0; i < n; i++)
-		data[i] = s->out[(s->out_tail + i) % SERIAL_OUT_SIZE];
-	pthread_mutex_unlock(&s->lock);
-	return n;
-}
-
-void serial_consume(struct serial *s, size_t len)
-{
-	pthread_mutex_lock(&s->lock);
-	s->out_tail += (uint32_t)MIN(len, (size_t)out_used(s));
-	if (s->thri_held && out_used(s) < SERIAL_OUT_SIZE / 2) {
-		transmitter_empty(s);
-		update_line(s);
-	}
-	pthread_mutex_unlock(&s->lock);
-}
-
-uint64_t serial_lost(struct serial *s)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&s->lock);
-	n = s->lost;
-	s->lost = 0;
-	pthread_mutex_unlock(&s->lock);
-	return n;
+	pthread_mutex_unlock(&s->tty.lock);
 }

@@ -19,6 +19,7 @@
 #include <linux/kvm.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <linux/virtio_pci.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
@@ -646,13 +647,23 @@ static int make_descriptors(struct virtio_pci *v, struct vdisk_error *err)
 	return 0;
 }
 
+static uint32_t class_code(const struct virtio_device *dev)
+{
+	switch (dev->id) {
+	case VIRTIO_ID_NET:	return 0x020000;
+	case VIRTIO_ID_BLOCK:	return 0x018000;
+	case VIRTIO_ID_CONSOLE:	return 0x078000;
+	default:		return 0x00ff00;
+	}
+}
+
 int virtio_pci_plug(struct pci_bus *bus, struct virtio_device *dev, struct irq *irq,
 		    const struct guest_memory *mem, int vm_fd, struct vdisk_error *err)
 {
 	struct pci_id id = {
 		.vendor = 0x1af4, .device = (uint16_t)(0x1040 + dev->id), .sub_vendor = 0x1af4,
 		.sub_device = 0x1100, .revision = 1,
-		.class_code = dev->id == 2 ? 0x018000 : dev->id == 1 ? 0x020000 : 0x00ff00,
+		.class_code = class_code(dev),
 	};
 	struct virtio_pci *v;
 	int r;
