@@ -56,8 +56,9 @@ static int execute(const char *const *argv, const int *keep_open, unsigned n, pi
 	return CLI_FAILED;
 }
 
-int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
-			  unsigned seconds, int *signal_number)
+static int run_process(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+		       const int *hand_over, unsigned n_hand_over, unsigned seconds,
+		       int *signal_number)
 {
 	pid_t parent = getpid();
 	int status;
@@ -70,8 +71,14 @@ int guest_process_limited(const char *const *argv, const int *keep_open, unsigne
 		cli_error("fork: %m");
 		return CLI_FAILED;
 	}
-	if (running == 0)
+	if (running == 0) {
+		for (unsigned i = 0; i < n_hand_over; i++)
+			fcntl(hand_over[i], F_SETFD, 0);
 		_exit(execute(argv, keep_open, n_keep_open, parent));
+	}
+	/* a disk that the guest gives back is free then */
+	for (unsigned i = 0; i < n_hand_over; i++)
+		close(hand_over[i]);
 	timed_out = 0;
 	if (seconds) {
 		signal(SIGALRM, on_alarm);
@@ -90,10 +97,23 @@ int guest_process_limited(const char *const *argv, const int *keep_open, unsigne
 	return CLI_FAILED;
 }
 
+int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+			  unsigned seconds, int *signal_number)
+{
+	return run_process(argv, keep_open, n_keep_open, NULL, 0, seconds, signal_number);
+}
+
 int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open)
 {
+	return guest_process_handing(argv, keep_open, n_keep_open, NULL, 0);
+}
+
+int guest_process_handing(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+			  const int *hand_over, unsigned n_hand_over)
+{
 	const char *name = strrchr(argv[0], '/');
-	int number, status = guest_process_limited(argv, keep_open, n_keep_open, 0, &number);
+	int number, status = run_process(argv, keep_open, n_keep_open, hand_over, n_hand_over, 0,
+					 &number);
 
 	if (number)
 		cli_error("%s was ended by signal %d (%s)", name ? name + 1 : argv[0], number,

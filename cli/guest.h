@@ -77,6 +77,9 @@ extern const struct engine engine_kvm, engine_uml;
  * message if a signal ended it.
  */
 int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open);
+/* The same; @hand_over are left open for it and closed here. */
+int guest_process_handing(const char *const *argv, const int *keep_open, unsigned n_keep_open,
+			  const int *hand_over, unsigned n_hand_over);
 /*
  * The same with a time limit (0: none), after which it is killed and the status
  * GUEST_TIME_LIMIT, and without the message: *@signal_number ended it, or 0.

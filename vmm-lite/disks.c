@@ -36,7 +36,8 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 		*out = disk;
 		return r;
 	}
-	r = vdisk_open_overlay(&overlay, disk, NULL, err);
+	r = d->layer_fd ? vdisk_open_overlay_on(&overlay, disk, d->layer_fd, err) :
+			  vdisk_open_overlay(&overlay, disk, NULL, err);
 	vdisk_close(disk, NULL);
 	*out = overlay;
 	return r;

@@ -2,9 +2,10 @@
 /*
  * main.c - vmm-lite: run one Linux guest on KVM
  *
- * The order is the point: open everything (KVM, kernel, initrd, disks with
- * their locks), give up privileges, start the disks' threads, make the machine,
- * filter system calls, and only then let the guest run.  A reset makes the
+ * The order is the point: open everything that was not passed open (KVM, kernel,
+ * initrd, disks with their locks), give up privileges, filter system calls, and only
+ * then read what a guest may have written - images, the kernel -, start the disks'
+ * threads, make the machine and let the guest run.  A reset makes the
  * machine anew from the same open descriptors; the disks stay.
  */
 #include <errno.h>
@@ -43,10 +44,36 @@ static int open_file(int *out, const char *what, const char *name, struct vdisk_
 	return 0;
 }
 
+/* Do all the disks' files come as descriptors?  Then they can wait for the sandbox. */
+static bool disks_passed(const struct options *o)
+{
+	for (unsigned i = 0; i < o->n_disks; i++)
+		if (!o->disk[i].n_files && !o->disk[i].ends)
+			return false;
+	return true;
+}
+
+static int open_disks(struct vmm *v, struct vdisk_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < v->options.n_disks; i++)
+		r = disk_add(v, &v->options.disk[i], err);
+	return r;
+}
+
+/* A disk that is given back must not stay open here. */
+static void close_passed(const struct options *o)
+{
+	for (unsigned i = 0; i < o->n_disks; i++)
+		for (unsigned k = 0; k < o->disk[i].n_files; k++)
+			close(o->disk[i].files[k].fd);
+}
+
 static int open_everything(struct vmm *v, struct vdisk_error *err)
 {
 	const struct options *o = &v->options;
-	int r = kvm_open(&v->kvm_fd, o->force, err);
+	int r = kvm_open(&v->kvm_fd, o->kvm_fd, o->force, err);
 
 	if (!r)
 		r = open_file(&v->kernel_fd, "kernel", o->kernel, err);
@@ -54,8 +81,8 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 		r = kernel_unpack_prepare(v->kernel_fd, o->fast_kernel, err);
 	if (!r && o->initrd)
 		r = open_file(&v->initrd_fd, "initrd", o->initrd, err);
-	for (unsigned i = 0; !r && i < o->n_disks; i++)
-		r = disk_add(v, &o->disk[i], err);
+	if (!r && !disks_passed(o))
+		r = open_disks(v, err);
 	return r;
 }
 
@@ -287,6 +314,10 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 	/* from here on nothing is opened; kernel and initrd are a guest's, and suspect */
 	if (!r && !v->options.no_sandbox)
 		r = sandbox_filter(&v->sandbox, err);
+	/* nor are images read any earlier, if their files came with the command line */
+	if (!r && disks_passed(&v->options))
+		r = open_disks(v, err);
+	close_passed(&v->options);
 	if (!r)
 		r = carry_in(v, err);
 	if (!r)
@@ -322,13 +353,16 @@ int main(int argc, char **argv)
 	v.control.console = new_console;
 	v.control.arg = &v;
 	if (v.options.check) {
-		r = kvm_open(&v.kvm_fd, v.options.force, &err);
+		r = kvm_open(&v.kvm_fd, v.options.kvm_fd, v.options.force, &err);
 	} else {
 		serial_init(&v.serial);
+		terminal_look();
 		/* it keeps the rights that are given up below */
 		r = isolate_disks(&v, &err);
 		if (!r && !v.options.no_sandbox)
-			sandbox_prepare(&v.sandbox);
+			r = sandbox_prepare(&v.sandbox, &err);
+		if (v.sandbox.pid)
+			v.options.pid = v.sandbox.outside;
 		if (!r)
 			r = open_everything(&v, &err);
 		if (!r)

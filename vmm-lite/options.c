@@ -19,7 +19,7 @@ enum {
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
 	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_ISOLATE,
-	OPT_CONSOLE,
+	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM,
 };
 
 static const struct argp_option options[] = {
@@ -39,6 +39,9 @@ static const struct argp_option options[] = {
 	{ "backing-format", OPT_BACKING_FORMAT, "FMT", 0, "The format of that", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
+	{ "file", OPT_FILE, "N=NAME", 0, "N is an open descriptor of one of the files that the disk "
+	  "consists of; if there are any, all there are", 1 },
+	{ "layer", OPT_LAYER, "N", 0, "As --snapshot, in the open file N", 1 },
 	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
 	  "Through the host's page cache (default), the same with every write durable, past it, "
 	  "or with flushes that do nothing", 1 },
@@ -76,6 +79,7 @@ static const struct argp_option options[] = {
 	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
 	{ "force", OPT_FORCE, NULL, 0, "Run although the processor cannot virtualize", 3 },
 	{ "no-sandbox", OPT_NO_SANDBOX, NULL, 0, "Keep all system calls", 3 },
+	{ "kvm", OPT_KVM, "N", 0, "N is an open descriptor of /dev/kvm", 3 },
 	{ "stats", OPT_STATS, NULL, 0, "Count the guest's exits", 3 },
 	{ "verbose", 'v', NULL, 0, "Say more", 3 },
 	{ 0 },
@@ -163,6 +167,21 @@ static void add_disk(struct options *o, const char *locator, struct argp_state *
 		o->disk[o->n_disks++].locator = locator;
 }
 
+/* N=NAME */
+static void add_file(struct argp_state *state, struct disk_option *d, char *text)
+{
+	struct vdisk_open_file *more = realloc(d->files, (d->n_files + 1) * sizeof(*more));
+	char *name = strchr(text, '=');
+
+	if (!more || !name)
+		argp_failure(state, VMM_USAGE, 0, "--file is N=NAME, not '%s'", text);
+	*name++ = '\0';
+	d->files = more;
+	d->files[d->n_files++] = (struct vdisk_open_file) {
+		.path = name, .fd = (int)parse_number(state, "--file", text, 3, 65535),
+	};
+}
+
 static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -190,6 +209,13 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_SERIAL:
 		d->serial = arg;
+		break;
+	case OPT_FILE:
+		add_file(state, d, arg);
+		break;
+	case OPT_LAYER:
+		d->layer_fd = (int)parse_number(state, "--layer", arg, 3, 65535);
+		d->snapshot = true;
 		break;
 	case OPT_CACHE:
 		if (!disk_cache_mode(d, arg))
@@ -241,6 +267,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_SERIAL:
 	case OPT_CACHE:
 	case OPT_LIMIT:
+	case OPT_FILE:
+	case OPT_LAYER:
 		return parse_disk_option(key, arg, state);
 	case OPT_REBOOT:
 		if (strcmp(arg, "exit") && strcmp(arg, "again"))
@@ -283,6 +311,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_ISOLATE:
 		o->isolate = true;
+		break;
+	case OPT_KVM:
+		o->kvm_fd = (int)parse_number(state, "--kvm", arg, 3, 65535);
 		break;
 	case OPT_CONSOLE:
 		o->virtio_console = !strcmp(arg, "virtio");
@@ -334,7 +365,7 @@ static const struct argp argp = {
 void options_parse(struct options *out, int argc, char **argv)
 {
 	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
-		.carry_fd = -1, .poll_us = -1,
+		.carry_fd = -1, .kvm_fd = -1, .poll_us = -1,
 		.pid = getpid(),
 		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
 			[ON_RESET] = { .reset = true, .code = -1 } } };

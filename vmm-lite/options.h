@@ -27,8 +27,9 @@ struct disk_option {
 	bool direct;
 	bool unsafe;		/* flushes do nothing */
 	bool write_through;	/* a write is durable before it completes */
+	int layer_fd;		/* a nameless file for ->snapshot; 0: make one */
 	struct blk_limits limits;
-	const struct vdisk_open_file *files; /* NULL: its files are opened by name */
+	struct vdisk_open_file *files; /* NULL: its files are opened by name */
 	unsigned n_files;
 	const struct keeper_ends *ends;	/* it has a process of its own; NULL: it has not */
 };
@@ -63,6 +64,7 @@ struct options {
 	const char *name;	/* for people; NULL: none */
 	int control_fd;		/* a listening socket; -1: none */
 	int carry_fd;		/* see carry.c; -1: none */
+	int kvm_fd;			/* /dev/kvm, open; -1: not yet */
 	pid_t pid;		/* ours, as others see it */
 	int poll_us;		/* -1: as fits the processors there are */
 	bool virtio_console;	/* the terminal is a virtio console's, not COM1's */

@@ -68,7 +68,8 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "cpus", json_integer(v->options.vcpus));
 	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&v->started)));
 	json_object_set_new(a, "resets", json_integer(v->lives - 1));
-	json_object_set_new(a, "sandbox", json_pack("{sb sb sb sb si sb}", "user", v->sandbox.user,
+	json_object_set_new(a, "sandbox", json_pack("{sb sb sb sb sb si sb}", "user", v->sandbox.user, "pid",
+			    v->sandbox.pid,
 			    "mount", v->sandbox.mount, "net", v->sandbox.net, "ipc", v->sandbox.ipc,
 			    "landlock", v->sandbox.landlock, "filter", v->sandbox.filter));
 	for (unsigned i = 0; i < v->n_disks; i++)

@@ -8,6 +8,9 @@
  * reason.  A call outside them is reported by number and ends the process; the
  * terminal is restored first.
  *
+ * Our parent stays outside of our process-id namespace: it waits for us, and can do
+ * nothing else (stand_by()).
+ *
  * Filters add up: a thread may install more, never remove one.  The process's
  * is what any of its threads may do; those of vCPUs and of disks put a narrower
  * one on top of it.
@@ -34,6 +37,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -45,7 +49,7 @@
 /* ---- what is left ---- */
 
 enum { MAIN = 1, VCPU = 2, DISK = 4, NET = 8, FRONT = 16,
-       ALL = MAIN | VCPU | DISK | NET | FRONT };
+       ALL = MAIN | VCPU | DISK | NET | FRONT, PARENT = 32 };
 
 static const struct rule {
 	int call;
@@ -57,7 +61,7 @@ static const struct rule {
 } rules[] = {
 #define CALL(name)	SCMP_SYS(name)
 	{ CALL(read), ALL, "eventfds: doorbells, wake-ups; the terminal; disks" },
-	{ CALL(write), ALL, "eventfds: interrupts; the terminal; messages; disks" },
+	{ CALL(write), ALL | PARENT, "eventfds: interrupts; the terminal; messages; disks" },
 	/* disks, on descriptors that are open */
 	{ CALL(readv), MAIN | DISK | NET, "disks; frames" },
 	{ CALL(writev), MAIN | DISK | NET, "disks; frames" },
@@ -91,37 +95,40 @@ static const struct rule {
 	{ CALL(poll), MAIN | DISK | NET | FRONT, "all the loops" },
 	{ CALL(ppoll), MAIN | DISK | NET | FRONT, "all the loops" },
 	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
-	{ CALL(futex), ALL, "locks" },
+	{ CALL(futex), ALL | PARENT, "locks" },
 	{ CALL(nanosleep), MAIN | DISK, "trying a lock again" },
 	{ CALL(clock_nanosleep), MAIN | DISK, "trying a lock again" },
 	{ CALL(clock_gettime), ALL, "where the vDSO cannot tell the time" },
 	{ CALL(gettimeofday), ALL, "where the vDSO cannot tell the time" },
 	{ CALL(sched_yield), ALL, "waiting for a device to stop" },
-	{ CALL(restart_syscall), ALL, "the kernel's own way to go on after a signal" },
+	{ CALL(restart_syscall), ALL | PARENT, "the kernel's own way to go on after a signal" },
 	/* memory and threads; no code from data, no processes */
-	{ CALL(mmap), ALL, "memory", 2, PROT_EXEC, 0 },
+	{ CALL(mmap), ALL | PARENT, "memory", 2, PROT_EXEC, 0 },
 	{ CALL(mprotect), ALL, "a thread's stack", 2, PROT_EXEC, 0 },
-	{ CALL(munmap), ALL, "memory" },
+	{ CALL(munmap), ALL | PARENT, "memory" },
 	{ CALL(mremap), ALL, "memory" },
-	{ CALL(madvise), ALL, "memory" },
-	{ CALL(brk), ALL, "memory" },
+	{ CALL(madvise), ALL | PARENT, "memory" },
+	{ CALL(brk), ALL | PARENT, "memory" },
 	{ CALL(clone), MAIN | DISK, "vCPUs after a reset, workers of the library, new disks", 0,
 	  CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM },
 	{ CALL(set_robust_list), ALL, "a thread begins" },
 	{ CALL(rseq), ALL, "a thread begins" },
 	{ CALL(exit), ALL, "a thread ends" },
-	{ CALL(exit_group), ALL, "the end" },
+	{ CALL(exit_group), ALL | PARENT, "the end" },
 	{ CALL(sched_getaffinity), MAIN | DISK, "how many processors there are" },
-	{ CALL(gettid), ALL, "who am I" },
-	{ CALL(getpid), ALL, "who are we" },
+	{ CALL(gettid), ALL | PARENT, "who am I" },
+	{ CALL(getpid), ALL | PARENT, "who are we" },
 	{ CALL(getrandom), ALL, "the entropy device; a kernel's seed; malloc" },
 	{ CALL(memfd_create), MAIN, "a kernel, decompressed" },
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
-	{ CALL(rt_sigaction), ALL, "signals" },
-	{ CALL(rt_sigprocmask), ALL, "signals" },
-	{ CALL(rt_sigreturn), ALL, "signals" },
-	{ CALL(sigaltstack), ALL, "a thread ends" },
+	{ CALL(rt_sigaction), ALL | PARENT, "signals" },
+	{ CALL(rt_sigprocmask), ALL | PARENT, "signals" },
+	{ CALL(rt_sigreturn), ALL | PARENT, "signals" },
+	{ CALL(sigaltstack), ALL | PARENT, "a thread ends" },
 	/* (tgkill: see own_process()) */
+	{ CALL(rt_sigtimedwait), PARENT, "signals for the guest's process, and its end" },
+	{ CALL(wait4), PARENT, "how it ended" },
+	/* (kill: see sandbox_parent()) */
 	/* a thread installs its own filter */
 	{ CALL(seccomp), MAIN, "a narrower filter" },
 	{ CALL(prctl), MAIN, "a narrower filter", 0, UINT32_MAX, PR_SET_NO_NEW_PRIVS },
@@ -213,7 +220,7 @@ static int add_rules(scmp_filter_ctx ctx, unsigned who)
 	return r;
 }
 
-static int load_filter(unsigned who, bool all_threads)
+static int load_filter(unsigned who, bool all_threads, pid_t child)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int r;
@@ -226,6 +233,9 @@ static int load_filter(unsigned who, bool all_threads)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!r)
 		r = add_rules(ctx, who);
+	if (!r && child)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(kill), 1,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)child));
 	if (!r)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -244,15 +254,27 @@ static void forbidden(int number, siginfo_t *info, void *context)
 	_exit(1);
 }
 
-int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
+static int catch_forbidden(void)
 {
 	struct sigaction action = { .sa_sigaction = forbidden, .sa_flags = SA_SIGINFO };
-	int r;
 
 	sigemptyset(&action.sa_mask);
-	if (sigaction(SIGSYS, &action, NULL) < 0)
-		return vd_fail(err, errno, "sigaction: %m");
-	r = load_filter(ALL, true);
+	return sigaction(SIGSYS, &action, NULL) < 0 ? -errno : 0;
+}
+
+int sandbox_parent(pid_t child)
+{
+	int r = catch_forbidden();
+
+	return r < 0 ? r : load_filter(PARENT, false, child);
+}
+
+int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
+{
+	int r = catch_forbidden();
+
+	if (!r)
+		r = load_filter(ALL, true, 0);
 	if (r < 0)
 		return vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r));
 	confined = s->filter = true;
@@ -261,7 +283,7 @@ int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
 
 static void narrow(unsigned who)
 {
-	int r = confined ? load_filter(who, false) : 0;
+	int r = confined ? load_filter(who, false, 0) : 0;
 
 	if (r < 0) {
 		log_warnx("cannot filter a thread's system calls: %s", strerror(-r));
@@ -292,7 +314,8 @@ void sandbox_front(void)
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call)
 {
 	unsigned who = kind == SANDBOX_VCPU ? VCPU : kind == SANDBOX_DISK ? DISK :
-		       kind == SANDBOX_NET ? NET : kind == SANDBOX_FRONT ? FRONT : ALL;
+		       kind == SANDBOX_NET ? NET : kind == SANDBOX_FRONT ? FRONT :
+		       kind == SANDBOX_PARENT ? PARENT : ALL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++)
 		if (refusals[i].call == call)
@@ -321,13 +344,12 @@ static bool write_file(const char *path, const char *text)
 	return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
-void sandbox_prepare(struct sandbox_state *s)
+static void new_user(struct sandbox_state *s)
 {
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
 	char text[64];
 
-	*s = (struct sandbox_state) { 0 };
 	if (uid == 0 || unshare(CLONE_NEWUSER) < 0)
 		return;
 	/* the same numbers inside, so that files look as before */
@@ -336,6 +358,116 @@ void sandbox_prepare(struct sandbox_state *s)
 	s->user &= write_file("/proc/self/uid_map", text);
 	snprintf(text, sizeof(text), "%u %u 1", gid, gid);
 	s->user &= write_file("/proc/self/gid_map", text);
+}
+
+/* ---- the parent, outside of the namespace ---- */
+
+static void end_like(int status)
+{
+	int number = WTERMSIG(status);
+	sigset_t set;
+
+	if (WIFEXITED(status))
+		_exit(WEXITSTATUS(status));
+	signal(number, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	raise(number);
+	_exit(128 + number);
+}
+
+/*
+ * Wait for the guest's process.  None of its descriptors stay open here, or a
+ * disk that is detached would stay locked.
+ */
+NORETURN static void stand_by(pid_t child, int told, const sigset_t *signals)
+{
+	struct rlimit no_core = { 0, 0 };
+	int status, number;
+	char byte;
+
+	/* it has seen to it that it does not outlive us; or has ended */
+	(void)!read(told, &byte, 1);
+	closefrom(3);
+	setrlimit(RLIMIT_CORE, &no_core);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || sandbox_parent(child) < 0) {
+		kill(child, SIGKILL);
+		_exit(1);
+	}
+	for (;;) {
+		number = sigwaitinfo(signals, NULL);
+		if (number == SIGCHLD && waitpid(child, &status, WNOHANG) == child)
+			end_like(status);
+		if (number > 0 && number != SIGCHLD)
+			kill(child, number);
+	}
+}
+
+/* /proc is still the one of before. */
+static pid_t pid_outside(void)
+{
+	char text[16];
+	ssize_t n = readlink("/proc/self", text, sizeof(text) - 1);
+
+	if (n <= 0)
+		return getpid();
+	text[n] = '\0';
+	return (pid_t)strtol(text, NULL, 10);
+}
+
+static int new_pids(struct sandbox_state *s, struct vdisk_error *err)
+{
+	sigset_t signals, before;
+	int told[2];
+	pid_t pid;
+
+	if (unshare(CLONE_NEWPID) < 0)
+		return 0;
+	/* there is no way back: threads could not be made any more */
+	if (pipe2(told, O_CLOEXEC) < 0)
+		return vd_fail(err, errno, "pipe: %m");
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
+	sigaddset(&signals, SIGQUIT);
+	sigaddset(&signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &signals, &before);
+	pid = fork();
+	if (pid < 0)
+		return vd_fail(err, errno, "fork: %m");
+	if (pid > 0) {
+		close(told[1]);
+		stand_by(pid, told[0], &signals);
+	}
+	close(told[0]);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (write(told[1], "", 1) != 1)
+		_exit(1);
+	close(told[1]);
+	/*
+	 * Signals without a handler are lost on a namespace's first process, and
+	 * these have none before the console takes them: keep them until then.
+	 */
+	sigdelset(&before, SIGCHLD);
+	sigaddset(&before, SIGTERM);
+	sigaddset(&before, SIGINT);
+	sigaddset(&before, SIGHUP);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	s->pid = true;
+	return 0;
+}
+
+int sandbox_prepare(struct sandbox_state *s, struct vdisk_error *err)
+{
+	int r;
+
+	*s = (struct sandbox_state) { 0 };
+	new_user(s);
+	r = new_pids(s, err);
+	s->outside = pid_outside();
+	return r;
 }
 
 /* An empty, read-only file system is all there is. */

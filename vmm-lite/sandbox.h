@@ -3,20 +3,26 @@
 #ifndef VMM_SANDBOX_H
 #define VMM_SANDBOX_H
 
+#include <sys/types.h>
+
 #include "vdisk.h"
 
 /* What a system does not allow is left out; the rest holds. */
 struct sandbox_state {
-	bool user, mount, net, ipc;	/* namespaces of our own, the mounts empty */
+	bool user, pid, mount, net, ipc; /* namespaces of our own, the mounts empty */
+	pid_t outside;			/* our process id as others see it */
 	int landlock;			/* version of the kernel's; 0: it has none */
 	bool filter;			/* of system calls */
 };
 
 /*
  * At the very start, while there is one thread: a user namespace, if we are
- * not root, in which the next step is possible.  Files open as before.
+ * not root, in which the next step is possible, and a process-id namespace.
+ * Files open as before.  Returns in a child, the first process of the new
+ * namespace; the caller stays behind, passes signals on to it, ends as it
+ * ends, and takes it along if it is killed itself.
  */
-void sandbox_prepare(struct sandbox_state *s);
+int sandbox_prepare(struct sandbox_state *s, struct vdisk_error *err);
 
 /*
  * Everything is open: no file system but an empty one, no network, no new
@@ -36,9 +42,12 @@ void sandbox_vcpu(void);
 void sandbox_disk(void);
 void sandbox_net(void);
 void sandbox_front(void);
+/* The parent's, which looks after process @child. */
+int sandbox_parent(pid_t child);
 
 /* For the tests: who may do what. */
-enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT };
+enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT,
+		    SANDBOX_PARENT };
 enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
 

@@ -22,7 +22,7 @@
 
 static struct termios saved;
 static _Atomic bool is_raw;
-static bool after_escape;
+static bool after_escape, in_foreground;
 
 void terminal_restore(void)
 {
@@ -37,6 +37,8 @@ static void restore_and_die(int signal_number)
 	terminal_restore();
 	signal(signal_number, SIG_DFL);
 	raise(signal_number);
+	if (getpid() == 1)	/* a namespace's first process: what has no handler is lost on it */
+		_exit(128 + signal_number);
 }
 
 static void restore_on_signals(void)
@@ -49,12 +51,16 @@ static void restore_on_signals(void)
 		sigaction(fatal[i], &action, NULL);
 }
 
+void terminal_look(void)
+{
+	in_foreground = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
 void terminal_raw(void)
 {
 	struct termios t;
 
-	if (!isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) != getpgrp() ||
-	    tcgetattr(STDIN_FILENO, &saved) < 0)
+	if (!in_foreground || tcgetattr(STDIN_FILENO, &saved) < 0)
 		return;
 	restore_on_signals();
 	atexit(terminal_restore);

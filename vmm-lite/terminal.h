@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Is standard input a terminal, and we in its foreground?  Asked before there are namespaces. */
+void terminal_look(void);
 /*
  * Raw mode, if standard input is a terminal and we are in its foreground.
  * Whatever ends the process (but SIGKILL) puts it back as it was.

@@ -127,32 +127,40 @@ static int open_nameless(const char *dir)
 	return fd;
 }
 
-static int open_scratch(struct vdisk **out, const char *dir, uint64_t size,
-			struct vdisk_error *err)
+int vdisk_scratch_file(int *out, const char *dir, struct vdisk_error *err)
 {
-	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .flags = VDISK_OPEN_WRITE | VDISK_OPEN_UNSAFE,
-	};
-	AUTO_CLOSE int fd = -1;
-	int r;
+	int fd;
 
 	if (!dir)
 		dir = getenv("TMPDIR");
 	if (!dir)
 		dir = "/var/tmp";
 	fd = open_nameless(dir);
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+	if (fd < 0)
 		return vd_fail(err, errno, "%s: cannot make a throw-away file: %s", dir,
 			       strerror(errno));
-	r = vdisk_open_fd(out, fd, "overlay", &opts, err);
-	if (r == 0)
-		(void)STEAL_FD(fd);
-	return r;
+	*out = fd;
+	return 0;
 }
 
 int vdisk_open_overlay(struct vdisk **out, struct vdisk *base, const char *dir,
 		       struct vdisk_error *err)
 {
+	AUTO_CLOSE int fd = -1;
+	int r = vdisk_scratch_file(&fd, dir, err);
+
+	if (r == 0)
+		r = vdisk_open_overlay_on(out, base, fd, err);
+	if (r == 0)
+		(void)STEAL_FD(fd);
+	return r;
+}
+
+int vdisk_open_overlay_on(struct vdisk **out, struct vdisk *base, int fd, struct vdisk_error *err)
+{
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_WRITE | VDISK_OPEN_UNSAFE,
+	};
 	uint64_t size = vdisk_size(base);
 	AUTO_FREE uint64_t *bits = calloc((size_t)(size / UNIT / 64 + 1), sizeof(*bits));
 	AUTO_FREE struct overlay *o = calloc(1, sizeof(*o));
@@ -167,7 +175,9 @@ int vdisk_open_overlay(struct vdisk **out, struct vdisk *base, const char *dir,
 	d->unit = UNIT;
 	d->block_size = base->block_size;
 	d->flags = VDISK_OPEN_WRITE | VDISK_OPEN_UNSAFE;
-	r = open_scratch(&d->file, dir, size, err);
+	r = ftruncate(fd, (off_t)size) < 0 ?
+		vd_fail(err, errno, "a throw-away file: %s", strerror(errno)) :
+		vdisk_open_fd(&d->file, fd, "overlay", &opts, err);
 	if (r < 0) {
 		vdisk_close(d, NULL);
 		return r;

@@ -69,7 +69,9 @@ append_is 'root=/dev/vda5 ro single console=ttyS0'
 expect 1 "${boot[@]}" --entry 2 disk.raw
 like_output "no entry '2'"
 expect 0 "${boot[@]}" --initrd b/initrd-2.6 disk.raw
-got b/initrd-2.6
+cmp got/initrd b/initrd-2.6 || fail 'the initrd that was asked for'
+expect 1 "${boot[@]}" --initrd none disk.raw
+like_output 'initrd: none: No such file'
 expect 2 "${boot[@]}" --kernel b/vmlinuz-2.6 --entry 0 disk.raw
 
 # ---- an EFI partition with a unified image and no other menu ----
@@ -133,7 +135,8 @@ printf 'name db-1\nmemory 1G\ncpus 2\ndisk a.raw format=raw cache=unsafe\ndisk .
     'append from-file' > vm/db.vm
 expect 0 "${boot[@]}" -f vm/db.vm --disk esp -m 64
 append_is 'root=/dev/vda5 ro quiet from-file console=ttyS0'
-[[ $(tr '\n' ' ' < got/args) == *" --disk vm/a.raw --format raw --cache unsafe --disk vm/../uki.raw \
+grep -q '^--file' got/args || fail 'the disks were not passed open'
+[[ $(sed '/^--file/,+1d' got/args | tr '\n' ' ') == *" --disk vm/a.raw --format raw --cache unsafe --disk vm/../uki.raw \
 --read-only --disk esp "* ]] || fail "disks: $(cat got/args)"
 got 64
 grep -qx 1G got/args && fail 'an option lost against the file'
@@ -164,7 +167,7 @@ sed -i /^vif/d xen.cfg
 expect 0 "${boot[@]}" -f xen.cfg
 like_output 'root=/dev/xvda2 is /dev/vdb here'
 append_is 'root=/dev/vdb ro console=ttyS0'
-got "$tmp/b/vmlinuz-2.6"
+cmp got/kernel b/vmlinuz-2.6 || fail 'the kernel of the file'
 sed -i 's,/dev/xvda2,/dev/sda5,' xen.cfg
 expect 0 "${boot[@]}" -f xen.cfg
 append_is 'root=/dev/vdc5 ro console=ttyS0'

@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --disk) [ -n "${disk-}" ] || disk=$2; shift ;;
     --append) append=$2; shift ;;
+    --file) fd=${2%%=*}; exec {fd}>&-; shift ;;	# with its lock
     --port) case $2 in vdisk.out=fd:*) out=/dev/fd/${2##*:} ;; vdisk.err=fd:*) err=/dev/fd/${2##*:} ;; esac; shift ;;
     esac
     shift

@@ -38,6 +38,18 @@ if [ -r "/proc/$vmm/smaps" ]; then
     [ "$kib" -le 6144 ] || fail "the monitor takes $kib KiB"
 fi
 
+# it is the first process of a namespace of its own, and can see no other; the process
+# before it waits for it, with no descriptor but the terminal's, and can do nothing else
+keeper=$(awk '/^PPid:/ { print $2 }' "/proc/$vmm/status")
+[ "$(vm show --json web | field 'j["sandbox"]["pid"]')" = True ] || fail 'no process-id namespace'
+grep -qE '^NSpid:[[:space:]]+[0-9]+[[:space:]]+1$' "/proc/$vmm/status" || fail "not the first process"
+[ "$(readlink "/proc/$vmm/ns/pid")" != "$(readlink /proc/self/ns/pid)" ] || fail 'our namespace'
+[ "$(readlink "/proc/$keeper/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || fail 'a keeper in there'
+[ "$(ls "/proc/$keeper/fd" | tr '\n' ' ')" = '0 1 2 ' ] || fail "the keeper has $(ls -l "/proc/$keeper/fd")"
+for p in "$vmm" "$keeper"; do
+    grep -qE '^Seccomp:[[:space:]]+2$' "/proc/$p/status" || fail "process $p is not filtered"
+done
+
 # a guest that is stopped does not answer, and that does not stop us
 kill -STOP "$vmm"
 expect 0 timeout 60 "$VDISK" vm list
@@ -181,3 +193,20 @@ wait_for 20 gone
 vm list | grep -qE '^second +dead' || fail "$(vm list)"
 expect 0 vm kill second
 [ -z "$(vm list)" ] || fail "forgotten, but there: $(vm list)"
+
+# what runs the guest opens no path: disks, KVM, kernel and the layer for what is
+# thrown away were open when it began
+if command -v strace > /dev/null && strace -qq true 2> /dev/null; then
+    expect 19 strace -f -qq -e trace=execve,open,openat -o "$tmp/trace" "$VDISK" boot --force -m 64 \
+        --kernel "$tmp/guest" --append spin --time-limit 2 --snapshot --disk "$tmp/base.raw" "$tmp/more.qcow2"
+    sed -n '\|execve("[^"]*/vmm-lite", \["[^"]*", "--memory"|,$p' "$tmp/trace" > "$tmp/opens"
+    [ -s "$tmp/opens" ] || fail "vmm-lite was not started: $(cat "$tmp/trace")"
+    if grep -E 'open(at)?\(' "$tmp/opens" | grep -v ' = -1 ' |
+        grep -vE '"(/usr)?/lib|"/etc/ld\.so|"[^"]*/libvdisk\.so|"/proc/self/(setgroups|uid_map|gid_map)"' \
+            > "$tmp/paths"; then
+        fail "it opened: $(cat "$tmp/paths")"
+    fi
+    [ "$(grep -c 'open(at)\?(\|openat(' "$tmp/opens")" -gt 3 ] || fail 'nothing was seen'
+else
+    echo 'no strace: not looked at what is opened'
+fi

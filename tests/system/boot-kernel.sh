@@ -113,7 +113,7 @@ exec $O/vmm-lite -m 192 --kernel $kernel --initrd $tmp/initrd --time-limit 120 \
     --console virtio --append 'console=hvc0 quiet do=panic'
 TYPIST
 got=0
-(echo hello; sleep 150) | script -qfec 'sh /tmp/typist' /tmp/panic.out > /dev/null 2>&1 || got=\$?
+(while ! grep -aq 'GUEST size' /tmp/panic.out; do sleep 1; done; echo hello) | script -qfec 'sh /tmp/typist' /tmp/panic.out > /dev/null 2>&1 || got=\$?
 grep -a 'GUEST\|vmm-lite\|Kernel panic' /tmp/panic.out | tr -d '\r' | sed 's/^/panic /'
 echo "panic status=\$got"
 [ \$got = 17 ] || { status=1; tail -20 /tmp/panic.out; }

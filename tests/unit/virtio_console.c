@@ -32,7 +32,7 @@ static struct sim {
 	struct virtio_device *dev;
 	struct tty *tty;
 	struct ring ring[2];
-	unsigned interrupts[2], broken, wakes;
+	unsigned interrupts[2], broken, wakes, changes;
 } sim;
 
 static void on_interrupt(void *arg, unsigned queue)
@@ -45,6 +45,11 @@ static void on_broken(void *arg)
 	((struct sim *)arg)->broken++;
 }
 
+static void on_change(void *arg)
+{
+	((struct sim *)arg)->changes++;
+}
+
 static void on_wake(void *arg)
 {
 	((struct sim *)arg)->wakes++;
@@ -55,7 +60,8 @@ static int try_start(uint64_t features, unsigned size)
 	struct virtq_setup setup[2];
 	struct virtio_start s = {
 		.mem = &sim.map, .queue = setup, .features = features,
-		.host = { .interrupt = on_interrupt, .broken = on_broken, .arg = &sim },
+		.host = { .interrupt = on_interrupt, .broken = on_broken,
+			  .config_changed = on_change, .arg = &sim },
 	};
 
 	memset(sim.mem, 0, 0x20000);
@@ -71,7 +77,7 @@ static int try_start(uint64_t features, unsigned size)
 			.kick_fd = -1,
 		};
 	}
-	sim.broken = sim.wakes = 0;
+	sim.broken = sim.wakes = sim.changes = 0;
 	memset(sim.interrupts, 0, sizeof(sim.interrupts));
 	return sim.dev->ops->start(sim.dev, &s);
 }
@@ -310,6 +316,11 @@ static void sizes(void **state)
 	assert_int_equal(load_le16(c), 43);
 	sim.dev->ops->config_read(sim.dev, UINT32_MAX, c, 4);
 	assert_int_equal(load_le32(c), 0);
+	/* a driver that starts is told that there is a size */
+	assert_int_equal(sim.changes, 0);
+	sim.dev->ops->stop(sim.dev);
+	start(false);
+	assert_int_equal(sim.changes, 1);
 }
 
 static void wrong_memory(void **state)

@@ -86,7 +86,7 @@ static bool cpu_can_virtualize(void)
 	return found;
 }
 
-int kvm_open(int *out, bool force, struct vdisk_error *err)
+int kvm_open(int *out, int passed, bool force, struct vdisk_error *err)
 {
 	static const struct {
 		int cap;
@@ -100,7 +100,7 @@ int kvm_open(int *out, bool force, struct vdisk_error *err)
 		{ KVM_CAP_SIGNAL_MSI, "message interrupts" },
 		{ KVM_CAP_IMMEDIATE_EXIT, "immediate exit" },
 	};
-	AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	AUTO_CLOSE int fd = passed >= 0 ? passed : open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
 		return vd_fail(err, EACCES, "/dev/kvm: no permission; is this user in the group kvm?");

@@ -50,9 +50,10 @@ struct machine;
 
 /*
  * -ENODEV, -EACCES: no KVM for us.  -ENOTSUP: KVM, but not one that can run
- * ordinary guests (@force: try anyway).
+ * ordinary guests (@force: try anyway).  @passed: its descriptor, if it is open
+ * already; else -1.
  */
-int kvm_open(int *out, bool force, struct vdisk_error *err);
+int kvm_open(int *out, int passed, bool force, struct vdisk_error *err);
 
 int machine_new(struct machine **out, int kvm_fd, const struct machine_config *config,
 		struct vdisk_error *err);

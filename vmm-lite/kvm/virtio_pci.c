@@ -132,19 +132,25 @@ static void device_broken(void *arg)
 	pthread_mutex_unlock(&v->msix_lock);
 }
 
+static void config_changed(void *arg)
+{
+	struct virtio_pci *v = arg;
+
+	atomic_fetch_add(&v->generation, 1);
+	atomic_fetch_or(&v->isr, ISR_CONFIG);
+	pthread_mutex_lock(&v->msix_lock);
+	fire(v, v->config_vector);
+	pthread_mutex_unlock(&v->msix_lock);
+}
+
 void virtio_pci_config_changed(struct pci_bus *bus, unsigned slot)
 {
 	struct virtio_pci *v;
 
 	pthread_rwlock_rdlock(&bus->in_use);
 	v = bus->slot[slot] ? of(bus->slot[slot]) : NULL;
-	if (v) {
-		atomic_fetch_add(&v->generation, 1);
-		atomic_fetch_or(&v->isr, ISR_CONFIG);
-		pthread_mutex_lock(&v->msix_lock);
-		fire(v, v->config_vector);
-		pthread_mutex_unlock(&v->msix_lock);
-	}
+	if (v)
+		config_changed(v);
 	pthread_rwlock_unlock(&bus->in_use);
 }
 
@@ -263,7 +269,8 @@ static void device_start(struct virtio_pci *v)
 	struct virtq_setup setup[QUEUES_MAX];
 	struct virtio_start s = {
 		.mem = v->mem, .features = v->features, .queue = setup,
-		.host = { .interrupt = queue_interrupt, .broken = device_broken, .arg = v },
+		.host = { .interrupt = queue_interrupt, .broken = device_broken,
+			  .config_changed = config_changed, .arg = v },
 	};
 	int r;
 

@@ -149,6 +149,9 @@ static int console_start(struct virtio_device *dev, const struct virtio_start *s
 		c->vq[RECEIVE].size = c->vq[TRANSMIT].size = 0;
 	else
 		receive(c);
+	/* Linux does not read the size before it is told that there is one */
+	if (r == 0 && c->size && c->host.config_changed)
+		c->host.config_changed(c->host.arg);
 	pthread_mutex_unlock(&c->tty.lock);
 	return r;
 }

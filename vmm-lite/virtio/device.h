@@ -18,6 +18,8 @@ struct virtio_host {
 	void (*interrupt)(void *arg, unsigned queue);
 	/* The device cannot go on: set DEVICE_NEEDS_RESET, tell the driver (2.1.2). */
 	void (*broken)(void *arg);
+	/* The device configuration has changed.  NULL: the transport has no way to tell. */
+	void (*config_changed)(void *arg);
 	void *arg;
 };
 
