@@ -391,7 +391,8 @@ NORETURN static void stand_by(pid_t child, int told, const sigset_t *signals)
 	(void)!read(told, &byte, 1);
 	closefrom(3);
 	setrlimit(RLIMIT_CORE, &no_core);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || sandbox_parent(child) < 0) {
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    drop_capabilities() < 0 || sandbox_parent(child) < 0) {
 		kill(child, SIGKILL);
 		_exit(1);
 	}

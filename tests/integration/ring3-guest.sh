@@ -75,7 +75,9 @@ start "$O/vmm-lite" --force -m 128 -c 2 --kernel "$tmp/kernel" --append spin \
 wait_for 10 grep -q 'ring 3' "$tmp/spin.out"
 expect 1 qemu-io -c quit "$tmp/b.qcow2"
 expect 1 "$VDISK" resize "$tmp/b.qcow2" +1M
-for s in "/proc/$started/task/"*/status; do
+guest=$(cat "/proc/$started/task/$started/children")
+[ -n "$guest" ] || fail 'the process that was started has no child'
+for s in "/proc/$started/task/"*/status "/proc/${guest% }/task/"*/status; do
     for line in 'NoNewPrivs:.*1' 'Seccomp:.*2' 'CapEff:.*0000000000000000'; do
         grep -q "$line" "$s" || fail "not $line: $(grep -E 'Name|Seccomp|Cap' "$s")"
     done

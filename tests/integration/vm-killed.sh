@@ -32,7 +32,9 @@ for ((r = 0; r < rounds; r++)); do
     goes_on() { [ "$(grep -ac '^flushed [0-9]*$' out)" -ge 3 ]; }
     wait_for 60 goes_on
     sleep "0.$((RANDOM % 10))"
-    kill -9 "$pid"
+    # the process that was started waits for the guest's, and ends as that does
+    guest=$(cat "/proc/$pid/task/$pid/children")
+    kill -9 "${guest% }"
     wait "$pid" 2> /dev/null || true
     ! grep -q FAILED out || fail "$disk: $(grep FAILED out)"
     safe[$disk]=$(grep -a '^flushed [0-9]*$' out | tail -n 1 | tr -cd 0-9)
