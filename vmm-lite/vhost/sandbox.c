@@ -51,7 +51,7 @@ static const int calls[] = {
 
 /* A remote disk: its connection may have to be made again. */
 static const int network_calls[] = {
-	CALL(socket), CALL(connect), CALL(getsockopt), CALL(getpeername), CALL(getsockname),
+	CALL(socket), CALL(bind), CALL(connect), CALL(getsockopt), CALL(getpeername), CALL(getsockname),
 	CALL(shutdown), CALL(ioctl), CALL(dup2), CALL(uname),
 };
 
