@@ -75,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct act acts[MAX_ACTS];
-	struct world w = { .background = NULL };
+	struct world w = { .n_background = 0 };
 	size_t n;
 	int fd = memfd_create("state", MFD_CLOEXEC), r;
 

@@ -25,7 +25,8 @@ struct world {
 	struct pool *pool;
 	struct scsi_target *target;
 	struct scsi_nexus nexus[WORLD_NEXUSES];
-	struct vdisk_request *background;	/* the next one of the target's own, or NULL */
+	struct vdisk_request *background[8];	/* of the target's own: one for each unit and purpose */
+	unsigned n_background;
 };
 
 /* A command under way. */
@@ -145,8 +146,8 @@ static inline void world_submit(struct scsi_target *target, struct vdisk_request
 {
 	struct world *w = target->owner;
 
-	assert(!w->background);
-	w->background = req;
+	assert(w->n_background < ARRAY_SIZE(w->background));
+	w->background[w->n_background++] = req;
 }
 
 static const struct scsi_target_ops world_ops = { .submit = world_submit };
@@ -154,9 +155,10 @@ static const struct scsi_target_ops world_ops = { .submit = world_submit };
 /* Run the target's own requests; at most @max. */
 static inline void world_pump(struct world *w, unsigned max)
 {
-	while (w->background && max--) {
-		struct vdisk_request *req = STEAL(w->background);
+	while (w->n_background && max--) {
+		struct vdisk_request *req = w->background[0];
 
+		memmove(w->background, w->background + 1, --w->n_background * sizeof(req));
 		world_io(w, req);
 		scsi_background_done(req);
 	}
@@ -183,7 +185,7 @@ static inline void world_open(struct world *w)
 	};
 	int r = vdisk_queue_new(&w->queue, NULL, NULL);
 
-	w->background = NULL;
+	w->n_background = 0;
 	w->pool = pool_new(16u << 20);
 	w->target = scsi_target_new("iqn.2026-11.test:world");
 	assert(r == 0 && w->pool && w->target);
