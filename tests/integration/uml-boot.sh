@@ -90,6 +90,17 @@ expect 0 "$VDISK" cat "$tmp/lvm.raw#the-guest/root:/root/file"
 expect 0 "$VDISK" fsck -n -F "$tmp/lvm.raw#the-guest/root"
 boot 0 --engine uml --snapshot --append root=/dev/mapper/the--guest-root "$tmp/lvm.raw"
 
+# from a LUN of our own target: its disk's process reaches it
+port=$(free_port)
+"$O/vdiskd" export -q -p "127.0.0.1:$port" -n iqn.2026-11.test:uml "$tmp/disk.raw" 2> "$tmp/vdiskd.err" &
+target=$!
+pids+=("$target")
+wait_for 30 python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"
+boot 0 --engine uml "iscsi://127.0.0.1:$port/iqn.2026-11.test:uml/0"
+like_output '^device /dev/vda2'
+kill -INT "$target"
+wait "$target" || fail "vdiskd: $(cat "$tmp/vdiskd.err")"
+
 # how it ends
 boot 16 --engine uml --on-reset exit --append do=reboot "$tmp/disk.raw"
 boot 17 --engine uml --append do=panic "$tmp/disk.raw"

@@ -3,7 +3,9 @@
 # vmm-lite boots a stock kernel with a busybox initrd on real KVM, on one and
 # two processors: reads and writes a qcow2 disk, powers off, resets, panics, on a
 # serial and a virtio console.
-# (The other ways to end are in integration/ring3-guest.)
+# (The other ways to end are in integration/ring3-guest.)  And with a process for
+# each disk: the kernel comes out of a LUN of our own target, which is killed and
+# comes back while the guest writes and compares, as are the disks' processes.
 . "$(dirname "$0")/../functions.sh"
 requires qemu-system-x86_64 qemu-img busybox cpio modprobe script
 
@@ -67,6 +69,22 @@ panic) # on a terminal, with somebody who types, does not read for a while, and 
     done
     echo "GUEST resized=$(stty size)"
     echo c > /proc/sysrq-trigger ;;
+load) # write, flush, read back past the cache; the LUN is read, too
+    echo GUEST loading
+    sum=$(head -c 4194304 /dev/vda | md5sum)
+    n=0
+    while [ $n -lt 40 ]; do
+        head -c 262144 /dev/urandom > /data
+        dd if=/data of=/dev/vdb bs=64k seek=$((n % 16 * 4)) conv=fsync 2> /dev/null || echo GUEST DAMAGED
+        echo 1 > /proc/sys/vm/drop_caches
+        dd if=/dev/vdb bs=64k skip=$((n % 16 * 4)) count=4 2> /dev/null | cmp - /data || echo GUEST DAMAGED
+        [ $((n % 6)) != 0 ] || [ "$(head -c 4194304 /dev/vda | md5sum)" = "$sum" ] || echo GUEST DAMAGED
+        n=$((n + 1))
+        [ $n != 3 ] || echo GUEST under load
+    done
+    dmesg | grep -i 'i/o error' && echo GUEST DAMAGED
+    echo "GUEST compared=$n"
+    poweroff -f ;;
 sleep) sleep 1000 ;;
 esac
 sleep 100
@@ -80,6 +98,16 @@ head -c 16777216 /dev/urandom > "$tmp/base.raw"
 qemu-img create -q -f qcow2 -b base.raw -F raw "$tmp/disk.qcow2"
 truncate -s 8M "$tmp/ro.raw"
 before=$(md5sum < "$tmp/base.raw" | cut -c1-32)
+
+# ---- the LUN, with the kernel in it ----
+
+"$VDISK" create -q -f raw "$tmp/lun.raw" 64M
+"$VDISK" mkfs -q -y -t ext4 -L lun "$tmp/lun.raw" > /dev/null
+printf 'DEFAULT a\nLABEL a\nLINUX /vmlinuz\nINITRD /initrd\nAPPEND console=ttyS0 quiet do=load\n' > "$tmp/extlinux.conf"
+cp "$kernel" "$tmp/vmlinuz"
+"$VDISK" mkdir -p "$tmp/lun.raw:/boot/extlinux"
+"$VDISK" cp "$tmp/vmlinuz" "$tmp/initrd" "$tmp/lun.raw:/"
+"$VDISK" cp "$tmp/extlinux.conf" "$tmp/lun.raw:/boot/extlinux/extlinux.conf"
 
 # ---- inside the machine with KVM ----
 
@@ -119,6 +147,50 @@ echo "panic status=\$got"
 [ \$got = 17 ] || { status=1; tail -20 /tmp/panic.out; }
 vmm twice 0 --append 'console=ttyS0 quiet do=twice' --disk /tmp/disk.qcow2
 vmm limit 19 --append 'console=ttyS0 quiet do=sleep' --time-limit 3
+
+# ---- a process for each disk
+ip link set dev lo up
+cp $tmp/lun.raw /tmp/
+qemu-img create -q -f qcow2 /tmp/load.qcow2 16M
+target() {
+    $O/vdiskd export -q -p 127.0.0.1:3260 -n iqn.2026-11.test:lun /tmp/lun.raw &
+    target=\$!
+    for ((i = 0; i < 100; i++)); do
+        (: < /dev/tcp/127.0.0.1/3260) 2> /dev/null && return
+        sleep 0.1
+    done
+}
+# said PATTERN: wait until the guest has, or is over
+said() {
+    for ((i = 0; i < 1800; i++)); do
+        grep -aq "\$1" /tmp/load.out && return
+        kill -0 \$pid 2> /dev/null || return
+        sleep 0.1
+    done
+}
+export VDISK_RUNTIME_DIR=/tmp/run
+target
+$O/vdisk boot -m 192 --isolate-disks --time-limit 300 --disk /tmp/load.qcow2 \\
+    iscsi://127.0.0.1/iqn.2026-11.test:lun/0 > /tmp/load.out 2>&1 < /dev/null &
+pid=\$!
+said 'GUEST under load'
+kills=0
+for what in load.qcow2 test:lun/0 load.qcow2; do
+    victim=\$(pgrep -f "vdisk-vhost.*-- .*\$what") || continue
+    [ \$what != test:lun/0 ] || kill -KILL \$target
+    kill -KILL \$victim && kills=\$((kills + 1))
+    sleep 1
+    [ \$what != test:lun/0 ] || target
+done
+got=0
+wait \$pid || got=\$?
+kill \$target
+grep -a 'GUEST\|vmm-lite\|vdisk: booting' /tmp/load.out | tr -d '\r' | sed 's/^/isolated /'
+echo "isolated status=\$got kills=\$kills"
+[ \$got = 0 ] || { status=1; tail -20 /tmp/load.out; }
+got=0
+qemu-img check -q /tmp/load.qcow2 || got=\$?
+[ \$got = 0 ] || [ \$got = 3 ] || status=1
 exit \$status
 END
 rc=0
@@ -150,3 +222,6 @@ grep -q '^panic .*Kernel panic' "$tmp/out" || fail 'the last words did not come 
 [ "$(grep -c '^twice GUEST cpus=1' "$tmp/out")" = 2 ] || fail 'it did not start again in place'
 has checked
 has base-untouched
+has 'isolated GUEST compared=40'
+grep -q '^isolated status=0 kills=[1-3]$' "$tmp/out" || fail 'no process of a disk was killed'
+! grep -q DAMAGED "$tmp/out" || fail 'what was read back is not what was written'
