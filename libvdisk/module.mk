@@ -81,6 +81,7 @@ LIB_SRCS += \
  libvdisk/fs/swap.c \
  libvdisk/fs/volume.c \
  libvdisk/kernel/fuse.c \
+ libvdisk/kernel/session.c \
  libvdisk/kernel/mount.c \
  libvdisk/kernel/loop.c \
  libvdisk/kernel/inuse.c \

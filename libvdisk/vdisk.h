@@ -1020,6 +1020,13 @@ struct vdisk_mount_opts {
 VDISK_API int vdisk_mount_new(struct vdisk_mount **out, struct vdisk_fs *fs, const char *dir,
 			      const struct vdisk_mount_opts *opts, struct vdisk_error *err);
 /*
+ * Before vdisk_mount_run(): show another file system at the directory @path of
+ * those that are there already, an absolute path without "..".  Links and names
+ * do not lead from one into the other.
+ */
+VDISK_API int vdisk_mount_add(struct vdisk_mount *mount, struct vdisk_fs *fs, const char *path,
+			      struct vdisk_error *err);
+/*
  * Serve until it is unmounted.  Everything is on the disk then, and durable; an
  * error says that some of it is not.
  */

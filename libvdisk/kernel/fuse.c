@@ -18,25 +18,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #include "core/driver.h"
+#include "kernel/session.h"
 
-#define MAX_IO	(1u << 20)
 #define ATTR_SECONDS 3600.0
+#define THREADS 4u
 
 struct vdisk_fuse {
 	struct vdisk *disk;		/* owned reference */
-	struct fuse_session *session;	/* owned */
-	bool mounted;
-	int stop_fd;			/* owned: eventfd */
+	struct vd_session session;
 	struct timespec since;
-	uint8_t *buf;			/* owned: MAX_IO */
 };
 
 static struct vdisk_fuse *fuse_of(fuse_req_t req)
@@ -66,8 +61,8 @@ static void fill_stat(struct vdisk_fuse *f, struct stat *st)
 static void op_init(void *arg, struct fuse_conn_info *conn)
 {
 	(void)arg;
-	conn->max_write = MAX_IO;
-	conn->max_readahead = MAX_IO;
+	conn->max_write = VD_SESSION_IO;
+	conn->max_readahead = VD_SESSION_IO;
 	conn->want &= ~(unsigned)FUSE_CAP_WRITEBACK_CACHE;
 }
 
@@ -118,6 +113,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
 {
 	struct vdisk_fuse *f = fuse_of(req);
 	uint64_t size = vdisk_size(f->disk), at = (uint64_t)off;
+	uint8_t *buf = vd_session_buffer();
 	int r;
 
 	(void)ino, (void)fi;
@@ -126,12 +122,12 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t len, off_t off,
 		return;
 	}
 	len = (size_t)MIN((uint64_t)len, size - at);
-	len = MIN(len, (size_t)MAX_IO);
-	r = vdisk_read(f->disk, f->buf, len, at);
+	len = MIN(len, (size_t)VD_SESSION_IO);
+	r = buf ? vdisk_read(f->disk, buf, len, at) : -ENOMEM;
 	if (r < 0)
 		fuse_reply_err(req, -r);
 	else
-		fuse_reply_buf(req, (char *)f->buf, len);
+		fuse_reply_buf(req, (char *)buf, len);
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t len, off_t off,
@@ -244,50 +240,11 @@ static const struct fuse_lowlevel_ops fuse_ops = {
 
 /* ---- mounting and serving ---- */
 
-/* libfuse says why a mount failed on stderr; have it in the error instead. */
-static _Thread_local char last_log[200];
-
-static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
-{
-	if (level > FUSE_LOG_WARNING)
-		return;
-	vsnprintf(last_log, sizeof(last_log), fmt, ap);
-	last_log[strcspn(last_log, "\n")] = '\0';
-}
-
-static void keep_logs(void)
-{
-	fuse_set_log_func(keep_log);
-}
-
-static int fuse_start(struct vdisk_fuse *f, const char *path, struct vdisk_error *err)
-{
-	char options[64];
-	char arg0[] = "vdisk", arg1[] = "-o";
-	char *argv[] = { arg0, arg1, options, NULL };
-	struct fuse_args args = FUSE_ARGS_INIT(3, argv);
-
-	snprintf(options, sizeof(options), "fsname=vdisk,subtype=vdisk%s",
-		 vdisk_writable(f->disk) ? "" : ",ro");
-	last_log[0] = '\0';
-	f->session = fuse_session_new(&args, &fuse_ops, sizeof(fuse_ops), f);
-	fuse_opt_free_args(&args);
-	if (!f->session)
-		return vd_fail(err, EIO, "%s: cannot start FUSE: %s", path, last_log);
-	if (fuse_session_mount(f->session, path) != 0)
-		return vd_fail(err, EIO, "%s: cannot mount the view: %s%s", path,
-			       last_log[0] ? last_log : "FUSE refused",
-			       access("/dev/fuse", R_OK | W_OK) == 0 ? "" :
-			       " (/dev/fuse is not accessible)");
-	f->mounted = true;
-	return 0;
-}
-
 int vdisk_fuse_mount(struct vdisk_fuse **out, struct vdisk *disk, const char *path,
 		     struct vdisk_error *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct vdisk_fuse *f;
+	char options[64];
 	struct stat st;
 	int r;
 
@@ -295,18 +252,14 @@ int vdisk_fuse_mount(struct vdisk_fuse **out, struct vdisk *disk, const char *pa
 		return vd_fail(err, errno, "%s: %m", path);
 	if (!S_ISREG(st.st_mode))
 		return vd_fail(err, EINVAL, "%s: not a regular file to mount the disk over", path);
-	pthread_once(&once, keep_logs);
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return vd_fail(err, ENOMEM, "out of memory");
 	f->disk = vdisk_ref(disk);
 	clock_gettime(CLOCK_REALTIME, &f->since);
-	f->stop_fd = eventfd(0, EFD_CLOEXEC);
-	f->buf = aligned_alloc(4096, MAX_IO);
-	if (f->stop_fd < 0 || !f->buf)
-		r = vd_fail(err, ENOMEM, "out of memory");
-	else
-		r = fuse_start(f, path, err);
+	snprintf(options, sizeof(options), "fsname=vdisk,subtype=vdisk%s",
+		 vdisk_writable(disk) ? "" : ",ro");
+	r = vd_session_start(&f->session, path, &fuse_ops, sizeof(fuse_ops), f, options, err);
 	if (r < 0) {
 		vdisk_fuse_free(f);
 		return r;
@@ -317,56 +270,19 @@ int vdisk_fuse_mount(struct vdisk_fuse **out, struct vdisk *disk, const char *pa
 
 int vdisk_fuse_run(struct vdisk_fuse *f, struct vdisk_error *err)
 {
-	struct pollfd fds[] = {
-		{ .fd = fuse_session_fd(f->session), .events = POLLIN },
-		{ .fd = f->stop_fd, .events = POLLIN },
-	};
-	struct fuse_buf buf = { 0 };
-	int r = 0;
-
-	while (!fuse_session_exited(f->session)) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR) {
-			r = vd_fail(err, errno, "FUSE: %m");
-			break;
-		}
-		if (fds[0].revents) {
-			r = fuse_session_receive_buf(f->session, &buf);
-			if (r == -EINTR || r == -EAGAIN)
-				continue;
-			if (r <= 0)	/* unmounted, or broken */
-				break;
-			fuse_session_process_buf(f->session, &buf);
-			r = 0;
-			continue;
-		}
-		if (fds[1].revents)
-			break;
-	}
-	free(buf.mem);
-	if (r < 0 && r != -ENODEV)
-		return err && err->code ? r : vd_fail(err, -r, "FUSE: %s", strerror(-r));
-	return 0;
+	return vd_session_serve(&f->session, THREADS, err);
 }
 
 void vdisk_fuse_stop(struct vdisk_fuse *f)
 {
-	const uint64_t one = 1;
-	ssize_t n = write(f->stop_fd, &one, sizeof(one));
-
-	(void)n;	/* the counter cannot overflow from here */
+	vd_session_stop(&f->session);
 }
 
 void vdisk_fuse_free(struct vdisk_fuse *f)
 {
 	if (!f)
 		return;
-	if (f->mounted)
-		fuse_session_unmount(f->session);
-	if (f->session)
-		fuse_session_destroy(f->session);
-	if (f->stop_fd >= 0)
-		close(f->stop_fd);
-	free(f->buf);
+	vd_session_end(&f->session);
 	vdisk_close(f->disk, NULL);
 	free(f);
 }
