@@ -37,6 +37,9 @@ int host_disk_make(struct host_disk *h, bool read_only, bool keep_lock);
 /* Take away what was made for it; @verbose: say so. */
 int host_disk_drop(struct host_disk *h, bool verbose);
 
+/* Clear away what was made on a view whose process was killed. */
+void host_disk_sweep(const char *view);
+
 /* "p" if its name ends in a digit, else "". */
 const char *host_delimiter(const struct host_disk *h);
 

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 
 #include "cli/files.h"
+#include "cli/kernel_fs.h"
+#include "kernel/host.h"
 
 struct open_fs {
 	struct open_fs *next;
@@ -14,6 +16,7 @@ struct open_fs {
 	struct vdisk *volume;	/* owned: where the file system is */
 	struct vdisk_fs *fs;	/* owned */
 	bool write;
+	bool lent;		/* another process serves the volume to the kernel */
 };
 
 static struct open_fs *all;
@@ -26,30 +29,98 @@ static void open_fs_free(struct open_fs *o)
 }
 
 /* Two partitions of one disk: its image is opened, and locked, once. */
-static struct vdisk *open_already(const struct open_fs *o)
+static struct open_fs *open_already(const struct open_fs *o)
+{
+	for (struct open_fs *other = all; other; other = other->next)
+		if (!strcmp(other->source, o->source) && (other->write || !o->write))
+			return other;
+	return NULL;
+}
+
+/* What one process writes to an image, another one that has it open does not learn. */
+static bool lent_to_other(const struct open_fs *o)
 {
 	for (const struct open_fs *other = all; other; other = other->next)
-		if (!strcmp(other->source, o->source) && (other->write || !o->write))
-			return vdisk_ref(other->disk);
-	return NULL;
+		if (other->disk == o->disk && (other->lent || o->lent) &&
+		    (other->write || o->write)) {
+			cli_error("%s and %s: two file systems of one image, of which one needs the "
+				  "kernel, cannot be written by one command", o->locator,
+				  other->locator);
+			return true;
+		}
+	return false;
+}
+
+/* Through the kernel, for root. */
+static int open_by_kernel(struct open_fs *o, bool part, struct vdisk_error *err)
+{
+	uint64_t offset;
+	int fd, r;
+
+	o->lent = !vd_plain_run(o->volume, &fd, &offset);
+	if (lent_to_other(o))
+		return CLI_FAILED;
+	r = kernel_fs_open(&o->fs, o->volume, o->disk, part ? KERNEL_TOP : KERNEL_ROOT_OR_TOP, o->write, err);
+	return r < 0 ? cli_fail(err) : CLI_OK;
+}
+
+/* Is it more than the only file system that we can read? */
+static bool is_root(struct vdisk *volume)
+{
+	static const char *const marks[] = {
+		"/etc/os-release", "/usr/lib/os-release", "/etc/fstab",
+	};
+	struct vdisk_stat st;
+	struct vdisk_fs *fs;
+	bool found = false;
+
+	if (vdisk_fs_open(&fs, volume, 0, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(marks) && !found; i++)
+		found = vdisk_fs_stat(fs, marks[i], false, &st, NULL) == 0;
+	vdisk_fs_close(fs, NULL);
+	return found;
+}
+
+static int open_root(struct open_fs *o, struct vdisk_error *err)
+{
+	int r = vdisk_open_root(&o->volume, o->disk, err);
+	char name[264];
+
+	if (!kernel_fs_possible() || (r == 0 && is_root(o->volume)) ||
+	    kernel_fs_root(name, o->disk) < 0)
+		return r;
+	vdisk_close(o->volume, NULL);
+	o->volume = NULL;
+	if (!*name) {
+		o->volume = vdisk_ref(o->disk);
+		return 0;
+	}
+	return vdisk_open_part(&o->volume, o->disk, name, err);
 }
 
 /* Open what @o->locator names; @part: the partition in it, or NULL. */
 static int open_volume(struct open_fs *o, const char *part)
 {
+	struct open_fs *other = open_already(o);
 	struct vdisk_error err = { 0 };
+	int r;
 
-	o->disk = open_already(o);
+	if (other)
+		o->disk = vdisk_ref(other->disk);
+	if (lent_to_other(o))
+		return CLI_FAILED;
 	if (!o->disk && cli_open(&o->disk, o->source, o->write ? VDISK_OPEN_WRITE : 0) < 0)
 		return CLI_FAILED;
 	if (part) {
 		if (vdisk_open_part(&o->volume, o->disk, part, &err) < 0)
 			return cli_fail(&err);
-	} else if (vdisk_open_root(&o->volume, o->disk, &err) < 0)
+	} else if (open_root(o, &err) < 0)
 		return cli_fail(&err);
-	if (vdisk_fs_open(&o->fs, o->volume, o->write ? VDISK_FS_WRITE : 0, &err) < 0)
-		return cli_fail(&err);
-	return CLI_OK;
+	r = vdisk_fs_open(&o->fs, o->volume, o->write ? VDISK_FS_WRITE : 0, &err);
+	if (r == -EMEDIUMTYPE && kernel_fs_possible())
+		return open_by_kernel(o, part, &err);
+	return r < 0 ? cli_fail(&err) : CLI_OK;
 }
 
 static int fs_get(struct vdisk_fs **out, const char *locator, const char *source,

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "cli/attached.h"
+#include "cli/running.h"
 
 /* What stands for "no device-mapper device" in the UUIDs of maps. */
 #define PLAIN_UUID "devnode_%u:%u_Wh5pYvM"
@@ -290,4 +291,29 @@ int host_each_map(const struct host_disk *h,
 		r = each(arg, &m.v[i]);
 	free(m.v);
 	return r;
+}
+
+static int sweep_map(void *arg, const struct vd_dm_device *d)
+{
+	(void)arg;
+	return vd_dm_remove(d->name, VD_DM_DEFERRED, NULL) < 0;
+}
+
+void host_disk_sweep(const char *view)
+{
+	const char *name = strrchr(view, '.');
+	struct host_disk h = { .locator = view };
+	int n;
+
+	if (!name || strcmp(name, ".img") != 0)		/* a plain file, which is whole */
+		return;
+	n = vd_loop_on_name(view);
+	if (n >= 0) {
+		use_loop(&h, n);
+		if (vd_dm_available(NULL) == 0)
+			host_each_map(&h, sweep_map, NULL);
+		vd_loop_detach(n, NULL);
+	}
+	running_unmount_dead(view);
+	unlink(view);
 }

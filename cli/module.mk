@@ -34,6 +34,7 @@ vdisk_SRCS := \
  cli/part_table.c
 vdisk_SRCS += \
  cli/files.c \
+ cli/kernel_fs.c \
  cli/export_fuse.c \
  cli/cp.c \
  cli/tree_guest.c \
@@ -52,6 +53,8 @@ vdisk_SRCS += \
  cli/tar.c \
  cli/df.c \
  cli/mount.c \
+ cli/mount_plan.c \
+ cli/mount_kernel.c \
  cli/kpartx.c \
  cli/host_view.c \
  cli/attach.c \

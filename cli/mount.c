@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* mount.c - vdisk mount, umount: a guest's file systems as directories of this host */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,17 +10,14 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/mount.h"
 #include "cli/running.h"
 #include "kernel/host.h"
-
-struct mount_args {
-	bool read_only, foreground, allow_other, permissions, fuse;
-	const char *options, *type;
-};
 
 enum { OPT_ALLOW_OTHER = 0x3000, OPT_PERMISSIONS, OPT_FUSE };
 
 static const struct argp_option mount_options[] = {
+	{ "all", 'a', NULL, 0, "The guest's whole tree, as its fstab describes it", 0 },
 	{ "read-only", 'r', NULL, 0, "Change nothing", 0 },
 	{ "foreground", 'F', NULL, 0, "Do not go into the background", 0 },
 	{ "options", 'o', "OPTIONS", 0, "As root: mount options for the kernel", 0 },
@@ -41,6 +35,9 @@ static error_t parse_mount(int key, char *arg, struct argp_state *state)
 	struct mount_args *a = state->input;
 
 	switch (key) {
+	case 'a':
+		a->all = true;
+		return 0;
 	case 'r':
 		a->read_only = true;
 		return 0;
@@ -68,36 +65,34 @@ static error_t parse_mount(int key, char *arg, struct argp_state *state)
 
 static const struct argp mount_argp = {
 	.options = mount_options, .parser = parse_mount, .children = cli_disk,
-	.args_doc = "DISK[#PART] DIR",
+	.args_doc = "DISK[#PART] DIR\n--all DISK DIR",
 	.doc = "Show the files of a disk at a directory of this host, until 'vdisk umount DIR'."
 	       "\vWithout PART it is the root file system that inspection of the disk finds.  "
 	       "By FUSE (ext and FAT), without root; as root by the kernel.",
 };
 
-/* The volume that a locator names, or the root file system on the disk. */
-static int open_volume(struct vdisk **out, const char *locator, uint32_t flags)
+/* The disk that a locator names, and the partition of it, to be freed. */
+static int open_disk(struct vdisk **out, char **part, const char *locator,
+		     const struct mount_args *a)
 {
-	AUTO_DISK struct vdisk *disk = NULL;
+	AUTO_FREE char *source = NULL;
 	struct vdisk_locator loc = { 0 };
 	struct vdisk_error err = { 0 };
-	bool part;
+	int status = CLI_FAILED;
 
 	if (vdisk_locator_parse(&loc, locator, &err) < 0)
 		return cli_fail(&err);
-	part = loc.part;
-	if (loc.path && strcmp(loc.path, "/") != 0) {
+	*part = STEAL(loc.part);
+	if (loc.path && strcmp(loc.path, "/") != 0)
 		cli_error("%s: a file cannot be mounted, only a file system", locator);
-		vdisk_locator_clear(&loc);
-		return CLI_FAILED;
-	}
+	else if (a->all && *part)
+		cli_error("%s: --all takes a whole disk", locator);
+	else if (!(source = vdisk_locator_format(&loc)))
+		cli_error("out of memory");
+	else if (cli_open(out, source, a->read_only ? 0 : VDISK_OPEN_WRITE) == 0)
+		status = CLI_OK;
 	vdisk_locator_clear(&loc);
-	if (cli_open(&disk, locator, flags) < 0)
-		return CLI_FAILED;
-	if (part) {
-		*out = STEAL(disk);
-		return CLI_OK;
-	}
-	return vdisk_open_root(out, disk, &err) < 0 ? cli_fail(&err) : CLI_OK;
+	return status;
 }
 
 /* ---- serving ---- */
@@ -139,8 +134,8 @@ static int serve(struct vdisk_mount *mount, struct vdisk_error *err)
 	return r;
 }
 
-static int describe(struct running *r, const char *locator, const char *dir, const char *type,
-		    const char *how, bool read_only)
+int mount_describe(struct running *r, const char *locator, const char *dir, const char *type,
+		   const char *how, bool read_only)
 {
 	json_object_set_new(r->info, "disk", json_string(locator));
 	json_object_set_new(r->info, "dir", json_string(dir));
@@ -150,122 +145,147 @@ static int describe(struct running *r, const char *locator, const char *dir, con
 	return running_save(r);
 }
 
-static int mount_fuse(struct vdisk *volume, const char *locator, const char *dir,
-		      const struct mount_args *a)
+/* ---- by FUSE ---- */
+
+/* The file systems of the plan, one mounted in the other. */
+struct fuse_tree {
+	struct vdisk_mount *mount;	/* owned */
+	struct vdisk_fs **fs;		/* owned, in the order of the plan */
+	unsigned n;
+};
+
+/* One that is below the root: what does not work is left out. */
+static void tree_add(struct fuse_tree *t, const struct mount_point *p, bool read_only)
+{
+	struct vdisk_error err = { 0 };
+	struct vdisk_fs *fs;
+
+	if (vdisk_fs_open(&fs, p->volume, read_only || p->read_only ? 0 :
+			  VDISK_FS_WRITE | VDISK_FS_JOURNAL, &err) < 0) {
+		cli_note("%s: left out: %s", p->path, err.msg);
+		return;
+	}
+	if (vdisk_mount_add(t->mount, fs, p->path, &err) < 0) {
+		cli_note("%s: left out: %s", p->path, err.msg);
+		vdisk_fs_close(fs, NULL);
+		return;
+	}
+	t->fs[t->n++] = fs;
+}
+
+static int tree_start(struct fuse_tree *t, struct running *running, const struct mount_plan *plan,
+		      const char *locator, const char *dir, const struct mount_args *a,
+		      struct vdisk_error *err)
 {
 	const struct vdisk_mount_opts opts = {
 		.size = sizeof(opts), .source = locator,
 		.flags = (a->allow_other ? VDISK_MOUNT_ALLOW_OTHER : 0u) |
 			 (a->permissions ? VDISK_MOUNT_PERMISSIONS : 0u),
 	};
-	struct running running = { .fd = -1 };
-	struct vdisk_mount *mount = NULL;
-	struct vdisk_error err = { 0 };
-	struct vdisk_fs *fs;
+	bool read_only = a->read_only || plan->point[0].read_only;
 	int r;
 
-	if (vdisk_fs_open(&fs, volume, a->read_only ? 0 : VDISK_FS_WRITE | VDISK_FS_JOURNAL,
-			  &err) < 0)
-		return cli_fail(&err);
-	if (running_new(&running, "mount") != CLI_OK ||
-	    describe(&running, locator, dir, vdisk_fs_type(fs), "fuse",
-		     a->read_only) != CLI_OK) {
-		running_end(&running, NULL);
-		vdisk_fs_close(fs, NULL);
+	t->fs = calloc(plan->n, sizeof(struct vdisk_fs *));
+	if (!t->fs)
+		return -ENOMEM;
+	r = vdisk_fs_open(&t->fs[0], plan->point[0].volume,
+			  read_only ? 0 : VDISK_FS_WRITE | VDISK_FS_JOURNAL, err);
+	if (r < 0)
+		return r;
+	t->n = 1;
+	if (mount_describe(running, locator, dir, vdisk_fs_type(t->fs[0]), "fuse",
+			   a->read_only) != CLI_OK)
+		return -EIO;
+	r = vdisk_mount_new(&t->mount, t->fs[0], dir, &opts, err);
+	for (unsigned i = 1; r == 0 && i < plan->n; i++)
+		tree_add(t, &plan->point[i], a->read_only);
+	return r;
+}
+
+static int tree_end(struct fuse_tree *t, int r, struct vdisk_error *err)
+{
+	vdisk_mount_free(t->mount);
+	while (t->n)
+		if (vdisk_fs_close(t->fs[--t->n], r < 0 ? NULL : err) < 0)
+			r = -EIO;
+	free(t->fs);
+	return r;
+}
+
+int mount_fuse(const struct mount_plan *plan, const char *locator, const char *dir,
+	       const struct mount_args *a)
+{
+	struct running running = { .fd = -1 };
+	struct fuse_tree t = { .n = 0 };
+	struct vdisk_error err = { 0 };
+	int r;
+
+	if (running_new(&running, "mount") != CLI_OK)
 		return CLI_FAILED;
-	}
-	r = vdisk_mount_new(&mount, fs, dir, &opts, &err);
+	r = tree_start(&t, &running, plan, locator, dir, a, &err);
 	if (r < 0) {
+		tree_end(&t, r, NULL);
 		running_end(&running, NULL);
-		vdisk_fs_close(fs, NULL);
-		return cli_fail(&err);
+		return err.code ? cli_fail(&err) : CLI_FAILED;
 	}
-	r = serve(mount, &err);
-	vdisk_mount_free(mount);
-	if (vdisk_fs_close(fs, r < 0 ? NULL : &err) < 0)
-		r = -EIO;
+	r = tree_end(&t, serve(t.mount, &err), &err);
 	running_end(&running, r < 0 ? (err.msg[0] ? err.msg : strerror(-r)) : NULL);
 	return r < 0 && a->foreground ? cli_fail(&err) : r < 0 ? CLI_FAILED : CLI_OK;
 }
 
-/* ---- by the kernel ---- */
+/* Root has the kernel do it, where there are loop devices for that. */
+static bool by_kernel(const struct mount_args *a)
+{
+	if (a->fuse || a->allow_other || a->permissions)
+		return false;
+	return geteuid() == 0 && access("/dev/loop-control", R_OK | W_OK) == 0;
+}
 
-struct kernel_mount {
-	struct vdisk *volume;		/* borrowed */
+int cmd_mount(int argc, char **argv)
+{
+	struct mount_args a = { 0 };
+	char **args = cli_parse(&mount_argp, argc, argv, &a, 2, 2);
+	AUTO_DISK struct vdisk *disk = NULL;
+	AUTO_FREE char *dir = NULL;
+	AUTO_FREE char *part = NULL;
+	struct mount_plan plan = { 0 };
+	struct stat st;
+	int status;
+
+	running_sweep();
+	dir = realpath(args[1], NULL);
+	if (!dir || stat(dir, &st) < 0) {
+		cli_error("%s: %m", args[1]);
+		return CLI_FAILED;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		cli_error("%s: not a directory", dir);
+		return CLI_FAILED;
+	}
+	running_begin(a.foreground);
+	status = open_disk(&disk, &part, args[0], &a);
+	if (status == CLI_OK)
+		status = mount_plan(&plan, disk, part, &a, by_kernel(&a));
+	if (status == CLI_OK)
+		status = by_kernel(&a) ? mount_kernel(&plan, args[0], dir, &a) :
+					 mount_fuse(&plan, args[0], dir, &a);
+	mount_plan_clear(&plan);
+	if (cli_close(&disk) != CLI_OK)
+		status = CLI_FAILED;
+	return status;
+}
+
+/* ---- umount ---- */
+
+struct umount_ctx {
 	const char *dir;
-	char *view;			/* owned: the file that FUSE makes of it, if need be */
-	struct vdisk_fuse *fuse;	/* owned */
-	pthread_t thread;
-	struct vd_loop loop;
-	char device[32];
+	bool found;
+	int status;
 };
 
-static void *run_view(void *arg)
+static int run_fusermount(const char *dir)
 {
-	struct kernel_mount *k = arg;
-
-	vdisk_fuse_run(k->fuse, NULL);
-	return NULL;
-}
-
-/* A file for the loop device: the disk's own, or a view. */
-static int kernel_file(struct kernel_mount *k, const struct running *r, uint64_t *offset)
-{
-	struct vdisk_error err = { 0 };
-	int fd = -1;
-
-	if (vd_plain_run(k->volume, &fd, offset))
-		return dup(fd);
-	*offset = 0;
-	if (asprintf(&k->view, "%.*s.img", (int)(strlen(r->path) - strlen(".json")), r->path) < 0)
-		return -1;
-	unlink(k->view);
-	fd = open(k->view, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0) {
-		cli_error("%s: %m", k->view);
-		return -1;
-	}
-	close(fd);
-	if (vdisk_fuse_mount(&k->fuse, k->volume, k->view, &err) < 0) {
-		cli_fail(&err);
-		return -1;
-	}
-	if (pthread_create(&k->thread, NULL, run_view, k) != 0) {
-		vdisk_fuse_free(STEAL(k->fuse));
-		cli_error("cannot start a thread");
-		return -1;
-	}
-	fd = open(k->view, (vdisk_writable(k->volume) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-	if (fd < 0)
-		cli_error("%s: %m", k->view);
-	return fd;
-}
-
-static void kernel_end(struct kernel_mount *k)
-{
-	char path[64];
-
-	/* the loop device goes with the mount, as soon as udev and the like have closed it */
-	if (k->device[0]) {
-		if (k->loop.fd >= 0)
-			close(k->loop.fd);
-		snprintf(path, sizeof(path), "/sys/block/%s/loop", k->device + strlen("/dev/"));
-		for (int i = 0; i < 500 && access(path, F_OK) == 0; i++)
-			usleep(10000);
-	}
-	if (k->fuse) {
-		vdisk_fuse_stop(k->fuse);
-		pthread_join(k->thread, NULL);
-		vdisk_fuse_free(k->fuse);
-	}
-	if (k->view) {
-		unlink(k->view);
-		free(k->view);
-	}
-}
-
-static int run_program(const char *const *argv)
-{
+	const char *argv[] = { "fusermount3", "-u", "-q", "--", dir, NULL };
 	pid_t pid;
 	int status = 0;
 
@@ -281,152 +301,8 @@ static int run_program(const char *const *argv)
 	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CLI_OK : CLI_FAILED;
 }
 
-/* mount(8) knows helpers like ntfs-3g, and loads modules. */
-static int kernel_attach(struct kernel_mount *k, const struct running *r, const char *type,
-			 const struct mount_args *a)
-{
-	AUTO_FREE char *options = NULL;
-	const char *argv[] = { "mount", "-t", type, "-o", NULL, k->device, k->dir, NULL };
-	struct vdisk_error err = { 0 };
-	uint64_t offset = 0;
-	AUTO_CLOSE int fd = kernel_file(k, r, &offset);
-
-	if (fd < 0)
-		return CLI_FAILED;
-	if (vd_loop_attach(&k->loop, fd, vdisk_name(k->volume), offset, vdisk_size(k->volume), 0,
-			   VD_LOOP_AUTOCLEAR | (a->read_only ? VD_LOOP_READ_ONLY : 0), &err) < 0)
-		return cli_fail(&err);
-	snprintf(k->device, sizeof(k->device), "/dev/loop%d", k->loop.number);
-	if (asprintf(&options, "nosuid,nodev%s%s%s", a->read_only ? ",ro" : "",
-		     a->options ? "," : "", a->options ? a->options : "") < 0)
-		return CLI_FAILED;
-	argv[4] = options;
-	return run_program(argv);
-}
-
-static bool still_mounted(const struct kernel_mount *k)
-{
-	struct stat st;
-	char how[300];
-
-	return stat(k->device, &st) == 0 && vd_in_use(&st, how, sizeof(how)) &&
-	       !strncmp(how, "mounted", 7);
-}
-
-/* Until it is unmounted, by whomever; a signal asks for that. */
-static void kernel_wait(const struct kernel_mount *k)
-{
-	struct pollfd p = { .events = POLLPRI | POLLERR };
-	const struct timespec now = { 0 };
-	sigset_t signals;
-
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	p.fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-	while (still_mounted(k)) {
-		if (sigtimedwait(&signals, NULL, &now) > 0)
-			umount2(k->dir, UMOUNT_NOFOLLOW);
-		poll(&p, 1, 500);
-	}
-	if (p.fd >= 0)
-		close(p.fd);
-}
-
-static int mount_kernel(struct vdisk *volume, const char *locator, const char *dir,
-			const struct mount_args *a)
-{
-	struct kernel_mount k = { .volume = volume, .dir = dir, .loop.fd = -1 };
-	struct running running = { .fd = -1 };
-	struct vdisk_error err = { 0 };
-	struct vdisk_probe probe = { 0 };
-	const char *type = a->type;
-	sigset_t signals;
-	int status, r;
-
-	if (!type) {
-		if (vdisk_probe(volume, &probe, &err) < 0)
-			return cli_fail(&err);
-		type = probe.type;
-		if (strcmp(probe.usage, "filesystem") != 0) {
-			cli_error("%s: no file system%s%s", locator, *type ? ", but " : "", type);
-			return CLI_FAILED;
-		}
-	}
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	status = running_new(&running, "mount");
-	if (status == CLI_OK)
-		status = describe(&running, locator, dir, type, "kernel", a->read_only);
-	if (status == CLI_OK)
-		status = kernel_attach(&k, &running, type, a);
-	if (status != CLI_OK) {
-		kernel_end(&k);
-		running_end(&running, NULL);
-		return status;
-	}
-	close(k.loop.fd);	/* the mount keeps it */
-	k.loop.fd = -1;
-	running_ready();
-	kernel_wait(&k);
-	kernel_end(&k);
-	r = vdisk_writable(volume) ? vdisk_flush(volume) : 0;
-	running_end(&running, r < 0 ? strerror(-r) : NULL);
-	return r < 0 ? CLI_FAILED : CLI_OK;
-}
-
-/* Root has the kernel do it, where there are loop devices for that. */
-static bool by_kernel(const struct mount_args *a)
-{
-	if (a->fuse || a->allow_other || a->permissions)
-		return false;
-	return geteuid() == 0 && access("/dev/loop-control", R_OK | W_OK) == 0;
-}
-
-int cmd_mount(int argc, char **argv)
-{
-	struct mount_args a = { 0 };
-	char **args = cli_parse(&mount_argp, argc, argv, &a, 2, 2);
-	AUTO_DISK struct vdisk *volume = NULL;
-	AUTO_FREE char *dir = NULL;
-	struct stat st;
-	int status;
-
-	running_sweep();
-	dir = realpath(args[1], NULL);
-	if (!dir || stat(dir, &st) < 0) {
-		cli_error("%s: %m", args[1]);
-		return CLI_FAILED;
-	}
-	if (!S_ISDIR(st.st_mode)) {
-		cli_error("%s: not a directory", dir);
-		return CLI_FAILED;
-	}
-	running_begin(a.foreground);
-	status = open_volume(&volume, args[0], a.read_only ? 0 : VDISK_OPEN_WRITE);
-	if (status == CLI_OK)
-		status = by_kernel(&a) ? mount_kernel(volume, args[0], dir, &a) :
-					 mount_fuse(volume, args[0], dir, &a);
-	if (cli_close(&volume) != CLI_OK)
-		status = CLI_FAILED;
-	return status;
-}
-
-/* ---- umount ---- */
-
-struct umount_ctx {
-	const char *dir;
-	bool found;
-	int status;
-};
-
 static int unmount(const char *dir)
 {
-	const char *argv[] = { "fusermount3", "-u", "-q", "--", dir, NULL };
 	char who[200];
 
 	if (umount2(dir, UMOUNT_NOFOLLOW) == 0)
@@ -440,11 +316,26 @@ static int unmount(const char *dir)
 		cli_error("%s: cannot unmount: %m", dir);
 		return CLI_FAILED;
 	}
-	if (run_program(argv) == CLI_OK)
+	if (run_fusermount(dir) == CLI_OK)
 		return CLI_OK;
 	vd_user_of_mount(dir, who, sizeof(who));
 	cli_error("%s: cannot unmount%s%s", dir, who[0] ? ", it is busy" : "", who);
 	return CLI_FAILED;
+}
+
+/* What is mounted below the top goes first, the last one first; it may have gone already. */
+static int unmount_below(const struct running *r)
+{
+	const json_t *mounts = json_object_get(r->info, "mounts");
+
+	for (size_t i = json_array_size(mounts); i-- > 1;) {
+		const char *dir = json_string_value(json_object_get(json_array_get(mounts, i),
+								    "dir"));
+
+		if (dir && umount2(dir, UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+			return unmount(dir);
+	}
+	return CLI_OK;
 }
 
 static int umount_one(void *arg, struct running *r)
@@ -454,7 +345,9 @@ static int umount_one(void *arg, struct running *r)
 	if (!r->alive || strcmp(running_string(r, "dir"), c->dir) != 0)
 		return 0;
 	c->found = true;
-	c->status = unmount(c->dir);
+	c->status = unmount_below(r);
+	if (c->status == CLI_OK)
+		c->status = unmount(c->dir);
 	if (c->status == CLI_OK)
 		c->status = running_wait(r);
 	return 1;

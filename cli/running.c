@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "cli/attached.h"
 #include "cli/running.h"
 
 #define MAX_INFO 65536
@@ -218,16 +219,63 @@ static void run_quietly(const char *const *argv)
 			break;
 }
 
-static void unmount_dead(const char *dir)
+void running_unmount_dead(const char *dir)
 {
 	const char *argv[] = { "fusermount3", "-u", "-z", "-q", "--", dir, NULL };
-	struct stat st;
+	struct statx sx;
 
-	/* only what has lost its server */
-	if (stat(dir, &st) == 0 || errno != ENOTCONN)
+	/* only what has lost its server, whatever the kernel remembers of it */
+	if (statx(AT_FDCWD, dir, AT_STATX_FORCE_SYNC, STATX_TYPE, &sx) == 0 || errno != ENOTCONN)
 		return;
 	if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
 		run_quietly(argv);
+}
+
+/* Is it still that device that is mounted there?  "": any. */
+static bool is_mounted_from(const char *dir, const char *device)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[8192], where[4097], source[4097];
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		const char *rest = strstr(line, " - ");
+
+		found = sscanf(line, "%*d %*d %*s %*s %4096s", where) == 1 && rest &&
+			sscanf(rest, " - %*s %4096s", source) == 1 && !strcmp(where, dir) &&
+			(!*device || !strcmp(source, device));
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* What the kernel mounted, the last one first; false: something is busy. */
+static bool unmount_kernel(const struct running *r)
+{
+	const json_t *mounts = json_object_get(r->info, "mounts");
+	const json_t *views = json_object_get(r->info, "views");
+	/* without its view a file system is of no use to anyone who has it open */
+	int flags = UMOUNT_NOFOLLOW | (json_array_size(views) ? MNT_DETACH : 0);
+
+	for (size_t i = json_array_size(mounts); i--;) {
+		const json_t *m = json_array_get(mounts, i);
+		const char *dir = json_string_value(json_object_get(m, "dir"));
+		const char *device = json_string_value(json_object_get(m, "device"));
+
+		if (dir && device && is_mounted_from(dir, device) && umount2(dir, flags) < 0 &&
+		    errno == EBUSY)
+			return false;
+	}
+	for (size_t i = 0; i < json_array_size(views); i++) {
+		const char *view = json_string_value(json_array_get(views, i));
+
+		if (view) {
+			running_unmount_dead(view);
+			unlink(view);
+		}
+	}
+	return true;
 }
 
 static int sweep_one(void *arg, struct running *r)
@@ -243,8 +291,16 @@ static int sweep_one(void *arg, struct running *r)
 	} else if (r->info) {
 		const char *dir = running_string(r, "dir");
 
+		if (!unmount_kernel(r)) {
+			cli_note("%s at %s: the process that served it (%ld) was killed; it stays "
+				 "mounted as long as it is busy", running_string(r, "disk"), dir,
+				 running_number(r, "pid"));
+			return 0;
+		}
 		if (*dir)
-			unmount_dead(dir);
+			running_unmount_dead(dir);
+		if (!strcmp(running_string(r, "kind"), "view"))
+			host_disk_sweep(running_string(r, "file"));
 		cli_note("%s%s%s: the process that served it (%ld) was killed; its remains are cleared%s",
 			 running_string(r, "disk"), *dir ? " at " : "", dir,
 			 running_number(r, "pid"),

@@ -50,6 +50,8 @@ void running_clear(struct running *r);
 int running_each(int (*each)(void *arg, struct running *r), void *arg);
 /* Wait until its process has ended; CLI_OK, or print the problem that it had. */
 int running_wait(struct running *r);
+/* Unmount what FUSE served at @path, if its server is gone. */
+void running_unmount_dead(const char *path);
 /* Clear away what killed processes left, and say so. */
 void running_sweep(void);
 

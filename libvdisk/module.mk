@@ -84,6 +84,7 @@ LIB_SRCS += \
  libvdisk/kernel/session.c \
  libvdisk/kernel/mount.c \
  libvdisk/kernel/loop.c \
+ libvdisk/kernel/host_fs.c \
  libvdisk/kernel/inuse.c \
  libvdisk/kernel/dm.c \
  libvdisk/kernel/table.c \

@@ -289,9 +289,9 @@ static int unsupported(struct vdisk *disk, struct vdisk_error *err)
 		return vd_fail(err, EMEDIUMTYPE, "%s: no file system that is supported",
 			       vdisk_name(disk));
 	if (!strcmp(probe.usage, "filesystem"))
-		return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported here: let "
-			       "the kernel read it, as root: 'vdisk export --fuse FILE DISK#PART', "
-			       "and 'mount -o loop FILE DIR'", vdisk_name(disk), probe.type);
+		return vd_fail(err, EMEDIUMTYPE, "%s: %s, which is not read in process: as root, "
+			       "this command has the kernel read it, and 'vdisk mount DISK#PART DIR' "
+			       "mounts it", vdisk_name(disk), probe.type);
 	if (!strcmp(probe.type, "crypto_LUKS") || !strcmp(probe.type, "BitLocker"))
 		return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported: what it "
 			       "holds is encrypted", vdisk_name(disk), probe.type);

@@ -39,6 +39,8 @@ enum vd_loop_flags {
 
 /* The n-th loop device (from 0) that is on the file of @st; -1: no more. */
 int vd_loop_of(const struct stat *st, int n);
+/* The one on a file of that name, which need not be there any more; -1: none. */
+int vd_loop_on_name(const char *path);
 /* The number of the next one that is free, as far as this user can tell. */
 int vd_loop_next(void);
 /* @size 0: to the end. */
@@ -47,6 +49,21 @@ int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offse
 /* Have the kernel make devices of the partitions on it. */
 int vd_loop_partitions(const char *device, struct vdisk_error *err);
 int vd_loop_detach(int number, struct vdisk_error *err);
+
+/* ---- host_fs.c: file systems that the kernel has and we have not ---- */
+
+/*
+ * Mount the file system on a block device where nobody sees it, without devices,
+ * set-user-ID and other programs.  The descriptor of its root, which is the caller's, and with
+ * which the mount ends.
+ */
+int vd_host_mount(const char *device, const char *type, bool read_only, struct vdisk_error *err);
+/*
+ * The directory @root, a descriptor that it takes on success, and all below it as a file
+ * system of ours; nobody else may change anything there.  @disk: for messages (own reference).
+ */
+int vd_host_fs(struct vdisk_fs **out, struct vdisk *disk, int root, const char *type,
+	       bool writable, struct vdisk_error *err);
 
 /* ---- dm.c: device-mapper, through libdevmapper ---- */
 

@@ -15,12 +15,10 @@
 
 #define TRIES 16
 
-/* Does loop device @n lie on that file? */
-static bool is_on(int n, const struct stat *st)
+/* The name of the file that loop device @n lies on. */
+static bool backing_file(int n, char *file, size_t size)
 {
-	char path[64], file[PATH_MAX + 16];
-	struct loop_info64 info;
-	struct stat other;
+	char path[64];
 	AUTO_CLOSE int fd = -1;
 	ssize_t len;
 
@@ -28,15 +26,27 @@ static bool is_on(int n, const struct stat *st)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	len = read(fd, file, sizeof(file) - 1);
+	len = read(fd, file, size - 1);
 	if (len <= 0)
 		return false;
 	file[len] = '\0';
 	file[strcspn(file, "\n")] = '\0';
+	return true;
+}
+
+/* Does loop device @n lie on that file? */
+static bool is_on(int n, const struct stat *st)
+{
+	char path[64], file[PATH_MAX + 16];
+	struct loop_info64 info;
+	struct stat other;
+	AUTO_CLOSE int fd = -1;
+
+	if (!backing_file(n, file, sizeof(file)))
+		return false;
 	if (stat(file, &other) == 0 && other.st_ino == st->st_ino && other.st_dev == st->st_dev)
 		return true;
 	/* renamed, or in another mount namespace: the device itself knows, if it tells us */
-	close(fd);
 	snprintf(path, sizeof(path), "/dev/loop%d", n);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	return fd >= 0 && ioctl(fd, LOOP_GET_STATUS64, &info) == 0 &&
@@ -85,6 +95,18 @@ int vd_loop_of(const struct stat *st, int nth)
 
 	for (size_t i = 0; i < count; i++)
 		if (is_on(v[i], st) && nth-- == 0)
+			return v[i];
+	return -1;
+}
+
+int vd_loop_on_name(const char *name)
+{
+	char file[PATH_MAX + 16];
+	size_t count;
+	AUTO_FREE int *v = loop_numbers(&count);
+
+	for (size_t i = 0; i < count; i++)
+		if (backing_file(v[i], file, sizeof(file)) && !strcmp(file, name))
 			return v[i];
 	return -1;
 }

@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml mke2fs e2fsck mkfs.xfs mkfs.vfat busybox
-    in_machine --engine uml --mem 1280 --limit 300 \
+    in_machine --engine uml --mem 1280 --limit 600 \
         --modules 'loop dm-mod ext4 xfs vfat nls_cp437 nls_ascii nls_iso8859-1 fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi
@@ -76,3 +76,68 @@ umount m
 expect 0 "$VDISK" mount --fuse -r e.img m
 diff -r /usr/include/asm-generic m/asm-generic || fail "we read something else"
 expect 0 "$VDISK" umount m
+
+# ---- the guest's whole tree, by its fstab ----
+mkdir -p t/etc t/boot t/data t/opt t/mnt/out/x out/x
+cat >t/etc/fstab <<'FSTAB'
+LABEL=root	/		ext4	defaults 0 1
+/data/opt	/opt		none	bind 0 0
+LABEL=data	/data		xfs	defaults 0 2
+LABEL=BOOT	/boot		vfat	ro,suid,dev 0 2
+LABEL=extra	/escape/x	ext4	defaults 0 2
+LABEL=none	/none		ext4	nofail 0 2
+FSTAB
+ln -s /mnt/out t/escape		# to this host's, if a link were followed there
+truncate -s 32M p1
+mkfs.vfat -n BOOT p1 >/dev/null
+truncate -s 64M p2 p4
+mke2fs -q -F -t ext4 -L root -d t p2
+truncate -s 310M p3
+mkfs.xfs -q -L data p3
+mke2fs -q -F -t ext4 -L extra p4
+mount -o loop p3 m
+mkdir m/opt
+umount m
+rm -f d.*
+truncate -s 480M d.raw
+printf '%s\n' 'label: gpt' size=32M size=64M size=310M size=64M | sfdisk -q d.raw
+at=1
+for i in 1 2 3 4; do
+    dd if=p$i of=d.raw bs=1M seek=$at conv=notrunc,sparse status=none
+    at=$((at + $(stat -c %s p$i) / 1048576))
+done
+"$VDISK" convert -q -O qcow2 d.raw d.qcow2
+rm p?
+for d in d.raw d.qcow2; do
+    expect 0 "$VDISK" mount --all $d m
+    like_output '/none: left out: its device is not on this disk .nofail'
+    [ "$(awk '$2 ~ "^/mnt/m" { print $2, $3, ($4 ~ /nosuid,nodev/) }' /proc/mounts | tr '\n' ' ')" = \
+        '/mnt/m ext4 1 /mnt/m/boot vfat 1 /mnt/m/data xfs 1 /mnt/m/mnt/out/x ext4 1 /mnt/m/opt xfs 1 ' ] ||
+        [ "$(grep -c ' /mnt/m.*nosuid,nodev' /proc/mounts)" = 5 ] || fail "$(cat /proc/mounts)"
+    ! mountpoint -q out/x || fail "mounted outside"
+    echo "$d" >m/opt/file
+    echo "$d" >m/data/file
+    expect 1 touch m/boot/x
+    like_output 'Read-only'
+    (cd m/opt && exec sleep 60) &
+    holder=$!
+    wait_for 10 test "/proc/$holder/cwd" -ef m/opt
+    expect 1 "$VDISK" umount m
+    like_output "busy .*pid $holder"
+    kill "$holder"
+    wait "$holder" 2>/dev/null || true
+    expect 0 "$VDISK" umount m
+    [ -z "$(grep /mnt/m /proc/mounts)" ] || fail "$(cat /proc/mounts)"
+    nothing_left
+    # killed: what is left is said, and cleared
+    expect 0 "$VDISK" mount --all -r $d m
+    [ "$(cat m/opt/file)" = "$d" ] || fail "$d: not saved"
+    pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' /run/vdisk/mount-*.json)
+    kill -9 "$pid"
+    wait_for 20 test ! -d "/proc/$pid"
+    expect 1 "$VDISK" umount m
+    like_output 'was killed; its remains are cleared'
+    [ -z "$(grep /mnt/m /proc/mounts)" ] || fail "killed: $(cat /proc/mounts)"
+    wait_for 20 test -z "$(losetup -a)"
+    nothing_left
+done

@@ -1,0 +1,140 @@
+#!/bin/bash
+# The commands about files on file systems that only the kernel reads: the same words, on raw
+# and qcow2; nothing is left behind, even when they are killed; a dirty journal is not read stale.
+. "$(dirname "$0")/../functions.sh"
+
+if [ "${1:-}" != inside ]; then
+    requires linux.uml mkfs.xfs mke2fs xfs_repair busybox setfattr getfattr setpriv
+    expect 0 in_machine --engine uml --mem 1280 --limit 600 \
+        --modules 'loop xfs ext4 f2fs fuse' -- bash "$(readlink -f "$0")" inside
+    echo "$output"
+    exit 0
+fi
+
+mount -t tmpfs tmpfs /mnt
+cd /mnt
+mkdir -p m tree/etc tree/dir/sub out
+head -c 1500000 /dev/urandom >tree/data
+truncate -s 10M tree/sparse
+printf x | dd of=tree/sparse bs=1 seek=5000000 conv=notrunc status=none
+echo 'NAME=other' >tree/etc/os-release
+echo host >tree/etc/hostname
+ln tree/data tree/dir/hard
+ln -s ../data tree/dir/link
+ln -s /mnt/out tree/dir/away
+mkfifo tree/fifo
+mknod tree/null c 1 3
+chown 1000:100 tree/data
+chmod 4755 tree/dir/sub
+touch -d '2031-02-03 04:05:06.123456' tree/data
+nothing_left() {
+    [ -z "$(losetup -a)$(ls /run/vdisk 2>/dev/null)$(grep /mnt/ /proc/mounts)$(pgrep -x vdisk)" ] ||
+        fail "left: $(losetup -a; ls /run/vdisk; cat /proc/mounts; pgrep -x vdisk)"
+}
+
+# an ext4 as the measure, in words and contents
+for fs in ext xfs; do
+    truncate -s 340M $fs
+    printf 'label: gpt\nstart=1MiB, size=330M\n' | sfdisk -q $fs
+    l=$(losetup -f --show -o 1M --sizelimit 330M $fs)
+    if [ $fs = ext ]; then mke2fs -q -t ext4 "$l"; else mkfs.xfs -q "$l"; fi
+    losetup -d "$l"
+done
+list() { "$VDISK" ls -lR "$1:/" | sed "s/$(date +%Y)-..-.. ..:..//" | awk '/^d/ { $5 = ""; $2 = "" } { print }' | grep -v 'lost+found\|^$' | sort; }
+"$VDISK" convert -q -O qcow2 ext ext.qcow2
+for kind in raw qcow2; do
+    for fs in ext xfs; do
+        [ $fs$kind != extqcow2 ] || continue
+        d=$fs.$kind
+        "$VDISK" convert -q -O $kind $fs $d
+        expect 0 "$VDISK" cp -a tree/. "$d#p1:/"
+        nothing_left
+        expect 0 "$VDISK" mkdir -p "$d:/new/deep"		# the root is found, too
+        expect 0 "$VDISK" mv "$d:/dir/sub" "$d:/new/moved"
+        expect 0 "$VDISK" ln -s target "$d:/new/sym"
+        expect 0 "$VDISK" ln "$d:/data" "$d:/new/third"
+        expect 0 "$VDISK" chmod 600 "$d:/etc/hostname"
+        expect 0 "$VDISK" chown 5:6 "$d:/etc/hostname"
+        expect 0 env EDITOR='sed -i s/host/edited/' "$VDISK" edit "$d:/etc/hostname"
+        expect 0 "$VDISK" rm -r "$d:/dir/away"
+        expect 1 "$VDISK" rm "$d:/new"
+        expect 1 "$VDISK" cat "$d:/nothing"
+        like_output '/nothing: no such file'
+        [ "$("$VDISK" cat "$d:/etc/hostname")" = edited ] || fail "$d: edit"
+        [ "$("$VDISK" stat --json "$d:/etc/hostname" | grep -c '"mode": "0600"\|"uid": 5')" = 2 ] || fail "$d: attributes are not kept"
+        rm -rf back
+        mkdir back
+        expect 0 "$VDISK" cp -a "$d:/." back
+        cmp tree/data back/data || fail "$d: data"
+        [ "$(stat -c '%h %u %g %y' back/data)" = "3 1000 100 2031-02-03 04:05:06.123456000 +0000" ] || fail "$d: $(stat back/data)"
+        [ "$(stat -c %b back/sparse)" -lt 200 ] || fail "$d: sparse"
+        [ "$(stat -c %A back/null back/fifo back/new/moved | tr '\n' ' ')" = 'crw-r--r-- prw-r--r-- drwsr-xr-x ' ] || fail "$d: $(ls -l back)"
+        "$VDISK" tar "$d:/" >t.tar
+        expect 0 "$VDISK" mkdir "$d:/unpacked"
+        expect 0 sh -c "'$VDISK' untar '$d:/unpacked' <t.tar"
+        [ "$("$VDISK" cat "$d:/unpacked/new/third" | sha256sum)" = "$(sha256sum <tree/data)" ] || fail "$d: untar"
+        expect 0 "$VDISK" rm -r "$d:/unpacked"
+        nothing_left
+        list "$d#p1" >$fs.list
+    done
+    # of a hard link, which name was made first does not show; sizes of links may
+    diff ext.list xfs.list || fail "$kind: not the same words"
+done
+l=$(losetup -f --show -o 1M --sizelimit 330M xfs.raw)
+xfs_repair -n "$l" >repair.log 2>&1 || { cat repair.log; fail "xfs_repair"; }
+mount -o ro "$l" m
+[ "$(cat m/etc/hostname)" = edited ] || fail "the kernel sees something else"
+umount m
+losetup -d "$l"
+"$VDISK" check -q xfs.qcow2 || fail "check"
+
+# two file systems at a time; one image, of which one would be written
+expect 0 "$VDISK" cp 'xfs.qcow2#p1:/data' 'ext.qcow2#p1:/from-xfs'
+expect 0 "$VDISK" cp 'ext.qcow2#p1:/from-xfs' 'xfs.raw#p1:/back'
+[ "$("$VDISK" cat xfs.raw:/back | sha256sum)" = "$(sha256sum <tree/data)" ] || fail "across"
+expect 0 "$VDISK" cp 'xfs.qcow2#p1:/data' 'xfs.raw#p1:/data' 'xfs.qcow2#p1:/new'
+nothing_left
+
+# what the machine had not written back when it stopped is in the journal
+for kind in raw qcow2; do
+    l=$(losetup -f --show -o 1M --sizelimit 330M xfs.raw)
+    mount "$l" m
+    echo journalled >m/journalled
+    sync -f m
+    rm m/journalled
+    echo later >m/later
+    "$(command -v xfs_io)" -x -c 'shutdown -f' m
+    umount m
+    losetup -d "$l"
+    d=dirty.$kind
+    "$VDISK" convert -q -y -O $kind xfs.raw $d
+    sum=$(sha256sum <$d)
+    [ "$("$VDISK" cat $d:/later 2>&1)" = "$("$VDISK" cat $d:/later 2>&1)" ] || fail "not the same twice"
+    expect 0 "$VDISK" ls $d:/
+    like_output '^later'
+    ! grep -q journalled <<<"$output" || fail "$kind: read stale"
+    [ "$(sha256sum <$d)" = "$sum" ] || fail "$kind: reading wrote"
+done
+nothing_left
+
+# killed: the command, or the process that serves it
+for round in 1 2 3 4; do
+    "$VDISK" cp -a tree/. 'xfs.qcow2#p1:/killed' & pid=$!
+    sleep 0.$((RANDOM % 3 + round))
+    case $round in
+    1|2) kill -9 $pid 2>/dev/null || true ;;
+    *) pkill -9 -P $pid 2>/dev/null || true ;;
+    esac
+    wait $pid 2>/dev/null || true
+    wait_for 30 sh -c '[ -z "$(pgrep -x vdisk)$(losetup -a)" ]'
+    "$VDISK" check -q xfs.qcow2 >/dev/null || "$VDISK" check -q --repair=leaks xfs.qcow2 >/dev/null || fail "the image"
+    expect 0 "$VDISK" ls 'xfs.qcow2#p1:/etc'
+    like_output os-release
+done
+rm -f /run/vdisk/fs-*		# what is left of a server that was killed: an empty file
+nothing_left
+
+# an ordinary user is told what would work
+chmod 666 xfs.raw
+expect 1 setpriv --reuid=65534 --regid=65534 --clear-groups "$VDISK" ls 'xfs.raw#p1:/'
+like_output 'xfs, which is not read in process: as root'
