@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/running.h"
+#include "cli/steady.h"
 
 struct attach_args {
 	bool read_only, deferred;
@@ -145,6 +146,9 @@ static int attach(struct attach *t, const char *locator)
 	};
 	struct vdisk_error err = { 0 };
 
+	/* of a file that somebody writes, what is attached is a view of a snapshot */
+	if (t->a->read_only && S_ISREG(t->h.st.st_mode) && t->h.plain && steady_needed(locator))
+		t->h.plain = false;
 	if (host_disk_make(&t->h, t->a->read_only, true) != CLI_OK)
 		return CLI_FAILED;
 	if (vdisk_open(&disk, locator, &opts, &err) < 0)

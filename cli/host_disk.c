@@ -104,12 +104,13 @@ static void use_loop(struct host_disk *h, int number)
 	find_uuid(h);
 }
 
-static void use_device(struct host_disk *h)
+/* @st is the device's. */
+static void use_device(struct host_disk *h, const char *device)
 {
-	const char *name = strrchr(h->locator, '/');
+	const char *name = strrchr(device, '/');
 
-	snprintf(h->device, sizeof(h->device), "%s", h->locator);
-	snprintf(h->name, sizeof(h->name), "%s", name ? name + 1 : h->locator);
+	snprintf(h->device, sizeof(h->device), "%s", device);
+	snprintf(h->name, sizeof(h->name), "%s", name ? name + 1 : device);
 	h->major = major(h->st.st_rdev);
 	h->minor = minor(h->st.st_rdev);
 	find_uuid(h);
@@ -121,15 +122,21 @@ bool host_disk_find(struct host_disk *h)
 	int n;
 
 	if (h->plain && S_ISBLK(h->st.st_mode)) {
-		use_device(h);
+		use_device(h, h->locator);
 		return true;
 	}
-	if (!h->plain) {
+	n = h->plain ? vd_loop_of(&h->st, 0) : -1;
+	/* a plain file, too, may have a view: of its snapshot */
+	if (n < 0) {
 		view = view_find(h->locator);
 		if (!view || stat(view, &h->st) < 0)
 			return false;
+		if (S_ISBLK(h->st.st_mode)) {	/* NBD */
+			use_device(h, view);
+			return true;
+		}
+		n = vd_loop_of(&h->st, 0);
 	}
-	n = vd_loop_of(&h->st, 0);
 	if (n >= 0)
 		use_loop(h, n);
 	return n >= 0;
@@ -193,6 +200,8 @@ int host_disk_make(struct host_disk *h, bool read_only, bool keep_lock)
 		if (!view)
 			return CLI_FAILED;
 		file = view;
+		if (!h->plain && host_disk_find(h))	/* by NBD */
+			return CLI_OK;
 	} else if (!read_only && check_unused(file) != CLI_OK) {
 		return CLI_FAILED;
 	}
@@ -205,10 +214,16 @@ int host_disk_make(struct host_disk *h, bool read_only, bool keep_lock)
 int host_disk_drop(struct host_disk *h, bool verbose)
 {
 	struct vdisk_error err = { 0 };
+	char how[300];
 
 	if (h->plain && S_ISBLK(h->st.st_mode))
 		return CLI_OK;
-	if (h->device[0]) {
+	if (S_ISBLK(h->st.st_mode)) {		/* NBD, which goes with the view */
+		if (vd_in_use(&h->st, how, sizeof(how))) {
+			cli_error("%s: is in use: %s", h->device, how);
+			return CLI_FAILED;
+		}
+	} else if (h->device[0]) {
 		if (vd_loop_detach((int)h->minor, &err) < 0)
 			return cli_fail(&err);
 		if (verbose)
@@ -305,6 +320,12 @@ void host_disk_sweep(const char *view)
 	struct host_disk h = { .locator = view };
 	int n;
 
+	if (!strncmp(view, "/dev/nbd", 8) && stat(view, &h.st) == 0) {
+		use_device(&h, view);
+		if (vd_dm_available(NULL) == 0)
+			host_each_map(&h, sweep_map, NULL);
+		return;
+	}
 	if (!name || strcmp(name, ".img") != 0)		/* a plain file, which is whole */
 		return;
 	n = vd_loop_on_name(view);

@@ -10,6 +10,7 @@
 
 #include "cli/attached.h"
 #include "cli/running.h"
+#include "cli/steady.h"
 
 /* A locator that means the same from every directory. */
 static char *absolute(const char *locator)
@@ -115,6 +116,39 @@ static int serve(struct vdisk *disk, const char *locator, bool read_only, struct
 	return n < 0 ? CLI_FAILED : CLI_OK;
 }
 
+/* ---- the same by NBD ---- */
+
+static struct vd_nbd *serving_nbd;
+
+static void stop_nbd(int sig)
+{
+	(void)sig;
+	vd_nbd_stop(serving_nbd);
+}
+
+/* The device is what stands in "file". */
+static int serve_nbd(struct vdisk *disk, const char *locator, bool read_only, struct running *r)
+{
+	const struct sigaction sa = { .sa_handler = stop_nbd };
+	struct vdisk_error err = { 0 };
+	char device[32];
+
+	if (vd_nbd_start(&serving_nbd, disk, &err) < 0)
+		return cli_fail(&err);
+	snprintf(device, sizeof(device), "/dev/nbd%d", vd_nbd_number(serving_nbd));
+	json_object_set_new(r->info, "disk", json_string(locator));
+	json_object_set_new(r->info, "file", json_string(device));
+	json_object_set_new(r->info, "read-only", json_boolean(read_only));
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (running_save(r) != CLI_OK)
+		vd_nbd_stop(serving_nbd);
+	running_ready();
+	vd_nbd_wait(serving_nbd);
+	return CLI_OK;
+}
+
 /* Only keep the locks of the file, until a signal. */
 static int hold(const char *locator, bool read_only, struct running *r)
 {
@@ -140,18 +174,27 @@ static NORETURN void view_process(const char *locator, const char *disk_name, bo
 {
 	struct running r = { .fd = -1 };
 	struct vdisk *disk = NULL;
+	struct steady steady = { 0 };
 	struct vdisk_error err = { 0 };
-	int status = cli_open(&disk, locator, read_only ? 0 : VDISK_OPEN_WRITE);
+	int status;
 
+	if (read_only && !plain)
+		status = steady_open(&disk, &steady, locator);
+	else
+		status = cli_open(&disk, locator, read_only ? 0 : VDISK_OPEN_WRITE);
 	if (status == CLI_OK)
 		status = running_new(&r, "view");
+	if (status == CLI_OK && steady.lvm)
+		json_object_set_new(r.info, "lvm-snapshot", json_string(steady.lvm));
 	if (status == CLI_OK)
 		status = plain ? hold(disk_name, read_only, &r) :
-				 serve(disk, disk_name, read_only, &r);
+			 vd_nbd_available() ? serve_nbd(disk, disk_name, read_only, &r) :
+					      serve(disk, disk_name, read_only, &r);
 	if (disk && vdisk_close(disk, &err) < 0) {
 		running_end(&r, err.msg);
 		exit(CLI_FAILED);
 	}
+	steady_end(&steady);
 	running_end(&r, NULL);
 	exit(status == CLI_OK ? CLI_OK : CLI_FAILED);
 }

@@ -53,6 +53,7 @@ vdisk_SRCS += \
  cli/tar.c \
  cli/df.c \
  cli/mount.c \
+ cli/steady.c \
  cli/mount_plan.c \
  cli/mount_kernel.c \
  cli/kpartx.c \
@@ -60,4 +61,4 @@ vdisk_SRCS += \
  cli/attach.c \
  cli/host_disk.c \
  cli/running.c
-vdisk_PKGS := jansson smartcols
+vdisk_PKGS := jansson smartcols devmapper

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/mount.h"
 #include "cli/running.h"
+#include "cli/steady.h"
 #include "kernel/host.h"
 
 enum { OPT_ALLOW_OTHER = 0x3000, OPT_PERMISSIONS, OPT_FUSE };
@@ -72,7 +73,7 @@ static const struct argp mount_argp = {
 };
 
 /* The disk that a locator names, and the partition of it, to be freed. */
-static int open_disk(struct vdisk **out, char **part, const char *locator,
+static int open_disk(struct vdisk **out, struct steady *steady, char **part, const char *locator,
 		     const struct mount_args *a)
 {
 	AUTO_FREE char *source = NULL;
@@ -89,7 +90,9 @@ static int open_disk(struct vdisk **out, char **part, const char *locator,
 		cli_error("%s: --all takes a whole disk", locator);
 	else if (!(source = vdisk_locator_format(&loc)))
 		cli_error("out of memory");
-	else if (cli_open(out, source, a->read_only ? 0 : VDISK_OPEN_WRITE) == 0)
+	else if (a->read_only)
+		status = steady_open(out, steady, source);
+	else if (cli_open(out, source, VDISK_OPEN_WRITE) == 0)
 		status = CLI_OK;
 	vdisk_locator_clear(&loc);
 	return status;
@@ -135,13 +138,15 @@ static int serve(struct vdisk_mount *mount, struct vdisk_error *err)
 }
 
 int mount_describe(struct running *r, const char *locator, const char *dir, const char *type,
-		   const char *how, bool read_only)
+		   const char *how, const struct mount_args *a)
 {
+	if (a->lvm)
+		json_object_set_new(r->info, "lvm-snapshot", json_string(a->lvm));
 	json_object_set_new(r->info, "disk", json_string(locator));
 	json_object_set_new(r->info, "dir", json_string(dir));
 	json_object_set_new(r->info, "type", json_string(type));
 	json_object_set_new(r->info, "how", json_string(how));
-	json_object_set_new(r->info, "read-only", json_boolean(read_only));
+	json_object_set_new(r->info, "read-only", json_boolean(a->read_only));
 	return running_save(r);
 }
 
@@ -194,7 +199,7 @@ static int tree_start(struct fuse_tree *t, struct running *running, const struct
 		return r;
 	t->n = 1;
 	if (mount_describe(running, locator, dir, vdisk_fs_type(t->fs[0]), "fuse",
-			   a->read_only) != CLI_OK)
+			   a) != CLI_OK)
 		return -EIO;
 	r = vdisk_mount_new(&t->mount, t->fs[0], dir, &opts, err);
 	for (unsigned i = 1; r == 0 && i < plan->n; i++)
@@ -249,6 +254,7 @@ int cmd_mount(int argc, char **argv)
 	AUTO_FREE char *dir = NULL;
 	AUTO_FREE char *part = NULL;
 	struct mount_plan plan = { 0 };
+	struct steady steady = { 0 };
 	struct stat st;
 	int status;
 
@@ -263,7 +269,8 @@ int cmd_mount(int argc, char **argv)
 		return CLI_FAILED;
 	}
 	running_begin(a.foreground);
-	status = open_disk(&disk, &part, args[0], &a);
+	status = open_disk(&disk, &steady, &part, args[0], &a);
+	a.lvm = steady.lvm;
 	if (status == CLI_OK)
 		status = mount_plan(&plan, disk, part, &a, by_kernel(&a));
 	if (status == CLI_OK)
@@ -272,6 +279,7 @@ int cmd_mount(int argc, char **argv)
 	mount_plan_clear(&plan);
 	if (cli_close(&disk) != CLI_OK)
 		status = CLI_FAILED;
+	steady_end(&steady);
 	return status;
 }
 

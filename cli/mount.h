@@ -9,6 +9,7 @@
 struct mount_args {
 	bool all, read_only, foreground, allow_other, permissions, fuse;
 	const char *options, *type;
+	const char *lvm;	/* the snapshot that is mounted, which goes afterwards; else NULL */
 };
 
 /* ---- what is to be mounted ---- */
@@ -42,6 +43,6 @@ int mount_kernel(const struct mount_plan *plan, const char *locator, const char 
 
 /* Write down what is mounted where, for those who ask or clear up. */
 int mount_describe(struct running *r, const char *locator, const char *dir, const char *type,
-		   const char *how, bool read_only);
+		   const char *how, const struct mount_args *a);
 
 #endif

@@ -25,7 +25,9 @@
 
 /* A volume as a block device. */
 struct device {
-	struct vdisk *volume;		/* borrowed */
+	struct vdisk *volume;		/* borrowed: what it was made for */
+	struct vdisk *layer;		/* owned: what it is of, if that is not the volume itself */
+	bool mounted;
 	char *view;			/* owned: the file that FUSE makes of it, if need be */
 	struct vdisk_fuse *fuse;	/* owned */
 	pthread_t thread;
@@ -60,7 +62,7 @@ static int device_file(struct kernel *k, struct device *d, uint64_t *offset)
 	struct vdisk_error err = { 0 };
 	int fd = -1;
 
-	if (vd_plain_run(d->volume, &fd, offset))
+	if (!d->layer && vd_plain_run(d->volume, &fd, offset))
 		return dup(fd);
 	*offset = 0;
 	if (asprintf(&d->view, "%.*s-%u.img", (int)(strlen(r->path) - strlen(".json")), r->path,
@@ -73,7 +75,7 @@ static int device_file(struct kernel *k, struct device *d, uint64_t *offset)
 		return -1;
 	}
 	close(fd);
-	if (vdisk_fuse_mount(&d->fuse, d->volume, d->view, &err) < 0) {
+	if (vdisk_fuse_mount(&d->fuse, d->layer ? d->layer : d->volume, d->view, &err) < 0) {
 		cli_fail(&err);
 		return -1;
 	}
@@ -83,7 +85,7 @@ static int device_file(struct kernel *k, struct device *d, uint64_t *offset)
 		return -1;
 	}
 	json_array_append_new(json_object_get(r->info, "views"), json_string(d->view));
-	fd = open(d->view, (vdisk_writable(d->volume) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+	fd = open(d->view, (d->layer || vdisk_writable(d->volume) ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 	if (fd < 0)
 		cli_error("%s: %m", d->view);
 	return fd;
@@ -92,7 +94,7 @@ static int device_file(struct kernel *k, struct device *d, uint64_t *offset)
 static int device_start(struct kernel *k, struct device *d)
 {
 	struct vdisk_error err = { 0 };
-	bool read_only = k->a->read_only || !vdisk_writable(d->volume);
+	bool read_only = !d->layer && (k->a->read_only || !vdisk_writable(d->volume));
 	uint64_t offset = 0;
 	AUTO_CLOSE int fd = device_file(k, d, &offset);
 
@@ -126,6 +128,7 @@ static void device_end(struct device *d)
 		unlink(d->view);
 		free(d->view);
 	}
+	vdisk_close(d->layer, NULL);
 }
 
 /* The device of a volume, made when it is needed first; NULL after a message. */
@@ -146,9 +149,26 @@ static struct device *device_of(struct kernel *k, struct vdisk *volume)
 	return d;
 }
 
+/*
+ * A journal that has to be replayed first cannot be where nothing may be written: then the
+ * device becomes one of a throw-away layer over the volume.
+ */
+static int device_layered(struct kernel *k, struct device *d)
+{
+	struct vdisk *volume = d->volume;
+	struct vdisk_error err = { 0 };
+
+	device_end(d);
+	*d = (struct device) { .volume = volume, .loop.fd = -1 };
+	if (vdisk_open_overlay(&d->layer, volume, NULL, &err) < 0)
+		return cli_fail(&err);
+	return device_start(k, d);
+}
+
 /* ---- mounts ---- */
 
-static int run_mount(const char *type, const char *options, const char *device, const char *dir)
+static int run_mount(const char *type, const char *options, const char *device, const char *dir,
+		     bool quiet)
 {
 	const char *argv[] = { "mount", "-t", type, "-o", options, device, dir, NULL };
 	pid_t pid;
@@ -157,6 +177,8 @@ static int run_mount(const char *type, const char *options, const char *device, 
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0) {
+		if (quiet)
+			dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);
 		execvp(argv[0], (char *const *)(uintptr_t)argv);
 		cli_error("%s: %m", argv[0]);
 		_exit(127);
@@ -216,7 +238,9 @@ static int mount_volume(struct kernel *k, const struct mount_point *p, const cha
 	struct vdisk_probe probe = { 0 };
 	struct vdisk_error err = { 0 };
 	const char *type = k->a->all ? NULL : k->a->type;
+	bool read_only = k->a->read_only || p->read_only, again;
 	struct device *d;
+	int status;
 
 	if (!type) {
 		if (vdisk_probe(p->volume, &probe, &err) < 0)
@@ -231,12 +255,20 @@ static int mount_volume(struct kernel *k, const struct mount_point *p, const cha
 	d = device_of(k, p->volume);
 	/* a copy of a disk has the UUID of the disk */
 	if (!d || asprintf(&options, "nosuid,nodev%s%s%s%s%s%s", !strcmp(type, "xfs") ? ",nouuid" : "",
-			   k->a->read_only || p->read_only ? ",ro" : "",
+			   read_only ? ",ro" : "",
 			   p->options[0] ? "," : "", p->options,
 			   k->a->options ? "," : "", k->a->options ? k->a->options : "") < 0)
 		return CLI_FAILED;
-	if (run_mount(type, options, d->path, dir) != CLI_OK)
+	again = k->a->read_only && !d->mounted && !d->layer;
+	status = run_mount(type, options, d->path, dir, again);
+	if (status != CLI_OK && again) {
+		status = device_layered(k, d);
+		if (status == CLI_OK)
+			status = run_mount(type, options, d->path, dir, false);
+	}
+	if (status != CLI_OK)
 		return CLI_FAILED;
+	d->mounted = true;
 	wrote_down(k, dir, d->path);
 	if (p == k->plan->point)
 		json_object_set_new(k->running.info, "type", json_string(type));
@@ -322,7 +354,7 @@ int mount_kernel(const struct mount_plan *plan, const char *locator, const char 
 	k.device = calloc(plan->n, sizeof(*k.device));
 	status = k.device ? running_new(&k.running, "mount") : CLI_FAILED;
 	if (status == CLI_OK)
-		status = mount_describe(&k.running, locator, dir, "", "kernel", a->read_only);
+		status = mount_describe(&k.running, locator, dir, "", "kernel", a);
 	if (status == CLI_OK) {
 		k.mounts = json_array();
 		json_object_set_new(k.running.info, "mounts", k.mounts);

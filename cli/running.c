@@ -12,6 +12,7 @@
 
 #include "cli/attached.h"
 #include "cli/running.h"
+#include "cli/steady.h"
 
 #define MAX_INFO 65536
 
@@ -299,6 +300,8 @@ static int sweep_one(void *arg, struct running *r)
 		}
 		if (*dir)
 			running_unmount_dead(dir);
+		if (*running_string(r, "lvm-snapshot"))
+			steady_sweep(running_string(r, "lvm-snapshot"));
 		if (!strcmp(running_string(r, "kind"), "view"))
 			host_disk_sweep(running_string(r, "file"));
 		cli_note("%s%s%s: the process that served it (%ld) was killed; its remains are cleared%s",

@@ -85,6 +85,7 @@ LIB_SRCS += \
  libvdisk/kernel/mount.c \
  libvdisk/kernel/loop.c \
  libvdisk/kernel/host_fs.c \
+ libvdisk/kernel/nbd.c \
  libvdisk/kernel/inuse.c \
  libvdisk/kernel/dm.c \
  libvdisk/kernel/table.c \

@@ -228,6 +228,42 @@ int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
 	}
 }
 
+/* Ask for a device by its number. */
+static struct dm_task *info_of(unsigned major, unsigned minor, struct dm_info *info)
+{
+	struct dm_task *task;
+
+	dm_setup();
+	task = dm_task_create(DM_DEVICE_INFO);
+	if (task && dm_task_set_major(task, (int)major) && dm_task_set_minor(task, (int)minor) &&
+	    run(task) == 0 && dm_task_get_info(task, info) && info->exists)
+		return task;
+	if (task)
+		dm_task_destroy(task);
+	return NULL;
+}
+
+int vd_dm_find(struct vd_dm_device *out, unsigned major, unsigned minor)
+{
+	struct dm_info info = { 0 };
+	AUTO_TASK struct dm_task *task = info_of(major, minor, &info);
+
+	if (!task)
+		return -ENOENT;
+	*out = (struct vd_dm_device) { .major = major, .minor = minor };
+	snprintf(out->name, sizeof(out->name), "%s", dm_task_get_name(task));
+	snprintf(out->uuid, sizeof(out->uuid), "%s", dm_task_get_uuid(task));
+	return 0;
+}
+
+int vd_dm_opened(unsigned major, unsigned minor)
+{
+	struct dm_info info = { 0 };
+	AUTO_TASK struct dm_task *task = info_of(major, minor, &info);
+
+	return task ? info.open_count : -ENOENT;
+}
+
 bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor)
 {
 	AUTO_TASK struct dm_task *task = NULL;

@@ -50,6 +50,21 @@ int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offse
 int vd_loop_partitions(const char *device, struct vdisk_error *err);
 int vd_loop_detach(int number, struct vdisk_error *err);
 
+/* ---- nbd.c: a disk of any format as a block device ---- */
+
+struct vd_nbd;
+
+/* Are there NBD devices that we may use? */
+bool vd_nbd_available(void);
+/* Make one of @disk (own reference), and serve it by threads. */
+int vd_nbd_start(struct vd_nbd **out, struct vdisk *disk, struct vdisk_error *err);
+/* It is /dev/nbdN. */
+int vd_nbd_number(const struct vd_nbd *nbd);
+/* End it, also from signal handlers; whoever has it open gets errors. */
+void vd_nbd_stop(struct vd_nbd *nbd);
+/* Wait until it has ended, and free it. */
+void vd_nbd_wait(struct vd_nbd *nbd);
+
 /* ---- host_fs.c: file systems that the kernel has and we have not ---- */
 
 /*
@@ -95,6 +110,10 @@ enum vd_dm_remove_flags {
 };
 /* -EBUSY says who. */
 int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err);
+/* The device of that number; -ENOENT. */
+int vd_dm_find(struct vd_dm_device *out, unsigned major, unsigned minor);
+/* How often it is open; -errno. */
+int vd_dm_opened(unsigned major, unsigned minor);
 /* Call @each for all devices. */
 int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
 	       struct vdisk_error *err);

@@ -4,9 +4,9 @@
 . "$(dirname "$0")/../functions.sh"
 
 if [ "${1:-}" != inside ]; then
-    requires linux.uml kpartx dmsetup sfdisk lvm mke2fs e2fsck busybox
-    in_machine --engine uml --mem 1024 --limit 300 \
-        --modules 'loop dm-mod dm-snapshot ext4 fuse' -- bash "$(readlink -f "$0")" inside
+    requires linux.uml kpartx dmsetup sfdisk lvm mke2fs e2fsck mkfs.xfs busybox
+    in_machine --engine uml --mem 1024 --limit 600 \
+        --modules 'loop dm-mod dm-snapshot ext4 xfs fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi
 
@@ -91,4 +91,78 @@ expect 1 "$VDISK" rm "$lv#p1:/etc/fstab"
 like_output 'held by device-mapper DiskStore-guest1, mounted at /mnt/m'
 umount m
 expect 0 "$VDISK" kpartx -d $lv
+
+# ---- -r while somebody writes: from a snapshot, and how fresh is said ----
+export LVM_SYSTEM_DIR=$PWD/lvm
+mkdir lvm out
+printf '%s\n' "$config" >lvm/lvm.conf
+kpartx -a $lv
+mount /dev/mapper/DiskStore-guest1 m
+echo 'written just now' >m/fresh
+sync -f m
+expect 0 "$VDISK" mount -r "$lv#p1" out
+like_output 'held by device-mapper DiskStore-guest1, mounted at /mnt/m: read is an LVM snapshot of [0-9:]+ .DiskStore/vdisk_read_'
+[ "$(cat out/fresh)" = 'written just now' ] || fail "not fresh"
+echo later >m/later
+sync -f m
+[ ! -e out/later ] || fail "not steady"
+expect 0 "$VDISK" umount out
+[ -z "$(lvm lvs --noheadings -o name 2>/dev/null | grep vdisk_read)" ] || fail "a snapshot is left"
+# and after a kill
+expect 0 "$VDISK" mount -r "$lv#p1" out
+kill -9 "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' /run/vdisk/mount-*.json)"
+sleep 1
+expect 1 "$VDISK" umount out
+like_output 'was killed; its remains are cleared'
+[ -z "$(lvm lvs --noheadings -o name 2>/dev/null | grep vdisk_read)" ] || fail "a snapshot is left by a kill"
+umount m
+kpartx -d $lv
 l vgchange -q -an DiskStore
+losetup -d "$loop"
+rm pv guest.img
+# a file on a file system that shares blocks
+truncate -s 320M share
+mkfs.xfs -q -m reflink=1 share
+mkdir x
+mount -o loop share x
+truncate -s 64M x/d
+mke2fs -q -F -t ext4 x/d
+"$VDISK" convert -q -O qcow2 x/d x/q
+cp --reflink=never guest.qcow2 here.qcow2
+for d in x/d x/q; do
+    expect 0 "$VDISK" mount --fuse $d m
+    echo one >m/one
+    sync m/one
+    expect 0 "$VDISK" mount -r $d out
+    like_output "$d: open for writing in another program .*mount --fuse $d.*: read is how it was at [0-9:]+, as after a power cut"
+    [ "$(cat out/one)" = one ] || fail "$d: not fresh"
+    echo two >m/two
+    sync m/two
+    [ ! -e out/two ] || fail "$d: not steady"
+    expect 0 "$VDISK" umount out
+    expect 0 "$VDISK" attach -r $d
+    like_output 'read is how it was'
+    dev=$(head -n 2 <<<"$output" | grep ^/dev)
+    mount -o ro,noload "$dev" out
+    [ "$(cat out/two)" = two ] || fail "$d: attach -r"
+    umount out
+    expect 0 "$VDISK" detach $d
+    expect 0 "$VDISK" umount m
+done
+umount x
+# elsewhere: refused, unless asked for; a snapshot in the image is read, with its age
+expect 0 "$VDISK" mount --fuse here.qcow2 m
+expect 0 "$VDISK" mount -r 'here.qcow2#p1' out
+like_output "read is its snapshot 'clean', [0-9]+ (s|min) old"
+cmp out/data tree/data || fail "the snapshot in the image"
+expect 0 "$VDISK" umount out
+expect 0 "$VDISK" umount m
+"$VDISK" snapshot delete here.qcow2 clean
+expect 0 "$VDISK" mount --fuse here.qcow2 m
+expect 1 "$VDISK" mount -r 'here.qcow2#p1' out
+like_output 'no snapshot to read, and none can be made; --force-share'
+expect 0 "$VDISK" mount -r -U 'here.qcow2#p1' out
+like_output 'may be torn'
+expect 0 "$VDISK" umount out
+expect 0 "$VDISK" umount m
+[ -z "$(losetup -a)$(ls /run/vdisk)" ] || fail "left: $(losetup -a; ls /run/vdisk)"

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * steady.c - see steady.h
+ *
+ * What a snapshot of now shows is what a power cut would have left: journals are replayed
+ * when the file system in it is opened, into a throw-away layer, as always with -r.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <libdevmapper.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "cli/steady.h"
+#include "kernel/host.h"
+
+#define MAX_FILES 64u
+
+/* ---- LVM ---- */
+
+/* Run lvm(8); its first line of output in @out (may be NULL). */
+static int run_lvm(const char *const *argv, char *out, size_t size)
+{
+	int fds[2], status = 0;
+	ssize_t n = 0;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		dup2(fds[1], 1);
+		dup2(null, 2);
+		execvp(argv[0], (char *const *)(uintptr_t)argv);
+		_exit(127);
+	}
+	close(fds[1]);
+	if (out) {
+		n = pid < 0 ? 0 : read(fds[0], out, size - 1);
+		out[n > 0 ? n : 0] = '\0';
+		out[strcspn(out, "\n")] = '\0';
+	}
+	close(fds[0]);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+/* The volume group and logical volume of a device of device-mapper. */
+static bool lvm_names(const struct stat *st, char **vg, char **lv)
+{
+	struct dm_pool *pool = NULL;
+	struct vd_dm_device d;
+	char *v = NULL, *l = NULL, *layer = NULL;
+	bool found = false;
+
+	if (!S_ISBLK(st->st_mode) || geteuid() != 0 ||
+	    vd_dm_find(&d, major(st->st_rdev), minor(st->st_rdev)) < 0 ||
+	    strncmp(d.uuid, "LVM-", 4) != 0)
+		return false;
+	pool = dm_pool_create("names", 256);
+	if (pool && dm_split_lvm_name(pool, d.name, &v, &l, &layer) && *v && *l && !*layer) {
+		*vg = strdup(v);
+		*lv = strdup(l);
+		found = *vg && *lv;
+	}
+	if (pool)
+		dm_pool_destroy(pool);
+	return found;
+}
+
+/* The device of a new snapshot, to be freed; NULL: there is none. */
+static char *lvm_snapshot(struct steady *s, const struct stat *st)
+{
+	AUTO_FREE char *vg = NULL;
+	AUTO_FREE char *lv = NULL;
+	AUTO_FREE char *origin = NULL;
+	char type[64] = "", name[40];
+	char *device = NULL;
+
+	if (!lvm_names(st, &vg, &lv) || asprintf(&origin, "%s/%s", vg, lv) < 0)
+		return NULL;
+	snprintf(name, sizeof(name), "vdisk_read_%d", getpid());
+	{
+		const char *const ask[] = { "lvm", "lvs", "--noheadings", "-o", "segtype", origin, NULL };
+
+		if (run_lvm(ask, type, sizeof(type)) < 0)
+			return NULL;
+	}
+	{
+		bool thin = strstr(type, "thin");
+		const char *const make[] = {
+			"lvm", "lvcreate", "-qq", "-y", "-s", "-n", name, thin ? "-kn" : "-l",
+			thin ? "-ay" : "10%ORIGIN", origin, NULL,
+		};
+
+		if (run_lvm(make, NULL, 0) < 0)
+			return NULL;
+	}
+	if (asprintf(&s->lvm, "%s/%s", vg, name) < 0) {
+		s->lvm = NULL;
+		return NULL;
+	}
+	if (asprintf(&device, "/dev/%s", s->lvm) < 0)
+		return NULL;
+	return device;
+}
+
+void steady_sweep(const char *lvm)
+{
+	const char *const remove[] = { "lvm", "lvremove", "-qq", "-y", lvm, NULL };
+
+	if (run_lvm(remove, NULL, 0) < 0)
+		cli_error("%s: the snapshot that was read is still there (lvremove)", lvm);
+}
+
+void steady_end(struct steady *s)
+{
+	if (s->lvm)
+		steady_sweep(s->lvm);
+	free(s->lvm);
+	s->lvm = NULL;
+}
+
+/* ---- a file that shares its blocks ---- */
+
+static unsigned layers(struct vdisk *disk)
+{
+	unsigned n = 1;
+
+	while ((disk = vdisk_backing(disk)))
+		n++;
+	return n;
+}
+
+/* A nameless file beside @path with the same blocks, read-only; -1: not here. */
+static int clone_file(const char *path, int fd)
+{
+	AUTO_FREE char *dir = strdup(path);
+	char *slash = dir ? strrchr(dir, '/') : NULL, proc[40];
+	AUTO_CLOSE int copy = -1;
+
+	if (!dir)
+		return -1;
+	if (slash)
+		slash[slash == dir] = '\0';
+	copy = open(slash ? dir : ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (copy < 0 || ioctl(copy, FICLONE, fd) < 0)
+		return -1;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", copy);
+	return open(proc, O_RDONLY | O_CLOEXEC);
+}
+
+/* The same image on a clone of its top file; what is below that nobody writes. */
+static struct vdisk *open_clone(struct vdisk *live, const char *locator)
+{
+	struct vdisk_open_file file[MAX_FILES];
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
+		.refs = cli.refs, .block_size = cli.block_size, .files = file,
+	};
+	struct vdisk *disk = NULL;
+	AUTO_CLOSE int fd = -1;
+
+	opts.n_files = vdisk_list_files(live, file, MAX_FILES);
+	/* one that keeps its data in another file is of two moments */
+	if (!opts.n_files || opts.n_files > MAX_FILES || opts.n_files != layers(live))
+		return NULL;
+	fd = clone_file(file[0].path, file[0].fd);
+	if (fd < 0)
+		return NULL;
+	file[0].fd = fd;
+	return vdisk_open(&disk, locator, &opts, NULL) < 0 ? NULL : disk;
+}
+
+/* ---- a snapshot in the image ---- */
+
+static void age_text(char out[40], int64_t seconds)
+{
+	if (seconds < 120)
+		snprintf(out, 40, "%d s", (int)seconds);
+	else if (seconds < 7200)
+		snprintf(out, 40, "%d min", (int)(seconds / 60));
+	else if (seconds < 2 * 86400)
+		snprintf(out, 40, "%d h", (int)(seconds / 3600));
+	else
+		snprintf(out, 40, "%d days", (int)(seconds / 86400));
+}
+
+static struct vdisk *open_snapshot(struct vdisk *live, const char *locator, const char *who)
+{
+	AUTO_FREE struct vdisk_snapshot *v = NULL;
+	AUTO_FREE char *text = NULL;
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
+		.refs = cli.refs, .block_size = cli.block_size,
+	};
+	struct vdisk_locator loc = { 0 };
+	struct vdisk *disk = NULL;
+	char age[40];
+	int n = vdisk_snapshot_list(live, &v, NULL), newest = 0;
+
+	for (int i = 1; i < n; i++)
+		if (v[i].date_sec > v[newest].date_sec ||
+		    (v[i].date_sec == v[newest].date_sec && v[i].date_nsec >= v[newest].date_nsec))
+			newest = i;
+	if (n <= 0 || vdisk_locator_parse(&loc, locator, NULL) < 0)
+		return NULL;
+	if (!loc.snapshot) {
+		loc.snapshot = strdup(v[newest].id);
+		text = vdisk_locator_format(&loc);
+	}
+	vdisk_locator_clear(&loc);
+	if (!text || vdisk_open(&disk, text, &opts, NULL) < 0)
+		return NULL;
+	age_text(age, MAX((int64_t)time(NULL) - v[newest].date_sec, 0));
+	cli_note("%s: read is its snapshot '%s', %s old", who, v[newest].name, age);
+	return disk;
+}
+
+/* ---- which way ---- */
+
+/* By whom a device is written, as far as the kernel tells. */
+static bool device_busy(const struct stat *st, char *how, size_t size)
+{
+	if (!S_ISBLK(st->st_mode))
+		return false;
+	if (vd_in_use(st, how, size))
+		return true;
+	if (vd_dm_opened(major(st->st_rdev), minor(st->st_rdev)) <= 0)
+		return false;
+	snprintf(how, size, "open in another program");
+	vd_opener_of(st, how + strlen(how), size - strlen(how));
+	return true;
+}
+
+static bool source_stat(const char *locator, struct stat *st, bool *whole)
+{
+	struct vdisk_locator loc = { 0 };
+	bool ok;
+
+	if (vdisk_locator_parse(&loc, locator, NULL) < 0)
+		return false;
+	ok = stat(loc.source, st) == 0;
+	*whole = !loc.snapshot && !loc.part && !loc.path;
+	vdisk_locator_clear(&loc);
+	return ok;
+}
+
+static void now_text(char out[16])
+{
+	time_t now = time(NULL);
+	struct tm tm;
+
+	strftime(out, 16, "%H:%M:%S", localtime_r(&now, &tm));
+}
+
+/* @who: "DISK: in use by ..." */
+static int open_other(struct vdisk **out, struct steady *s, const char *locator,
+		      const struct stat *st, const char *who)
+{
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
+		.refs = cli.refs, .block_size = cli.block_size,
+	};
+	AUTO_DISK struct vdisk *live = NULL;
+	AUTO_FREE char *device = NULL;
+	struct vdisk_error err = { 0 };
+	char now[16];
+
+	now_text(now);
+	if (st && (device = lvm_snapshot(s, st))) {
+		if (vdisk_open(out, device, &opts, &err) < 0)
+			return cli_fail(&err);
+		cli_note("%s: read is an LVM snapshot of %s (%s), as after a power cut", who, now,
+			 s->lvm);
+		return CLI_OK;
+	}
+	if (vdisk_open(&live, locator, &opts, &err) < 0)
+		return cli_fail(&err);
+	if ((*out = open_clone(live, locator))) {
+		cli_note("%s: read is how it was at %s, as after a power cut", who, now);
+		return CLI_OK;
+	}
+	if ((*out = open_snapshot(live, locator, who)))
+		return CLI_OK;
+	if (!cli.share && !(st && S_ISBLK(st->st_mode))) {
+		cli_error("%s; there is no snapshot to read, and none can be made; --force-share "
+			  "reads it as it is, maybe torn", who);
+		return CLI_FAILED;
+	}
+	cli_note("%s: read is what is there at each moment, which may be torn", who);
+	*out = STEAL(live);
+	return CLI_OK;
+}
+
+static int try_open(struct vdisk **out, const char *locator, struct vdisk_error *err)
+{
+	const struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .format = cli.format, .refs = cli.refs,
+		.block_size = cli.block_size,
+	};
+
+	return vdisk_open(out, locator, &opts, err);
+}
+
+bool steady_needed(const char *locator)
+{
+	struct vdisk *disk;
+	int r = try_open(&disk, locator, NULL);
+
+	if (r == 0)
+		vdisk_close(disk, NULL);
+	return r == -EBUSY;
+}
+
+int steady_open(struct vdisk **out, struct steady *s, const char *locator)
+{
+	struct vdisk_error err = { 0 };
+	char how[300], who[700];
+	struct stat st;
+	bool whole;
+	int r;
+
+	*s = (struct steady) { 0 };
+	if (source_stat(locator, &st, &whole) && whole && device_busy(&st, how, sizeof(how))) {
+		snprintf(who, sizeof(who), "%s: %s", locator, how);
+		return open_other(out, s, locator, &st, who);
+	}
+	r = try_open(out, locator, &err);
+	if (r != -EBUSY)
+		return r < 0 ? cli_fail(&err) : CLI_OK;
+	snprintf(who, sizeof(who), "%.*s", (int)strcspn(err.msg, ";"), err.msg);
+	return open_other(out, s, locator, NULL, who);
+}
