@@ -11,8 +11,10 @@
 #include "cli/steady.h"
 
 struct attach_args {
-	bool read_only, deferred;
+	bool read_only, deferred, snapshot;
 };
+
+enum { OPT_SNAPSHOT = 0x3100 };
 
 static error_t parse_attach(int key, char *arg, struct argp_state *state)
 {
@@ -25,6 +27,9 @@ static error_t parse_attach(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'D':
 		a->deferred = true;
+		return 0;
+	case OPT_SNAPSHOT:
+		a->snapshot = true;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -117,7 +122,7 @@ static void kernel_partitions(struct attach *t)
 {
 	struct vdisk_error err = { 0 };
 	struct vdisk_parts *parts = NULL;
-	char path[160], name[16];
+	char path[200], name[16];
 
 	if (vd_loop_partitions(t->h.device, &err) < 0) {
 		cli_note("%s", err.msg);
@@ -149,8 +154,12 @@ static int attach(struct attach *t, const char *locator)
 	/* of a file that somebody writes, what is attached is a view of a snapshot */
 	if (t->a->read_only && S_ISREG(t->h.st.st_mode) && t->h.plain && steady_needed(locator))
 		t->h.plain = false;
-	if (host_disk_make(&t->h, t->a->read_only, true) != CLI_OK)
+	if (host_disk_make(&t->h, t->a->read_only || t->a->snapshot, true) != CLI_OK)
 		return CLI_FAILED;
+	if (t->a->snapshot && host_disk_snapshot(&t->h) != CLI_OK) {
+		host_disk_drop(&t->h, false);
+		return CLI_FAILED;
+	}
 	if (vdisk_open(&disk, locator, &opts, &err) < 0)
 		return cli_fail(&err);
 	t->disk = disk;
@@ -166,6 +175,9 @@ int cmd_attach(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		{ "read-only", 'r', NULL, 0, "Read-only devices", 0 },
+		{ "snapshot", OPT_SNAPSHOT, NULL, 0,
+		  "Devices that can be written; the disk is not, and what is written is thrown away",
+		  0 },
 		{ 0 },
 	};
 	static const struct argp argp = {
@@ -208,6 +220,21 @@ static int detach_map(void *arg, const struct vd_dm_device *d)
 	return 0;
 }
 
+/* The snapshot over a disk's device, with the maps on it. */
+static int detach_snapshot(struct detach *t, const struct host_disk *h)
+{
+	struct host_disk snapshot = *h;
+	struct vdisk_error err = { 0 };
+
+	if (!host_disk_find_snapshot(&snapshot))
+		return CLI_OK;
+	if (host_each_map(&snapshot, detach_map, t) < 0)
+		return CLI_FAILED;
+	if (t->status == CLI_OK && vd_dm_remove(snapshot.name, t->flags, &err) < 0)
+		t->status = cli_fail(&err);
+	return CLI_OK;
+}
+
 static int detach(const char *locator, const struct attach_args *a)
 {
 	struct detach t = { .flags = a->deferred ? VD_DM_DEFERRED : VD_DM_RETRY };
@@ -221,7 +248,7 @@ static int detach(const char *locator, const struct attach_args *a)
 		return CLI_FAILED;
 	}
 	if (vd_dm_available(NULL) == 0) {
-		if (host_each_map(&h, detach_map, &t) < 0)
+		if (detach_snapshot(&t, &h) != CLI_OK || host_each_map(&h, detach_map, &t) < 0)
 			return CLI_FAILED;
 	} else {
 		struct stat st;
@@ -301,8 +328,15 @@ static int list_view(void *arg, struct running *r)
 		return 0;
 	devices = json_array();
 	json_array_append_new(devices, json_string(h.device));
-	if (vd_dm_available(NULL) == 0)
+	if (vd_dm_available(NULL) == 0) {
+		struct host_disk snapshot = h;
+
 		host_each_map(&h, list_map, devices);
+		if (host_disk_find_snapshot(&snapshot)) {
+			json_array_append_new(devices, json_string(snapshot.device));
+			host_each_map(&snapshot, list_map, devices);
+		}
+	}
 	one = json_pack("{s:s, s:o, s:i, s:o}", "disk", disk, "devices", devices, "pid",
 			(int)running_number(r, "pid"), "read-only",
 			json_boolean(json_is_true(json_object_get(r->info, "read-only"))));

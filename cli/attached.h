@@ -20,7 +20,7 @@ struct host_disk {
 	struct stat st;		/* of the file or device with the bytes */
 
 	/* once found or made: the device that maps are on */
-	char device[128];
+	char device[160];
 	char name[128];		/* its name, before the delimiter in those of maps */
 	unsigned major, minor;
 	char uuid[160];		/* what follows "partN-" in the UUIDs of its maps */
@@ -36,6 +36,14 @@ void host_disk_guess(struct host_disk *h);
 int host_disk_make(struct host_disk *h, bool read_only, bool keep_lock);
 /* Take away what was made for it; @verbose: say so. */
 int host_disk_drop(struct host_disk *h, bool verbose);
+
+/*
+ * Put a snapshot over its device, which then takes its place in @h: what is written goes into
+ * a nameless file in $TMPDIR or /var/tmp, and goes with it.
+ */
+int host_disk_snapshot(struct host_disk *h);
+/* Is there one?  It takes the place of the device then. */
+bool host_disk_find_snapshot(struct host_disk *h);
 
 /* Clear away what was made on a view whose process was killed. */
 void host_disk_sweep(const char *view);

@@ -338,3 +338,103 @@ void host_disk_sweep(const char *view)
 	running_unmount_dead(view);
 	unlink(view);
 }
+
+/* ---- a throw-away snapshot of it ---- */
+
+#define SNAPSHOT_CHUNK	"8"	/* sectors */
+
+static void use_map(struct host_disk *h, const struct vd_dm_device *d)
+{
+	snprintf(h->name, sizeof(h->name), "%s", d->name);
+	snprintf(h->device, sizeof(h->device), "/dev/mapper/%s", d->name);
+	snprintf(h->uuid, sizeof(h->uuid), "%s", d->uuid);
+	h->major = d->major;
+	h->minor = d->minor;
+}
+
+struct by_uuid {
+	char uuid[170];
+	struct vd_dm_device found;
+};
+
+static int match_uuid(void *arg, const struct vd_dm_device *d)
+{
+	struct by_uuid *b = arg;
+
+	if (strcmp(d->uuid, b->uuid) != 0)
+		return 0;
+	b->found = *d;
+	return 1;
+}
+
+bool host_disk_find_snapshot(struct host_disk *h)
+{
+	struct by_uuid b;
+
+	snprintf(b.uuid, sizeof(b.uuid), "snap-%s", h->uuid);
+	if (vd_dm_each(match_uuid, &b, NULL) != 1)
+		return false;
+	use_map(h, &b.found);
+	return true;
+}
+
+/* Where the changes go: sparse, as large as all of the disk needs, and without a name. */
+static int changes_device(struct vd_loop *loop, uint64_t size, struct vdisk_error *err)
+{
+	const char *dir = getenv("TMPDIR");
+	AUTO_CLOSE int fd = -1;
+
+	if (!dir || !*dir)
+		dir = "/var/tmp";
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, (off_t)(size + size / 64 + (1u << 20))) < 0) {
+		cli_error("%s: no room for the changes: %m", dir);
+		return CLI_FAILED;
+	}
+	return vd_loop_attach(loop, fd, "snapshot", 0, 0, 0, VD_LOOP_AUTOCLEAR, err) < 0 ?
+	       cli_fail(err) : CLI_OK;
+}
+
+static uint64_t device_size(const char *path)
+{
+	AUTO_DISK struct vdisk *disk = NULL;
+	const struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = "raw",
+	};
+	struct vdisk_error err = { 0 };
+
+	if (vdisk_open(&disk, path, &opts, &err) < 0) {
+		cli_fail(&err);
+		return 0;
+	}
+	return vdisk_size(disk);
+}
+
+int host_disk_snapshot(struct host_disk *h)
+{
+	struct vd_dm_segment s = { .target = "snapshot" };
+	struct vdisk_error err = { 0 };
+	struct vd_dm_device d = { 0 };
+	struct vd_loop loop;
+	char name[160];
+	uint64_t size;
+	int status;
+
+	if (vd_dm_available(&err) < 0)
+		return cli_fail(&err);
+	if (host_disk_find_snapshot(h))
+		return CLI_OK;
+	size = device_size(h->device);
+	if (!size || changes_device(&loop, size, &err) != CLI_OK)
+		return CLI_FAILED;
+	s.length = size / 512;
+	/* N: nobody needs the changes after it is gone */
+	snprintf(s.params, sizeof(s.params), "%u:%u 7:%d N " SNAPSHOT_CHUNK, h->major, h->minor,
+		 loop.number);
+	snprintf(name, sizeof(name), "%s-snapshot", h->name);
+	status = host_map_set(&d, h, name, "snap", &s, 1, false, true);
+	close(loop.fd);		/* the map keeps it */
+	if (status == CLI_OK)
+		use_map(h, &d);
+	return status;
+}

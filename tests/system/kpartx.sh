@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml kpartx dmsetup sfdisk lvm mkfs.ext4 e2fsck busybox
-    in_machine --engine uml --mem 768 --limit 300 \
+    in_machine --engine uml --mem 768 --limit 600 \
         --modules 'loop dm-mod dm-snapshot dm-mirror ext4 fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi
@@ -219,3 +219,32 @@ expect 1 mkfs.ext4 -q /dev/mapper/loop0p1
 expect 0 "$VDISK" detach q
 expect 1 "$VDISK" detach q
 like_output 'not attached'
+
+# ---- a throw-away snapshot: written, and the disk as before ----
+for disk in d q; do
+    sum=$(sha256sum <$disk)
+    expect 0 "$VDISK" attach --snapshot $disk
+    grep -q '^/dev/mapper/loop0-snapshot-vg0-root  vg0/root' <<<"$output" || fail "$output"
+    dmsetup table loop0-snapshot | grep -q '^0 196608 snapshot 7:0 7:1 N 8' || fail "$(dmsetup table)"
+    mkfs.ext4 -q /dev/mapper/loop0-snapshot1
+    mount /dev/mapper/loop0-snapshot-vg0-root m
+    echo changed >m/file
+    rm -f m/new
+    expect 0 "$VDISK" attached
+    like_output loop0-snapshot1
+    expect 1 "$VDISK" detach $disk
+    like_output 'loop0-snapshot-vg0-root: is in use: mounted at /mnt/m'
+    umount m
+    expect 0 "$VDISK" detach $disk
+    [ "$(sha256sum <$disk)" = "$sum" ] || fail "$disk: a snapshot was written through"
+    [ -z "$(losetup -a)$(ls /run/vdisk)$(dmsetup ls | grep -v 'No dev')" ] || fail "left: $(losetup -a; ls /run/vdisk; dmsetup ls)"
+done
+
+# ---- a view whose process was killed: the next command clears maps and devices ----
+expect 0 "$VDISK" attach q
+kill -9 "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' /run/vdisk/view-*.json)"
+sleep 1
+expect 1 "$VDISK" detach q
+like_output 'was killed; its remains are cleared'
+wait_for 20 test -z "$(losetup -a)"
+[ -z "$(ls /run/vdisk)$(dmsetup ls | grep -v 'No dev')" ] || fail "left: $(ls /run/vdisk; dmsetup ls)"
