@@ -382,11 +382,16 @@ bool host_disk_find_snapshot(struct host_disk *h)
 static int changes_device(struct vd_loop *loop, uint64_t size, struct vdisk_error *err)
 {
 	const char *dir = getenv("TMPDIR");
+	AUTO_FREE char *path = NULL;
 	AUTO_CLOSE int fd = -1;
 
 	if (!dir || !*dir)
 		dir = "/var/tmp";
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (asprintf(&path, "%s/vdisk-XXXXXX", dir) < 0)
+		return CLI_FAILED;
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
 	if (fd < 0 || ftruncate(fd, (off_t)(size + size / 64 + (1u << 20))) < 0) {
 		cli_error("%s: no room for the changes: %m", dir);
 		return CLI_FAILED;

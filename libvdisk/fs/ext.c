@@ -362,6 +362,8 @@ static void release_freed(struct ext_fs *e)
 						  (unsigned)(stop - start));
 		start = stop;
 	}
+	if (e->n_freed)
+		ext2fs_mark_bb_dirty(e->fs);
 	ext2fs_clear_block_bitmap(e->freed);
 	e->n_freed = 0;
 }

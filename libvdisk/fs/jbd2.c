@@ -749,6 +749,11 @@ int vd_jbd2_write(struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks, 
 	for (uint32_t i = 0; r == 0 && i < n; i += tags)
 		r = put_described(w, blocks + i, MIN(n - i, tags));
 	if (r == 0)
+		r = batch_flush(w);
+	/* the commit block says that all of this is there: it must not get there first */
+	if (r == 0)
+		r = vdisk_flush(w->l.j->disk);
+	if (r == 0)
 		r = put_commit(w);
 	if (r == 0)
 		r = batch_flush(w);

@@ -46,7 +46,7 @@ int vd_loop_next(void);
 /* @size 0: to the end. */
 int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offset, uint64_t size,
 		   uint32_t block_size, unsigned flags, struct vdisk_error *err);
-/* Have the kernel make devices of the partitions on it. */
+/* Have the kernel make devices of the partitions on it, or on an NBD device. */
 int vd_loop_partitions(const char *device, struct vdisk_error *err);
 int vd_loop_detach(int number, struct vdisk_error *err);
 

@@ -186,11 +186,15 @@ int vd_loop_partitions(const char *device, struct vdisk_error *err)
 	AUTO_CLOSE int fd = open(device, O_RDONLY | O_CLOEXEC);
 	struct loop_info64 info;
 
-	if (fd < 0 || ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
+	if (fd < 0)
 		return vd_fail(err, errno, "%s: %m", device);
-	info.lo_flags |= LO_FLAGS_PARTSCAN;
-	if (ioctl(fd, LOOP_SET_STATUS64, &info) < 0 ||
-	    (ioctl(fd, BLKRRPART) < 0 && errno != EINVAL))
+	if (ioctl(fd, LOOP_GET_STATUS64, &info) == 0) {
+		info.lo_flags |= LO_FLAGS_PARTSCAN;
+		if (ioctl(fd, LOOP_SET_STATUS64, &info) < 0)
+			return vd_fail(err, errno, "%s: %m", device);
+	}
+	/* others, like NBD, need no asking */
+	if (ioctl(fd, BLKRRPART) < 0 && errno != EINVAL)
 		return vd_fail(err, errno, "%s: the kernel does not make its partitions: %m",
 			       device);
 	return 0;

@@ -78,10 +78,12 @@ expect 0 "$VDISK" detach /dev/nbd1
 nothing_left
 expect 0 "$VDISK" attach q
 like_output '^/dev/mapper/nbd0p2  p2'
-kill -9 "$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' /run/vdisk/view-*.json)"
-wait_for 20 test ! -e /sys/block/nbd0/pid
+pid=$(sed -n 's/.*"pid": \([0-9]*\).*/\1/p' /run/vdisk/view-*.json)
+kill -9 "$pid"
+wait_for 20 test ! -d "/proc/$pid"
 expect 1 "$VDISK" detach q
 like_output 'was killed; its remains are cleared'
+wait_for 20 test ! -e /sys/block/nbd0/pid
 nothing_left
 [ -z "$(dmsetup ls | grep -v 'No dev')" ] || fail "maps are left: $(dmsetup ls)"
 "$VDISK" check -q q >/dev/null || "$VDISK" check -q --repair=leaks q >/dev/null || fail "check after a kill"
