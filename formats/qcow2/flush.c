@@ -261,6 +261,31 @@ int qcow2_writeout(struct qcow2 *q, bool refs)
 	return r;
 }
 
+/*
+ * Nothing is dirty, but clusters were freed before the last write-out: as that is on the
+ * medium now, they are free.  Else the space that a guest has discarded would come back
+ * only when it changes a table again.
+ */
+static int free_written(struct qcow2 *q)
+{
+	uint64_t written = q->written_txn;
+	int r = 0;
+
+	if (q->durable_txn < written) {
+		q->flushing = true;
+		pthread_mutex_unlock(&q->lock);
+		r = vd_flush(q->file);
+		pthread_mutex_lock(&q->lock);
+		if (r == 0)
+			q->durable_txn = written;
+		q->flushing = false;
+		pthread_cond_broadcast(&q->cond);
+	}
+	if (r == 0)
+		qcow2_release(q);
+	return r;
+}
+
 int qcow2_flush(struct vdisk *disk, bool nowait)
 {
 	struct qcow2 *q = disk->priv;
@@ -275,6 +300,8 @@ int qcow2_flush(struct vdisk *disk, bool nowait)
 			r = -EAGAIN;
 		else if (q->n_dirty_l2 || qcow2_l1_dirty(q))
 			r = qcow2_writeout(q, !q->lazy);
+	} else if (!nowait && q->n_freed) {
+		r = free_written(q);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return r;

@@ -434,7 +434,8 @@ void qcow2_release(struct qcow2 *q)
 	for (size_t i = 0; i < q->n_freed;) {
 		struct qcow2_freed f = q->freed[i];
 
-		if (f.txn > q->durable_txn || !vd_grace_over(q->disk, f.grace)) {
+		/* (asked first, as asking is what lets the grace period end) */
+		if (!vd_grace_over(q->disk, f.grace) || f.txn > q->durable_txn) {
 			i++;
 			continue;
 		}
