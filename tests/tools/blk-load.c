@@ -193,7 +193,7 @@ int main(int argc, char **argv)
 	};
 	struct blk_options b = { .queues = 1 };
 	struct vdisk_error err = { 0 };
-	struct virtio_device *dev;
+	struct virtio_device *dev = NULL;
 	struct vdisk *d = NULL;
 	double wall, all, own;
 	size_t size;
