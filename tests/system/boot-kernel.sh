@@ -59,6 +59,10 @@ twice) # reset the first time, and find on the disk that there was one
     echo again | dd of=/dev/vda conv=fsync 2> /dev/null
     reboot -f ;;
 panic) # on a terminal, with somebody who types, does not read for a while, and resizes it
+    for i in $(seq 30); do	# its driver learns of the size a moment after the start
+        [ "$(stty size 2> /dev/null)" != '33 77' ] || break
+        sleep 1
+    done
     echo "GUEST size=$(stty size)"
     yes 'much to say' | head -c 400000
     read -r line
