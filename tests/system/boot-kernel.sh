@@ -64,7 +64,7 @@ panic) # on a terminal, with somebody who types, does not read for a while, and 
         sleep 1
     done
     echo "GUEST size=$(stty size)"
-    yes 'much to say' | head -c 400000
+    yes 'much to say' | head -c 30000
     read -r line
     echo "GUEST typed=$line"
     for i in $(seq 90); do
@@ -140,7 +140,7 @@ cmp -s /tmp/base.raw $tmp/base.raw && echo base-untouched
 cat > /tmp/typist <<'TYPIST'
 stty rows 33 cols 77
 # grep -a: the guest's kernel may say anything
-(while ! grep -aq 'GUEST typed' /tmp/panic.out; do sleep 1; done; stty rows 44 cols 88) &
+(while ! grep -aq 'GUEST typed' /tmp/panic.out; do sleep 1; done; stty -F /dev/tty rows 44 cols 88) &
 exec $O/vmm-lite -m 192 --kernel $kernel --initrd $tmp/initrd --time-limit 120 \\
     --console virtio --append 'console=hvc0 quiet do=panic'
 TYPIST
