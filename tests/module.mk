@@ -27,3 +27,4 @@ tests/tools/blk-load_SRCS := tests/tools/blk-load.c vmm-lite/virtio/virtq.c vmm-
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
 tests/unit/try_guest_SRCS := cli/try_guest.c
 tests/fuzz/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c
+tests/unit/journal_crash_SRCS := tests/lib/memlog.c

@@ -673,16 +673,19 @@ static void put_tag(struct log *l, uint8_t *p, const struct vd_jbd2_block *b,
 		store_be32(p + 8, (uint32_t)(b->nr >> 32));
 }
 
-/* A descriptor and the @n blocks that it describes. */
+/*
+ * A descriptor and the @n blocks that it describes.  It is complete before it is put: where
+ * the journal is in pieces, it is written before the last of its blocks is.
+ */
 static int put_described(struct vd_jbd2_writer *w, const struct vd_jbd2_block *blocks, uint32_t n)
 {
 	struct log *l = &w->l;
-	uint8_t *d = scratch_block(w);
+	uint8_t *d = scratch_block(w), *escaped = d + l->j->block_size;
 	uint32_t at = HEADER_SIZE;
-	int r = put_block(w, d);
+	int r;
 
 	put_header(w, d, DESCRIPTOR);
-	for (uint32_t i = 0; r == 0 && i < n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		uint32_t flags = (i ? TAG_SAME_UUID : 0u) | (i + 1 == n ? TAG_LAST : 0u);
 		const uint8_t *data = blocks[i].data;
 
@@ -699,10 +702,16 @@ static int put_described(struct vd_jbd2_writer *w, const struct vd_jbd2_block *b
 			memcpy(d + at, w->sb + 48, 16);
 			at += 16;
 		}
-		r = put_block(w, data);
 	}
 	if (l->csum)
 		store_be32(d + l->j->block_size - 4, block_crc(l, d, l->j->block_size - 4));
+	r = put_block(w, d);
+	for (uint32_t i = 0; r == 0 && i < n; i++) {
+		bool is_escaped = load_be32(blocks[i].data) == MAGIC;
+
+		r = put_block(w, is_escaped ? escaped : blocks[i].data);
+		escaped += is_escaped ? l->j->block_size : 0;
+	}
 	return r;
 }
 

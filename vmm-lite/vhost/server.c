@@ -209,8 +209,9 @@ static void serve_control(struct vhost_server *s)
 	line[len] = '\0';
 	*strchr(line, '\n') = '\0';
 	obey(s, line, out, sizeof(out) - 1);
-	strcat(out, "\n");
-	if (send(sock, out, strlen(out), MSG_NOSIGNAL) < 0)
+	len = strlen(out);
+	out[len++] = '\n';
+	if (send(sock, out, len, MSG_NOSIGNAL) < 0)
 		log_info("control: the client has gone");
 }
 
