@@ -567,17 +567,24 @@ static int save(struct vdisk_request *req)
 	return scsi_pr_save(t->unit, &r->next);
 }
 
-/* The unit is free for the next one. */
-static void next_turn(struct scsi_unit *u)
+static struct scsi_task *find_waiting(struct scsi_unit *u)
 {
 	struct scsi_task *t;
 
 	TAILQ_FOREACH(t, &u->tasks, link)
 		if (t->parked == SCSI_PARKED_HANDLER && t->op->run == scsi_pr_out &&
-		    t->state == TURN && !t->aborted) {
-			scsi_resume(t);
-			return;
-		}
+		    t->state == TURN && !t->aborted)
+			return t;
+	return NULL;
+}
+
+/* The unit is free for the next one; for those behind it, too, if that one fails at once. */
+static void next_turn(struct scsi_unit *u)
+{
+	struct scsi_task *t;
+
+	while (!u->pr_task && !u->pr_aborting && (t = find_waiting(u)))
+		scsi_resume(t);
 }
 
 static void pr_out_end(struct scsi_task *t)
@@ -591,8 +598,7 @@ static void pr_out_end(struct scsi_task *t)
 	request_free(r);
 	t->priv = NULL;
 	u->pr_task = NULL;
-	if (!u->pr_aborting)
-		next_turn(u);
+	next_turn(u);
 }
 
 static void preempted_ended(struct scsi_tmf *tmf)

@@ -250,6 +250,28 @@ static void test_reserve_6(void **state UNUSED)
 	assert_int_equal(pr_out(0, REGISTER, 0x15, 0, 5, 0), SCSI_GOOD);
 }
 
+/* Several at a time, one after the other: one that fails does not leave the next one waiting. */
+static void test_turns(void **state UNUSED)
+{
+	static const uint8_t first[24] = { [15] = 5, [20] = 1 }, wrong[24] = { [7] = 9, [15] = 6 },
+			     last[24] = { [15] = 7 };
+	int fd = memfd_create("state", MFD_CLOEXEC);
+
+	assert_int_equal(scsi_unit_restore(w.target->units[0], fd, NULL), 0);
+	act[1].hold_io = true;		/* while it is written to the file */
+	act_start(&act[1], &w, 0, 0, SCSI_SIMPLE, CDB(0x5f, REGISTER, 0, 0, 0, 0, 0, 0, 24, 0), first, 24);
+	assert_true(act[1].held);
+	act_start(&act[2], &w, 1, 0, SCSI_SIMPLE, CDB(0x5f, REGISTER, 0, 0, 0, 0, 0, 0, 24, 0), wrong, 24);
+	act_start(&act[3], &w, 2, 0, SCSI_SIMPLE, CDB(0x5f, REGISTER, 0, 0, 0, 0, 0, 0, 24, 0), last, 24);
+	assert_false(act[2].over || act[3].over);
+	act_go(&act[1]);
+	assert_true(act[1].over && act[2].over && act[3].over);
+	assert_int_equal(act[1].t.status, SCSI_GOOD);
+	assert_int_equal(act[2].t.status, SCSI_RESERVATION_CONFLICT);
+	assert_int_equal(act[3].t.status, SCSI_GOOD);
+	assert_int_equal(w.target->units[0]->pr.n, 2);
+}
+
 static int move(unsigned who, uint64_t key, uint64_t new_key, const char *port, uint8_t flags)
 {
 	uint8_t list[24 + 260] = { [17] = flags, [19] = 1 };
@@ -358,6 +380,7 @@ int main(void)
 		WITH_WORLD(test_others),
 		WITH_WORLD(test_all_ports),
 		WITH_WORLD(test_reserve_6),
+		WITH_WORLD(test_turns),
 		WITH_WORLD(test_move),
 		WITH_WORLD(test_power),
 		WITH_WORLD(test_copy_stays_inside),
