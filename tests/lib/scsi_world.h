@@ -8,6 +8,7 @@
 #define SCSI_WORLD_H
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -48,7 +49,9 @@ static inline void world_io(struct world *w, struct vdisk_request *req)
 	int n;
 
 	vdisk_queue_submit(w->queue, &req, 1);
-	n = vdisk_queue_reap(w->queue, &done, 1, -1);
+	do		/* the fuzzer has a timer */
+		n = vdisk_queue_reap(w->queue, &done, 1, -1);
+	while (n == -EINTR);
 	assert(n == 1 && done == req);
 	(void)n;
 }
