@@ -207,8 +207,7 @@ int vd_loop_detach(int number, struct vdisk_error *err)
 
 	if (fd < 0 || (ioctl(fd, LOOP_CLR_FD) < 0 && errno != ENXIO))
 		return vd_fail(err, errno, "/dev/loop%d: cannot detach: %m", number);
-	close(fd);
-	fd = -1;
+	close(STEAL_FD(fd));
 	/* with another opener (udev looks at it) it goes when that one closes */
 	snprintf(path, sizeof(path), "/sys/block/loop%d/loop", number);
 	for (int i = 0; i < 100 && access(path, F_OK) == 0; i++)
