@@ -32,6 +32,7 @@
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/msg.h"
+#include "vmm-lite/vhost/wire.h"
 
 #define BIT(n)		(UINT64_C(1) << (n))
 #define CONFIG_BYTES	60u
@@ -92,37 +93,6 @@ static void drop_fd(int *fd)
 }
 
 /* ---- messages ---- */
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	memcpy(p, &v, sizeof(v));
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	memcpy(p, &v, sizeof(v));
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	memcpy(p, &v, sizeof(v));
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
 
 static int send_message(int sock, uint32_t request, bool need_reply, const void *payload,
 			uint32_t len, const int *fds, unsigned n_fds)

@@ -5,35 +5,11 @@
 #include <errno.h>
 
 #include "core/compiler.h"
+#include "vmm-lite/vhost/wire.h"
 
 #define REGION_BYTES	32u
 #define VRING_INDEX	0xffu
 #define VRING_NO_FD	0x100u
-
-/* Host byte order: not load_le32(). */
-static uint16_t get16(const uint8_t *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	uint32_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	uint64_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return v;
-}
 
 int vhost_decode_header(struct vhost_header *out, const uint8_t bytes[VHOST_HEADER_BYTES])
 {

@@ -32,6 +32,7 @@
 
 #include "core/compiler.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/vhost/wire.h"
 
 #define BIT(n)		(UINT64_C(1) << (n))
 #define HUGE_BYTES	(UINT64_C(1) << 30)	/* the largest page a file may have */
@@ -382,16 +383,6 @@ static int new_record(struct vhost_session *s, const struct vhost_msg *m)
 }
 
 /* ---- answers ---- */
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	memcpy(p, &v, sizeof(v));
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	memcpy(p, &v, sizeof(v));
-}
 
 static uint8_t *answer_with(struct vhost_answer *a, uint32_t request, uint32_t len)
 {
