@@ -77,7 +77,7 @@ load) # write, flush, read back past the cache; the LUN is read, too
     echo GUEST loading
     sum=$(head -c 4194304 /dev/vda | md5sum)
     n=0
-    while [ $n -lt 40 ]; do
+    while [ $n -lt 16 ]; do
         head -c 262144 /dev/urandom > /data
         dd if=/data of=/dev/vdb bs=64k seek=$((n % 16 * 4)) conv=fsync 2> /dev/null || echo GUEST DAMAGED
         echo 1 > /proc/sys/vm/drop_caches
@@ -226,6 +226,6 @@ grep -q '^panic .*Kernel panic' "$tmp/out" || fail 'the last words did not come 
 [ "$(grep -c '^twice GUEST cpus=1' "$tmp/out")" = 2 ] || fail 'it did not start again in place'
 has checked
 has base-untouched
-has 'isolated GUEST compared=40'
+has 'isolated GUEST compared=16'
 grep -q '^isolated status=0 kills=[1-3]$' "$tmp/out" || fail 'no process of a disk was killed'
 ! grep -q DAMAGED "$tmp/out" || fail 'what was read back is not what was written'
