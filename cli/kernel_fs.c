@@ -103,8 +103,7 @@ static int server_start(struct server *s, struct vdisk_error *err)
 	fd = mkstemp(view);
 	if (fd < 0)
 		return fail(err, errno, "%s: %m", view);
-	close(fd);
-	fd = -1;
+	close(STEAL_FD(fd));
 	r = vdisk_fuse_mount(&s->fuse, s->volume, view, err);
 	if (r == 0 && pthread_create(&s->thread, NULL, run_view, s) != 0) {
 		vdisk_fuse_free(STEAL(s->fuse));
