@@ -290,8 +290,8 @@ static int unsupported(struct vdisk *disk, struct vdisk_error *err)
 			       vdisk_name(disk));
 	if (!strcmp(probe.usage, "filesystem"))
 		return vd_fail(err, EMEDIUMTYPE, "%s: %s, which is not read in process: as root, "
-			       "this command has the kernel read it, and 'vdisk mount DISK#PART DIR' "
-			       "mounts it", vdisk_name(disk), probe.type);
+			       "commands on files have the kernel read it, and 'vdisk mount DISK#PART "
+			       "DIR' mounts it", vdisk_name(disk), probe.type);
 	if (!strcmp(probe.type, "crypto_LUKS") || !strcmp(probe.type, "BitLocker"))
 		return vd_fail(err, EMEDIUMTYPE, "%s: %s, no file system that is supported: what it "
 			       "holds is encrypted", vdisk_name(disk), probe.type);
@@ -896,7 +896,8 @@ int vdisk_fs_chown(struct vdisk_fs *fs, const char *path, uint32_t uid, uint32_t
 	unsigned attrs = (uid == UINT32_MAX ? 0u : VD_ATTR_UID) |
 			 (gid == UINT32_MAX ? 0u : VD_ATTR_GID);
 
-	if (!strcmp(fs->type, "vfat"))
+	/* what is there already may be asked for, as who copies attributes does */
+	if (!strcmp(fs->type, "vfat") && ((uid && attrs & VD_ATTR_UID) || (gid && attrs & VD_ATTR_GID)))
 		return vd_fail(err, ENOTSUP, "%s: FAT has no owners", path);
 	return set_attrs(fs, path, !nofollow, &st, attrs, err);
 }

@@ -200,8 +200,8 @@ inspect('not cleanly shut down', 'Crashed', 'p1', [('/', 'p1', False)], clean=Fa
 # 11, 12. what we cannot read says what it is, and what would work
 if shutil.which('mkfs.btrfs'):
     disk('gpt', ('uefi', fat({'EFI/BOOT/x': 'x'}, 25)), ('L', other(26, 'mkfs.btrfs', '-q', size=128)))
-    refused('btrfs', 'btrfs', 'export --fuse')
+    refused('btrfs', 'btrfs', 'vdisk mount')
 if shutil.which('mkfs.xfs'):
     disk('dos', ('83', other(27, 'mkfs.xfs', '-q', '-f', size=320)), ('8e', lvm(28, 'rhel', [('root', other(29, 'mkfs.xfs', '-q', '-f', size=320))])))
-    refused('XFS on LVM', 'xfs', 'export --fuse')
+    refused('XFS on LVM', 'xfs', 'vdisk mount')
 PYTHON
