@@ -130,7 +130,7 @@ unit-tests: $(addprefix $(O)/,$(UNIT_TESTS) $(TOOLS))
 
 SAN_O := $(O)-san
 FUZZ_O := $(O)-fuzz
-FUZZ_SECONDS ?= 30
+FUZZ_SECONDS ?= 24
 
 check: deps
 	$(Q)$(MAKE) WERROR=1 all
