@@ -32,7 +32,11 @@
 #define CONTROL_BYTES		8u
 #define CONFIG_BYTES		12u
 #define QUEUES_MAX		(2 * PORTS_MAX + 2)
+#ifdef VD_FUZZING
+#define FAREWELL_MS		20
+#else
 #define FAREWELL_MS		5000	/* for what is left when the guest ends */
+#endif
 #define FEATURE(bit)		(UINT64_C(1) << (bit))
 
 enum { CONTROL_RX = 2, CONTROL_TX = 3 };
@@ -277,11 +281,12 @@ static void drain(int fd)
 
 static void wait_for_news(struct ports *p, int timeout)
 {
-	struct pollfd fds[1 + QUEUES_MAX + PORTS_MAX] = { { .fd = p->stop_fd, .events = POLLIN } };
+	/* who waits without a limit is ended by stop_fd, also if that was just now */
+	struct pollfd fds[1 + QUEUES_MAX + PORTS_MAX] = {
+		{ .fd = timeout < 0 ? p->stop_fd : -1, .events = POLLIN },
+	};
 	unsigned n = 1;
 
-	if (p->stop)
-		fds[0].fd = -1;
 	for (unsigned i = 0; i < p->dev.n_queues; i++)
 		fds[n++] = (struct pollfd) { .fd = p->vq[i].size ? p->kick_fd[i] : -1,
 					     .events = POLLIN };
@@ -311,7 +316,8 @@ static void serve(struct ports *p)
 		if (!turn(p) && !listen_all(p))
 			wait_for_news(p, -1);
 	end = now_ms() + FAREWELL_MS;
-	while (turn(p) || (waits_for_reader(p) && now_ms() < end))
+	/* a guest's rings may feed themselves: that, too, comes to an end */
+	while ((turn(p) || waits_for_reader(p)) && now_ms() < end)
 		if (waits_for_reader(p))
 			wait_for_news(p, 100);
 }
