@@ -298,7 +298,7 @@ static enum scsi_step read_more(struct scsi_task *t)
 		return scsi_no_buf(t);
 	/* a transfer that the initiator cut short still reads whole blocks */
 	return scsi_start_io(t, VDISK_OP_READ, t->buf, scsi_lba_bytes(t) + t->done, whole_blocks(t, len), 0,
-			LOADED);
+			    LOADED);
 }
 
 enum scsi_step scsi_read(struct scsi_task *t)

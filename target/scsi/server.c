@@ -157,6 +157,16 @@ int scsi_target_add(struct scsi_target *t, uint16_t lun, struct vdisk *disk,
 	}, err);
 }
 
+/* (not memcmp(): there are holes between the members) */
+static bool same_thresholds(const struct scsi_thresholds *a, const struct scsi_thresholds *b)
+{
+	bool same = a->report == b->report;
+
+	for (size_t i = 0; i < ARRAY_SIZE(a->at); i++)
+		same &= a->at[i].enabled == b->at[i].enabled && a->at[i].count == b->at[i].count;
+	return same;
+}
+
 void scsi_unit_grown(struct scsi_unit *u, const struct scsi_nexus *except)
 {
 	struct scsi_thresholds was = scsi_default_thresholds(u), now;
@@ -164,7 +174,7 @@ void scsi_unit_grown(struct scsi_unit *u, const struct scsi_nexus *except)
 
 	set_geometry(u);
 	now = scsi_default_thresholds(u);
-	if (!memcmp(&u->thresholds, &was, sizeof(was)))
+	if (same_thresholds(&u->thresholds, &was))
 		scsi_set_thresholds(u, &now);
 	if (u->blocks != before)
 		scsi_attention_all(u, except, SCSI_ASC_CAPACITY_CHANGED);
