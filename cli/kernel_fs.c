@@ -15,7 +15,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -24,21 +23,8 @@
 
 #include "cli/kernel_fs.h"
 #include "cli/running.h"
+#include "core/driver.h"
 #include "kernel/host.h"
-
-PRINTF_FMT(3, 4)
-static int fail(struct vdisk_error *err, int code, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (err) {
-		err->code = code;
-		va_start(ap, fmt);
-		vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
-		va_end(ap);
-	}
-	return -code;
-}
 
 bool kernel_fs_possible(void)
 {
@@ -99,19 +85,19 @@ static int server_start(struct server *s, struct vdisk_error *err)
 	if (!dir || asprintf(&view, "%s/fs-XXXXXX", dir) < 0)
 		return -ENOMEM;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) < 0)
-		return fail(err, errno, "no mount namespace: %m");
+		return vd_fail(err, errno, "no mount namespace: %m");
 	fd = mkstemp(view);
 	if (fd < 0)
-		return fail(err, errno, "%s: %m", view);
+		return vd_fail(err, errno, "%s: %m", view);
 	close(STEAL_FD(fd));
 	r = vdisk_fuse_mount(&s->fuse, s->volume, view, err);
 	if (r == 0 && pthread_create(&s->thread, NULL, run_view, s) != 0) {
 		vdisk_fuse_free(STEAL(s->fuse));
-		r = fail(err, EAGAIN, "cannot start a thread");
+		r = vd_fail(err, EAGAIN, "cannot start a thread");
 	}
 	if (r == 0) {
 		fd = open(view, (s->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-		r = fd < 0 ? fail(err, errno, "%s: %m", view) :
+		r = fd < 0 ? vd_fail(err, errno, "%s: %m", view) :
 			     attach(&s->loop, fd, s->volume, 0, s->writable, err);
 		umount2(view, MNT_DETACH | UMOUNT_NOFOLLOW);
 	}
@@ -192,7 +178,7 @@ static int served_loop(int from, struct vdisk_error *err)
 	struct answer a = { .loop = -1 };
 
 	if (read(from, &a, sizeof(a)) != sizeof(a))
-		return fail(err, EIO, "the server of the view has ended");
+		return vd_fail(err, EIO, "the server of the view has ended");
 	if (a.loop < 0) {
 		*err = a.err;
 		return -a.err.code;
@@ -208,11 +194,11 @@ static int mount_served(struct vdisk *volume, struct vdisk *disk, const char *ty
 	pid_t parent = getpid(), child;
 
 	if (pipe2(down, O_CLOEXEC) < 0)
-		return fail(err, errno, "pipe: %m");
+		return vd_fail(err, errno, "pipe: %m");
 	if (pipe2(up, O_CLOEXEC) < 0) {
 		close(down[0]);
 		close(down[1]);
-		return fail(err, errno, "pipe: %m");
+		return vd_fail(err, errno, "pipe: %m");
 	}
 	fflush(NULL);
 	child = fork();
@@ -232,7 +218,7 @@ static int mount_served(struct vdisk *volume, struct vdisk *disk, const char *ty
 		if (disk)
 			vdisk_ref(disk);
 	}
-	number = child < 0 ? fail(err, errno, "cannot start a process: %m") :
+	number = child < 0 ? vd_fail(err, errno, "cannot start a process: %m") :
 			     served_loop(down[0], err);
 	root = number < 0 ? number : mount_loop(number, type, !read_only, err);
 	/* the mount keeps the device from here on */
@@ -320,7 +306,7 @@ int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *di
 		fd = dir;
 	}
 	if (fd < 0)
-		return fail(err, ENOENT, "%s: no root of a system", vdisk_name(volume));
+		return vd_fail(err, ENOENT, "%s: no root of a system", vdisk_name(volume));
 	r = vd_host_fs(out, volume, fd, probe.type, writable, err);
 	if (r < 0)
 		close(fd);

@@ -396,7 +396,7 @@ static int find_program(struct keeper *k, struct vdisk_error *err)
 		return vd_fail(err, errno, "/proc/self/exe: %m");
 	k->program[n] = '\0';
 	slash = strrchr(k->program, '/');
-	strcpy(slash ? slash + 1 : k->program, "vdisk-vhost");
+	snprintf(slash ? slash + 1 : k->program, 16, "vdisk-vhost");
 	return access(k->program, X_OK) < 0 ?
 		vd_fail(err, errno, "%s: %m: disks cannot be isolated", k->program) : 0;
 }

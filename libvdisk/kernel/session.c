@@ -19,6 +19,7 @@ static pthread_key_t buffer_key;
 /* libfuse says why a mount failed on stderr; have it in the error instead. */
 static _Thread_local char last_log[200];
 
+__attribute__((format(printf, 2, 0)))
 static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	if (level > FUSE_LOG_WARNING)
