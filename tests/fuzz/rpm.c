@@ -36,7 +36,7 @@ static void mend_log(uint8_t *w, size_t len, size_t page)
 {
 	uint32_t s[2] = { 0, 0 };
 
-	if (len < 32 || page < 512)
+	if (len < 32 || page < 512 || page % 8)
 		return;
 	store_be32(w, 0x377f0682);
 	store_be32(w + 8, (uint32_t)page);
