@@ -131,6 +131,10 @@ unit-tests: $(addprefix $(O)/,$(UNIT_TESTS) $(TOOLS))
 SAN_O := $(O)-san
 FUZZ_O := $(O)-fuzz
 FUZZ_SECONDS ?= 24
+# the check says whether a change is good, the same way each time; looking for what nobody
+# has found yet, from another seed each time, is for check-long and fuzz
+check: export FUZZ_SEED ?= 1
+check-long: export FUZZ_SEED := 0
 
 check: deps
 	$(Q)$(MAKE) WERROR=1 all
