@@ -133,8 +133,7 @@ FUZZ_O := $(O)-fuzz
 FUZZ_SECONDS ?= 24
 # the check says whether a change is good, the same way each time; looking for what nobody
 # has found yet, from another seed each time, is for check-long and fuzz
-check: export FUZZ_SEED ?= 1
-check-long: export FUZZ_SEED := 0
+FUZZ_SEED ?= 1
 
 check: deps
 	$(Q)$(MAKE) WERROR=1 all
@@ -142,10 +141,11 @@ check: deps
 	$(Q)$(MAKE) WERROR=1 O=$(SAN_O) SAN=address,undefined CFLAGS='-O1 -g' all unit-tests
 	$(Q)$(MAKE) fuzzers
 	$(Q)O=$(O) SAN_O=$(SAN_O) FUZZ_O=$(FUZZ_O) FUZZ_SECONDS=$(FUZZ_SECONDS) \
-	 tests/run $(if $(T),-t '$(T)')
+	 FUZZ_SEED=$(FUZZ_SEED) tests/run $(if $(T),-t '$(T)')
 
 check-long: export LONG := 1
 check-long: FUZZ_SECONDS := 600
+check-long: FUZZ_SEED := 0
 check-long: check
 
 # every public header must compile alone, as C and as C++
