@@ -108,7 +108,7 @@ done
 
 # ---- the machine: raw disks are its block devices, qcow2 is on top of a file of the host's ----
 
-device=vda drives='' letter=({a..z}) n=0
+device=vda drives='' letter=({a..z}) n=0 n_lives=0
 cat > "$tmp/job" <<'END'
 set -eu
 mkdir -p /tmp/b
@@ -116,6 +116,7 @@ cd /tmp/b
 END
 for c in "${cases[@]}"; do
     read -r kind layout format cpus lives <<< "$c"
+    n_lives=$((n_lives + lives))
     part=p6
     [ "$layout" = logical ] || part=p2
     if [ "$format" = raw ]; then
@@ -142,7 +143,7 @@ echo "CLEAN $c"
 END
 done
 rc=0
-in_machine --modules 'kvm-amd virtio_blk' --mem 1024 --limit $((${#cases[@]} * 300 + 200)) --machine "$drives" -- \
+in_machine --modules 'kvm-amd virtio_blk' --mem 1024 --limit $((n_lives * 300 + 200)) --machine "$drives" -- \
     bash "$tmp/job" > "$tmp/out" 2>&1 || rc=$?
 awk '/^rig: started again/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' \
     "$tmp/out" | tr -d '\r' > "$tmp/last"
