@@ -300,6 +300,16 @@ static bool again(const struct options *o, enum vmm_end *end)
 	return a->reset;
 }
 
+static unsigned ram_flags(const struct vmm *v)
+{
+	unsigned flags = v->options.huge_pages ? RAM_HUGE : 0;
+
+	for (unsigned i = 0; i < v->options.n_disks; i++)
+		if (v->options.disk[i].ends)
+			flags |= RAM_SHARED;
+	return flags;
+}
+
 static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 {
 	int r = make_console(v, err);
@@ -308,7 +318,7 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 	if (!r && !v->options.no_sandbox)
 		r = sandbox_enter(&v->sandbox, v->options.memory, err);
 	if (!r)
-		r = ram_new(&v->ram, v->options.memory, v->options.huge_pages, err);
+		r = ram_new(&v->ram, v->options.memory, ram_flags(v), err);
 	if (!r)
 		terminal_raw();
 	/* from here on nothing is opened; kernel and initrd are a guest's, and suspect */

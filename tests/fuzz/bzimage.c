@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (fd < 0) {
 		fd = memfd_create("kernel", MFD_CLOEXEC);
-		assert(fd >= 0 && ram_new(&ram, RAM_MIN, false, NULL) == 0);
+		assert(fd >= 0 && ram_new(&ram, RAM_MIN, 0, NULL) == 0);
 	}
 	assert(ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == (ssize_t)size);
 	src.kernel_fd = fd;

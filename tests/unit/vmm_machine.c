@@ -327,7 +327,7 @@ static void elf_into_memory(void **state)
 	struct ram ram;
 
 	(void)state;
-	assert_int_equal(ram_new(&ram, 64 << 20, false, NULL), 0);
+	assert_int_equal(ram_new(&ram, 64 << 20, 0, NULL), 0);
 	src.kernel_fd = memory_file(f, good_elf(f));
 	src.initrd_fd = memory_file("initrd", 6);
 	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
@@ -376,7 +376,7 @@ static void kernel_into_memory(void **state)
 	memset(initrd, 0x77, sizeof(initrd));
 	src.kernel_fd = memory_file(file, sizeof(file));
 	src.initrd_fd = memory_file(initrd, sizeof(initrd));
-	assert_int_equal(ram_new(&ram, 64 << 20, false, NULL), 0);
+	assert_int_equal(ram_new(&ram, 64 << 20, 0, NULL), 0);
 	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
 	assert_int_equal(entry.rip, 0x1000200);
 	assert_memory_equal(guest_at(&ram.map, 0x1000000, CODE), file + 5 * 512, CODE);
@@ -430,9 +430,9 @@ static void memory_around_the_gap(void **state)
 	struct ram ram;
 
 	(void)state;
-	assert_int_equal(ram_new(&ram, RAM_MIN - (1 << 20), false, NULL), -EINVAL);
-	assert_int_equal(ram_new(&ram, (64 << 20) + 1, false, NULL), -EINVAL);
-	assert_int_equal(ram_new(&ram, 5ull << 30, false, NULL), 0);
+	assert_int_equal(ram_new(&ram, RAM_MIN - (1 << 20), 0, NULL), -EINVAL);
+	assert_int_equal(ram_new(&ram, (64 << 20) + 1, 0, NULL), -EINVAL);
+	assert_int_equal(ram_new(&ram, 5ull << 30, 0, NULL), 0);
 	assert_int_equal(ram.map.n, 2);
 	assert_int_equal(ram_low_end(&ram.map), GUEST_GAP);
 	assert_non_null(guest_at(&ram.map, GUEST_GAP - 1, 1));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* memory.h - the guest's RAM: one sealed memfd, below and above the gap */
+/* memory.h - the guest's RAM, below and above the gap */
 #ifndef VMM_KVM_MEMORY_H
 #define VMM_KVM_MEMORY_H
 
@@ -9,18 +9,21 @@
 #define RAM_MIN		(32ull << 20)
 #define RAM_MAX		(1ull << 40)
 
+/* of ram_new() */
+enum {
+	RAM_HUGE = 1,		/* from the host's pool of huge pages (-ENOMEM: there are too few) */
+	RAM_SHARED = 2,		/* another process maps it too */
+};
+
 struct ram {
 	struct guest_memory map;
 	uint64_t size;
 	bool huge;
-	int fd;			/* owned */
+	int fd;			/* owned: a sealed memfd; or -1: private memory */
 };
 
-/*
- * @size is a multiple of 1 MiB; @huge: of 2 MiB, and from the host's pool of
- * huge pages (-ENOMEM if there are too few).
- */
-int ram_new(struct ram *out, uint64_t size, bool huge, struct vdisk_error *err);
+/* @size is a multiple of 1 MiB, with RAM_HUGE of 2 MiB. */
+int ram_new(struct ram *out, uint64_t size, unsigned flags, struct vdisk_error *err);
 /* All zero again, as after power-on. */
 int ram_clear(struct ram *ram, struct vdisk_error *err);
 /* [@host, @host + @len) of it is not needed; it reads as zeroes next.  Whole pages only. */
