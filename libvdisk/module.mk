@@ -71,6 +71,7 @@ LIB_SRCS += \
  libvdisk/guest/inspect.c
 LIB_SRCS += \
  libvdisk/fs/fs.c \
+ libvdisk/fs/member.c \
  libvdisk/fs/ext.c \
  libvdisk/fs/ext_io.c \
  libvdisk/fs/ext_dir.c \

@@ -330,6 +330,9 @@ int vdisk_fs_open(struct vdisk_fs **out, struct vdisk *disk, unsigned flags,
 	ops = match(disk, err, &r);
 	if (!ops)
 		return r;
+	r = vd_fs_check_member(disk, flags & VDISK_FS_WRITE, err);
+	if (r < 0)
+		return r;
 	fs = calloc(1, sizeof(*fs));
 	if (!fs)
 		return vd_fail(err, ENOMEM, "out of memory");

@@ -180,6 +180,8 @@ int vd_fs_find(struct vdisk_fs *fs, const char *path, bool follow, uint64_t *ino
 	       struct vdisk_error *err);
 /* -EROFS with a sentence where the file system is not open for writing. */
 int vd_fs_may_write(struct vdisk_fs *fs, struct vdisk_error *err);
+/* -EMEDIUMTYPE for a member of a RAID array whose files cannot be had from it alone. */
+int vd_fs_check_member(struct vdisk *disk, bool write, struct vdisk_error *err);
 /* Forget what walk remembers: a name is about to go or change its meaning. */
 void vd_fs_forget(struct vdisk_fs *fs);
 /* Remove @place, with all that is below it if it is a directory and @recursive. */
