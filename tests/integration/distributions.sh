@@ -3,18 +3,10 @@
 . "$(dirname "$0")/../functions.sh"
 requires sfdisk mke2fs debugfs mkfs.fat python3
 cd "$tmp"
-export VDISK
+export VDISK PYTHONPATH=$TOP/tests/lib
 python3 - <<'PYTHON'
 import json, os, shutil, struct, subprocess, sys, zlib
-
-vdisk = os.environ['VDISK']
-M = 1 << 20
-
-def run(*argv, **kw):
-    r = subprocess.run(argv, capture_output=True, text=True, **kw)
-    if r.returncode:
-        sys.exit(f'{argv}: {r.stdout}{r.stderr}')
-    return r.stdout
+from disks import empty, put, run, vdisk, M
 
 def tree(name, files):
     shutil.rmtree(name, ignore_errors=True)
@@ -31,39 +23,34 @@ def uuid(n):
     return f'{n:08x}-1111-4222-8333-444455556666'
 
 def ext(files, n, size, label=None, kind='ext4'):
-    run('truncate', '-s', '0', f'fs{n}')
-    run('truncate', '-s', f'{size}M', f'fs{n}')
+    empty(f'fs{n}', size * M)
     run('mke2fs', '-q', '-t', kind, '-U', uuid(n), *(['-L', label] if label else []), '-d', tree('t', files), f'fs{n}')
     return f'fs{n}'
 
 def fat(files, n, label='EFI'):
-    run('truncate', '-s', '0', f'fs{n}')
-    run('truncate', '-s', '40M', f'fs{n}')
+    empty(f'fs{n}', 40 * M)
     run('mkfs.fat', '-F', '32', '-s', '1', '-n', label, '-i', f'{n:08x}', f'fs{n}')
     run(vdisk, 'cp', '-r', *[f'{tree("t", files)}/{x}' for x in sorted({p.split("/")[0] for p in files})], f'fs{n}:/')
     return f'fs{n}'
 
 def swap(n, label=None):
-    run('truncate', '-s', '0', f'fs{n}')
-    run('truncate', '-s', '4M', f'fs{n}')
+    empty(f'fs{n}', 4 * M)
     run('mkswap', '-U', uuid(n), *(['-L', label] if label else []), f'fs{n}')
     return f'fs{n}'
 
 def other(n, *command, size=320):
-    run('truncate', '-s', '0', f'fs{n}')
-    run('truncate', '-s', f'{size}M', f'fs{n}')
+    empty(f'fs{n}', size * M)
     run(*command, f'fs{n}')
     return f'fs{n}'
 
 def disk(label, *parts):
     """parts: (type, image)"""
     size = sum(os.path.getsize(p[1]) // M for p in parts) + 4
-    run('rm', '-f', 'disk')
-    run('truncate', '-s', f'{size}M', 'disk')
+    empty('disk', size * M)
     run('sfdisk', '-q', 'disk', input=f'label: {label}\n' + ''.join(
         f'size={os.path.getsize(i) // M}M, type={t}\n' for t, i in parts))
     for p, (_, image) in zip(json.loads(run('sfdisk', '-J', 'disk'))['partitiontable']['partitions'], parts):
-        run('dd', f'if={image}', 'of=disk', 'bs=1M', f'seek={p["start"] // 2048}', 'conv=notrunc,sparse', 'status=none')
+        put(image, 'disk', p['start'] * 512)
 
 def lvm(n, vg, volumes):
     """A physical volume with linear volumes, as LVM2 writes it (extents of 1 MiB)."""
