@@ -336,6 +336,16 @@ static bool has_protocol(const char *name)
 	return n > 0 && name[n] == ':';
 }
 
+/* "disk:" and "disk:etc" were meant as paths: where the colon is, if the disk is there. */
+static const char *forgotten_slash(const char *source)
+{
+	const char *colon = strrchr(source, ':');
+	AUTO_FREE char *before = colon ? strndup(source, (size_t)(colon - source)) : NULL;
+	struct stat st;
+
+	return before && stat(source, &st) < 0 && stat(before, &st) == 0 ? colon : NULL;
+}
+
 /* What the caller says it is on top of. */
 static int give_backing(struct vdisk *d, const struct vdisk_open_opts *opts, struct vdisk_error *err)
 {
@@ -355,6 +365,7 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 {
 	struct vdisk_open_opts o = opts_normalise(opts);
 	struct vdisk_locator loc = { 0 };
+	const char *colon;
 	struct vdisk *d = NULL;
 	struct stat st;
 	int r;
@@ -368,6 +379,9 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 		r = vd_fail(err, EINVAL, "%s: names a file in a disk, not a disk", locator);
 	else if (vd_iscsi_is(loc.source))
 		r = open_path(&d, loc.source, NULL, &o, 0, err);
+	else if ((colon = forgotten_slash(loc.source)))
+		r = vd_fail(err, ENOENT, "'%s': a path in a disk begins with '/': '%.*s:/%s'",
+			    loc.source, (int)(colon - loc.source), loc.source, colon + 1);
 	else if (has_protocol(loc.source) && stat(loc.source, &st) < 0)
 		r = vd_fail(err, ENOTSUP, "%s: this kind of source is not supported", loc.source);
 	else

@@ -33,6 +33,10 @@ vd cp "$tmp/hello" "$disk:/etc/fstab"
 [ "$(dbg 'cat /etc/fstab')" = hello ] || fail "debugfs reads something else"
 [ "$("$VDISK" ls "$disk:/etc" | tr '\n' ' ')" = "deep fstab " ] || fail ls
 
+expect 1 "$VDISK" ls "$disk:"
+like_output "'.*guest.qcow2:': a path in a disk begins with '/': '.*guest.qcow2:/'"
+expect 1 "$VDISK" cat "$disk:etc/fstab"
+like_output "guest.qcow2:/etc/fstab'"
 vd chmod 4751 "$disk:/etc/fstab"
 vd chmod g+w,o-x "$disk:/etc/fstab"
 vd chown 100000:65534 "$disk:/etc/fstab"
