@@ -61,7 +61,7 @@ static int run_tool(struct vdisk *volume, const char *name, const char *const *w
 
 		argv[i] = (char *)(uintptr_t)w;
 	}
-	r = cli_view_run_quiet(volume, argv);
+	r = cli_view_run_quiet(volume, name, argv);
 	if (r > 0)
 		cli_error("%s: %s ended with status %d", name, words[0], r);
 	return r == 0 ? CLI_OK : CLI_FAILED;

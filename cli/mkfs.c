@@ -6,6 +6,7 @@
 #include "cli/view.h"
 
 #define MAX_ARGS 48
+#define OLD_SIGNATURES (128u << 10)
 
 struct mkfs_args {
 	const char *type, *label, *uuid;
@@ -153,13 +154,29 @@ static bool may_format(struct vdisk *disk, const char *locator)
 	AUTO_FREE struct vdisk_parts *parts = NULL;
 	struct vdisk_probe probe = { 0 };
 
-	if (vdisk_probe(disk, &probe, NULL) == 0 && *probe.type)
+	if (vdisk_probe(disk, &probe, NULL) == 0 && (*probe.type || *probe.usage))
 		return cli_confirm("%s holds %s%s%s; all of it will be lost. Go on?", locator,
-				   probe.type, *probe.label ? " " : "", probe.label);
+				   *probe.type ? probe.type : "data", *probe.label ? " " : "", probe.label);
 	if (vdisk_parts_read(&parts, disk, NULL) == 0 && parts->count)
 		return cli_confirm("%s has a partition table (%u partitions); all of it will be lost. Go on?",
 				   locator, parts->count);
 	return true;
+}
+
+/*
+ * Not all tools remove what was there: a btrfs would still be seen 64 KiB behind the start of an
+ * NTFS, and a RAID array's superblock at the end of anything.
+ */
+static int wipe(struct vdisk *disk)
+{
+	uint64_t size = vdisk_size(disk), end = MIN(size, (uint64_t)OLD_SIGNATURES);
+	int r = vdisk_zero(disk, 0, end, 0);
+
+	if (r == 0)
+		r = vdisk_zero(disk, size - end, end, 0);
+	if (r < 0)
+		cli_error("%s: %s", vdisk_name(disk), strerror(-r));
+	return r < 0 ? CLI_FAILED : CLI_OK;
 }
 
 int cmd_mkfs(int argc, char **argv)
@@ -183,10 +200,10 @@ int cmd_mkfs(int argc, char **argv)
 		other_command(&c, &a, text);
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
-	if (!may_format(disk, args[0]))
+	if (!may_format(disk, args[0]) || wipe(disk) != CLI_OK)
 		return CLI_FAILED;
 	if (c.n) {
-		r = cli_view_run(disk, c.v);
+		r = cli_view_run_quiet(disk, args[0], c.v);
 		if (r > 0)
 			cli_error("%s ended with status %d", c.v[0], r);
 	} else {
@@ -351,7 +368,7 @@ int cmd_fsck(int argc, char **argv)
 		return 8;
 	}
 	fsck_command(&c, checker, &a);
-	r = cli_view_run(volume, c.v);
+	r = cli_view_run(volume, args[0], c.v);
 	if (cli_close(&volume) != CLI_OK || cli_close(&disk) != CLI_OK)
 		return 8;
 	return r < 0 ? 8 : r;

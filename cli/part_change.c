@@ -156,12 +156,16 @@ static uint64_t wanted_length(const char *text, uint64_t now)
 	return sum;
 }
 
-/* Run one of e2fsprogs on the partition; @last may be NULL.  Its exit status, or -1. */
-static int run_tool(struct vdisk *disk, const struct vdisk_part *p, const char *const tool[3],
-		    const char *last)
+/*
+ * Run one of e2fsprogs on the partition; @last may be NULL.  Its exit status, or -1.  What it
+ * says is for when it fails; resize2fs complains that the partition is no file to be cut.
+ */
+static int run_tool(const struct part_arg *a, const char *const tool[3], const char *last)
 {
+	const struct vdisk_part *p = a->part;
 	struct vdisk_error err = { 0 };
 	struct vdisk *d = NULL;
+	AUTO_FREE char *name = NULL;
 	char *argv[6] = { NULL };
 	unsigned n = 0;
 	int r;
@@ -170,28 +174,29 @@ static int run_tool(struct vdisk *disk, const struct vdisk_part *p, const char *
 		argv[n++] = (char *)(uintptr_t)tool[i];
 	argv[n++] = cli_view;
 	argv[n++] = (char *)(uintptr_t)last;
-	if (vdisk_open_window(&d, disk, p->offset, p->length, &err) < 0) {
+	if (asprintf(&name, "%s#p%u", a->locator, p->number) < 0 ||
+	    vdisk_open_window(&d, a->disk, p->offset, p->length, &err) < 0) {
 		cli_fail(&err);
 		return -1;
 	}
-	r = cli_view_run(d, argv);
+	r = cli_view_run_quiet(d, name, argv);
 	return cli_close(&d) == CLI_OK ? r : -1;
 }
 
-/* Bring the ext file system in @p to @length bytes, or to the partition's size (0). */
-static int resize_ext(struct vdisk *disk, const struct vdisk_part *p, uint64_t length)
+/* Bring the ext file system in it to @length bytes, or to the partition's size (0). */
+static int resize_ext(const struct part_arg *a, uint64_t length)
 {
 	static const char *const check[3] = { "e2fsck", "-fp" }, *const tool[3] = { "resize2fs" };
 	char sectors[32];
-	int r = run_tool(disk, p, check, NULL);
+	int r = run_tool(a, check, NULL);
 
 	if (r < 0 || r > 1) {
 		cli_error("e2fsck is not content with partition %u (status %d): repair it first, "
-			  "with 'vdisk fsck'", p->number, r);
+			  "with 'vdisk fsck'", a->part->number, r);
 		return CLI_FAILED;
 	}
 	snprintf(sectors, sizeof(sectors), "%" PRIu64 "s", length / 512);
-	r = run_tool(disk, p, tool, length ? sectors : NULL);
+	r = run_tool(a, tool, length ? sectors : NULL);
 	if (r == 0)
 		return CLI_OK;
 	cli_error("resize2fs ended with status %d", r);
@@ -241,7 +246,7 @@ static int resize(struct part_arg *a, uint64_t length, bool fs)
 		return CLI_FAILED;
 	if (shrink && length % sector)
 		length += sector - length % sector;
-	if (shrink && !(fs ? resize_ext(a->disk, a->part, length) == CLI_OK : may_shrink(a)))
+	if (shrink && !(fs ? resize_ext(a, length) == CLI_OK : may_shrink(a)))
 		return CLI_FAILED;
 	r = vdisk_parts_resize(a->disk, number, length, &err);
 	part_note_moved(a->disk, a->parts);
@@ -252,7 +257,7 @@ static int resize(struct part_arg *a, uint64_t length, bool fs)
 	a->part = NULL;
 	if (find_part(a, number) != CLI_OK)
 		return CLI_FAILED;
-	return fs && !shrink ? resize_ext(a->disk, a->part, 0) : CLI_OK;
+	return fs && !shrink ? resize_ext(a, 0) : CLI_OK;
 }
 
 /* argp takes "-1G" for options: give it the size behind a "--". */

@@ -4,7 +4,9 @@
  *
  * The disk is mounted by FUSE over an empty file in a temporary directory, and
  * served by a thread while the program runs.  A program that looks at a file of
- * its own, without a partition table around it, needs no options for that.
+ * its own, without a partition table around it, needs no options for that.  The file
+ * has the disk's name and the program runs in its directory: so what it says of
+ * "guest.qcow2#p1" is what a person takes it for.
  */
 #include "cli/view.h"
 
@@ -48,7 +50,7 @@ static void *serve(void *arg)
 
 static int output = -1;	/* where the program's output goes; -1: where ours does */
 
-static int run(char **argv)
+static int run(const char *dir, char **argv)
 {
 	char *path = NULL;
 	posix_spawn_file_actions_t actions;
@@ -70,6 +72,7 @@ static int run(char **argv)
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigdefault(&attr, &defaults);
 	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addchdir_np(&actions, dir);
 	if (output >= 0) {
 		posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
 		posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO);
@@ -90,7 +93,7 @@ static int run(char **argv)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static int run_mounted(struct vdisk *disk, const char *file, char **argv)
+static int run_mounted(struct vdisk *disk, const char *dir, const char *file, char **argv)
 {
 	struct vdisk_fuse *fuse;
 	struct vdisk_error err = { 0 };
@@ -108,7 +111,7 @@ static int run_mounted(struct vdisk *disk, const char *file, char **argv)
 		cli_error("cannot start a thread: %s", strerror(r));
 		r = -1;
 	} else {
-		r = run(argv);
+		r = run(dir, argv);
 		vdisk_fuse_stop(fuse);
 		pthread_join(thread, NULL);
 	}
@@ -117,11 +120,34 @@ static int run_mounted(struct vdisk *disk, const char *file, char **argv)
 	return r;
 }
 
-int cli_view_run(struct vdisk *disk, char **argv)
+/*
+ * "guest.qcow2#vg0-root": the locator without its directory, as the name of a file.  Programs
+ * find tags in a '=', options in a '?' and in front of a '-'.
+ */
+static void file_name(char out[128], const char *locator)
+{
+	struct vdisk_locator loc = { 0 };
+	const char *base;
+
+	snprintf(out, 128, "disk");
+	if (vdisk_locator_parse(&loc, locator, NULL) < 0)
+		return;
+	base = strrchr(loc.source, '/');
+	base = base && base[1] ? base + 1 : loc.source;
+	snprintf(out, 128, "%s%.60s%s%s%s%s", *base == '-' ? "_" : "", base, loc.snapshot ? "@" : "",
+		 loc.snapshot ? loc.snapshot : "", loc.part ? "#" : "", loc.part ? loc.part : "");
+	for (char *p = out; *p; p++)
+		if (strchr("/=?", *p) || (unsigned char)*p < ' ')
+			*p = '-';
+	vdisk_locator_clear(&loc);
+}
+
+int cli_view_run(struct vdisk *disk, const char *locator, char **argv)
 {
 	const char *base = getenv("TMPDIR");
 	AUTO_FREE char *dir = NULL;
 	AUTO_FREE char *file = NULL;
+	char name[128];
 	int r = -1, fd;
 
 	if (asprintf(&dir, "%s/vdisk.XXXXXX", base && *base ? base : "/tmp") < 0 ||
@@ -129,7 +155,8 @@ int cli_view_run(struct vdisk *disk, char **argv)
 		cli_error("cannot make a temporary directory: %m");
 		return -1;
 	}
-	if (asprintf(&file, "%s/disk", dir) < 0)
+	file_name(name, locator);
+	if (asprintf(&file, "%s/%s", dir, name) < 0)
 		file = NULL;
 	fd = file ? open(file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600) : -1;
 	if (fd < 0) {
@@ -138,15 +165,15 @@ int cli_view_run(struct vdisk *disk, char **argv)
 		close(fd);
 		for (char **a = argv; *a; a++)
 			if (*a == cli_view)
-				*a = file;
-		r = run_mounted(disk, file, argv);
+				*a = name;
+		r = run_mounted(disk, dir, file, argv);
 		unlink(file);
 	}
 	rmdir(dir);
 	return r;
 }
 
-int cli_view_run_quiet(struct vdisk *disk, char **argv)
+int cli_view_run_quiet(struct vdisk *disk, const char *locator, char **argv)
 {
 	AUTO_CLOSE int fd = memfd_create("output", MFD_CLOEXEC);
 	char buf[4096];
@@ -154,7 +181,7 @@ int cli_view_run_quiet(struct vdisk *disk, char **argv)
 	int r;
 
 	output = fd;
-	r = cli_view_run(disk, argv);
+	r = cli_view_run(disk, locator, argv);
 	output = -1;
 	for (off_t at = 0; r != 0 && fd >= 0 && (n = pread(fd, buf, sizeof(buf), at)) > 0; at += n)
 		fwrite(buf, 1, (size_t)n, stderr);

@@ -78,17 +78,18 @@ for format in raw qcow2 vpc; do
     sum=$(sha256sum <"$tmp/bad.img")
     expect 4 "$VDISK" fsck -f $format -n -F "$tmp/bad.img"
     [ "$(sha256sum <"$tmp/bad.img")" = "$sum" ] || fail "fsck -n wrote into $format"
+    like_output '^bad.img: '		# named as here, and not after a temporary place
     expect 1 "$VDISK" fsck -f $format -y -F "$tmp/bad.img"
     expect 0 "$VDISK" fsck -f $format -n -F "$tmp/bad.img"
 done
 qemu-img check -q "$disk" || fail "qemu-img check"
-for view in "${TMPDIR:-/tmp}"/vdisk.??????/disk; do
+for view in "${TMPDIR:-/tmp}"/vdisk.??????/bad.img; do
     ! mountpoint -q "$view" || [ "$(stat -c %s "$view")" != "$(stat -c %s "$raw")" ] || fail "a view is left"
 done
 
 # the others, by their own tools, twice: what was there was given up with -y
 "$VDISK" create -q -f qcow2 "$tmp/other.qcow2" 400M
-for type in xfs btrfs vfat fat16 fat32 exfat ntfs; do
+for type in xfs vfat fat16 fat32 exfat btrfs ntfs; do	# (NTFS leaves a btrfs standing)
     command -v "mkfs.${type/fat[0-9]*/fat}" >/dev/null || fail "no mkfs.$type"
     kind=${type/fat[0-9]*/vfat}
     case $kind in
@@ -100,6 +101,7 @@ for type in xfs btrfs vfat fat16 fat32 exfat ntfs; do
         "$VDISK" mkfs -y -t $type -L LBL$round ${id:+-U $id} "$tmp/other.qcow2" >"$tmp/mkfs" 2>&1 ||
             { cat "$tmp/mkfs"; fail "mkfs -t $type, $round"; }
         "$VDISK" convert -y -q -O raw "$tmp/other.qcow2" "$tmp/other.raw"
+        [ ! -s "$tmp/mkfs" ] || { cat "$tmp/mkfs"; fail "mkfs -t $type is not quiet"; }
         got=$(blkid -p -o value -s TYPE "$tmp/other.raw") && [ "$got" = $kind ] || fail "$type: $got"
         got=$(blkid -p -o value -s LABEL "$tmp/other.raw") && [ "$got" = LBL$round ] || fail "$type: $got"
         [ -z "$id" ] || [ "$(blkid -p -o value -s UUID "$tmp/other.raw")" = $id ] || fail "$type: UUID"
