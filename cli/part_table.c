@@ -5,18 +5,88 @@
 #include <string.h>
 
 #include "cli/part.h"
+#include "part/part.h"
 
 #define DUMP_MAX (1u << 20)
 
 /* ---- convert ---- */
+
+/* "names, attributes": a list with room for all there can be */
+struct losses {
+	char text[300];
+};
+
+static void lose(struct losses *l, const char *what)
+{
+	size_t n = strlen(l->text);
+
+	snprintf(l->text + n, sizeof(l->text) - n, "%s%s", n ? ", " : "", what);
+}
+
+/* Has the type no word for the other kind of table, so that it becomes "Linux"? */
+static bool type_goes(const char *to, const char *from, const char *type)
+{
+	char there[40], back[40];
+
+	part_type_convert(there, to, type);
+	part_type_convert(back, from, there);
+	return strcasecmp(back, type) != 0;
+}
+
+static void find_losses(struct losses *l, struct vdisk *disk, const struct vdisk_parts *t,
+			const char *to)
+{
+	bool gpt = !strcmp(t->scheme, "gpt"), names = false, attrs = false;
+	char types[200] = "";
+	uint8_t boot[440];
+
+	for (unsigned i = 0; i < t->count; i++) {
+		const struct vdisk_part *p = &t->part[i];
+		size_t n = strlen(types);
+
+		names |= p->name[0];
+		attrs |= p->attrs;
+		if (!p->extended && type_goes(to, t->scheme, p->type))
+			snprintf(types + n, sizeof(types) - n, "%sp%u", n ? " " : "the types of ",
+				 p->number);
+	}
+	lose(l, gpt ? "the partitions' UUIDs" : "the partitions' ids (PARTUUID)");
+	if (names)
+		lose(l, "their names");
+	if (attrs)
+		lose(l, gpt ? "their attributes" : "which one is active");
+	if (types[0])
+		lose(l, types);
+	if (vdisk_read(disk, boot, sizeof(boot), 0) == 0)
+		for (size_t i = 0; i < sizeof(boot); i++)
+			if (boot[i]) {
+				lose(l, "the boot code");
+				return;
+			}
+}
+
+static bool may_convert(struct vdisk *disk, const char *locator, const char *to)
+{
+	AUTO_FREE struct vdisk_parts *t = NULL;
+	struct losses l = { 0 };
+
+	/* what cannot be converted is refused soon, with the reason */
+	if (vdisk_parts_read(&t, disk, NULL) < 0 || !t->scheme[0] || !t->count ||
+	    !strcmp(t->scheme, to))
+		return true;
+	find_losses(&l, disk, t, to);
+	return cli_confirm("%s: made %s, the table loses %s; what is in the partitions stays. "
+			   "Go on?", locator, !strcmp(to, "gpt") ? "a GPT" : "an MBR", l.text);
+}
 
 int part_convert(int argc, char **argv)
 {
 	static const struct argp argp = {
 		.children = cli_disk, .args_doc = "DISK gpt|mbr",
 		.doc = "Make the partition table one of the other kind, with the same partitions at "
-		       "the same places.  Boot code in front of them is lost: the boot loader has "
-		       "to be installed again.",
+		       "the same places.  What the other kind has no place for is lost, and named "
+		       "before: UUIDs, names, attributes, boot code (the boot loader has to be "
+		       "installed again).",
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 2, 2);
 	AUTO_DISK struct vdisk *disk = NULL;
@@ -25,6 +95,8 @@ int part_convert(int argc, char **argv)
 	if (strcmp(args[1], "gpt") && strcmp(args[1], "mbr") && strcmp(args[1], "dos"))
 		cli_usage("the table is gpt or mbr, not '%s'", args[1]);
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
+		return CLI_FAILED;
+	if (!may_convert(disk, args[0], !strcmp(args[1], "gpt") ? "gpt" : "dos"))
 		return CLI_FAILED;
 	if (vdisk_parts_convert(disk, args[1], &err) < 0)
 		return cli_fail(&err);

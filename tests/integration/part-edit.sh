@@ -140,24 +140,36 @@ printf 'label: dos\nstart=2048, size=20M, type=83, bootable\nsize=30M, type=82\n
 table s > before
 qemu-img convert -f raw -O qcow2 s q
 for d in s q; do
-    part convert $d gpt
+    part convert -y $d gpt
     [ $d = s ] || qemu-img convert -f qcow2 -O raw q s
     sound s 'MBR to GPT'
     is "$(table s | cut -d' ' -f1-3)" "$(awk '$4 != 5' before | cut -d' ' -f1-3)" 'the same places'
     is "$(row s 4 | cut -d' ' -f4)" e6d6d379-f507-44c2-a23c-238f2a3df928 'a type'
     part delete $d'#p2'
-    part convert $d mbr
+    part convert -y $d mbr
     [ $d = s ] || qemu-img convert -f qcow2 -O raw q s
     sound s 'GPT to MBR'
     is "$(table s | cut -d' ' -f2,3 | paste -sd,)" \
        "$(awk '$1 == 1 || $1 == 4 || $1 == 5' before | cut -d' ' -f2,3 | paste -sd,)" 'the same places again'
     [ "$(head -c 34K s | grep -c 'EFI PART')" = 0 ] || fail 'the GPT is still there'
 done
+# what would be lost is said, and asked for
+truncate -s 0 s
+truncate -s 64M s
+printf 'label: gpt\nsize=8M, name=one\nsize=8M, type=E3C9E316-0B5C-4DB8-817D-F92DF00215AE\nsize=8M, attrs=LegacyBIOSBootable\n' | sfdisk -q s
+cp s keep
+expect 1 "$VDISK" part convert s mbr
+like_output "loses the partitions' UUIDs, their names, their attributes, the types of p2;"
+cmp s keep || fail 'a conversion that nobody agreed to'
+printf 'label: dos\nsize=8M\n' | sfdisk -q s
+printf 'code' | dd of=s conv=notrunc status=none
+expect 1 "$VDISK" part convert s gpt
+like_output 'loses the partitions. ids .PARTUUID., the boot code;'
 truncate -s 300M five
 part init five gpt
 for i in 1 2 3 4 5; do part add five --size 10M > /dev/null; done
 cp five keep
-expect 1 "$VDISK" part convert five mbr
+expect 1 "$VDISK" part convert -y five mbr
 like_output 'no free sector in front'
 cmp five keep || fail 'a refused conversion wrote'
 # more than four, with room for the boot records of logical ones: at the end, or where there is room
@@ -174,7 +186,7 @@ for shape in 'end 2048 10000 0 10000 0 10000 5 10000 4000 10000 1 9000' \
     done; } > script
     sfdisk -q many < script
     cp many keep
-    part convert many mbr
+    part convert -y many mbr
     sfdisk -J keep > a.json
     sfdisk -J many > b.json
     sfdisk -V many > verify.out 2>&1 || { cat verify.out; fail "sfdisk -V of the MBR ($shape)"; }
@@ -188,7 +200,7 @@ if sorted(x[:2] for x in a) != sorted(b) or swap[0] != swap[1] or not swap[0]:
     sys.exit(f'{sys.argv[1]}: {a} became {b}')
 PYTHON
     [ "$(head -c 34K many | grep -c 'EFI PART')" = 0 ] || fail 'the GPT is still there'
-    part convert many gpt	# and back, each where it was
+    part convert -y many gpt	# and back, each where it was
     [ "$(sfdisk -J many | grep -o '"start": [0-9]*, "size": [0-9]*' | sort)" = \
       "$(sfdisk -J keep | grep -o '"start": [0-9]*, "size": [0-9]*' | sort)" ] || fail "back to a GPT ($shape)"
 done
@@ -226,7 +238,7 @@ truncate -s 0 s
 truncate -s 100M s
 printf 'label: dos\nstart=1, size=20M, type=83\n' | sfdisk -q s
 cp s keep
-expect 1 "$VDISK" part convert s gpt
+expect 1 "$VDISK" part convert -y s gpt
 cmp s keep || fail 'a refused conversion to GPT wrote'
 
 # ---- verify and repair ----
@@ -380,12 +392,14 @@ part resize --fs 'fs.qcow2#p1' 100%
 is "$(blocks)" $((198 * 1048576)) grown
 expect 1 "$VDISK" part resize 'fs.qcow2#p1' 50M
 part resize --fs 'fs.qcow2#p1' 50M > resize.out 2>&1 || { cat resize.out; fail shrink; }
+[ ! -s resize.out ] || fail "shrinking complains: $(cat resize.out)"
 is "$(blocks)" $((50 * 1048576)) shrunk
 is "$("$VDISK" parts --json fs.qcow2 | python3 -c 'import json,sys; print(json.load(sys.stdin)["partitions"][0]["size"])')" \
    $((50 * 1048576)) 'the partition shrunk'
 part resize --fs 'fs.qcow2#p1' +8M > /dev/null 2>&1
 is "$(blocks)" $((58 * 1048576)) 'grown by'
 expect 1 "$VDISK" part resize --fs 'fs.qcow2#p1' 1M
+like_output 'New size smaller than minimum'
 "$VDISK" cat 'fs.qcow2#p1:/ls' | cmp - /bin/ls || fail 'a file after resizing'
 qemu-img check -q fs.qcow2 || fail 'qemu-img check'
 
