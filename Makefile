@@ -41,7 +41,7 @@ WARN    += $(if $(is_clang),-Wno-gnu-statement-expression,-Wjump-misses-init -Wl
 
 # Packages that the library itself links.
 PKGS    := liburing libdeflate libzstd zlib libisal blkid fdisk ext2fs com_err e2p \
-           libarchive fuse3 libseccomp devmapper
+           fuse3 libseccomp
 # A program names more in NAME_PKGS (libseccomp, jansson, smartcols, openssl ...).
 have_pkgs := $(shell pkg-config --exists $(PKGS) 2>/dev/null && echo yes)
 PKG_CFLAGS := $(if $(have_pkgs),$(shell pkg-config --cflags $(PKGS) jansson smartcols))

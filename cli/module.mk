@@ -61,4 +61,4 @@ vdisk_SRCS += \
  cli/attach.c \
  cli/host_disk.c \
  cli/running.c
-vdisk_PKGS := jansson smartcols devmapper
+vdisk_PKGS := jansson smartcols

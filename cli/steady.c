@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libdevmapper.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -54,27 +53,14 @@ static int run_lvm(const char *const *argv, char *out, size_t size)
 	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-/* The volume group and logical volume of a device of device-mapper. */
+/* The volume group and logical volume of a device of device-mapper, to be freed. */
 static bool lvm_names(const struct stat *st, char **vg, char **lv)
 {
-	struct dm_pool *pool = NULL;
 	struct vd_dm_device d;
-	char *v = NULL, *l = NULL, *layer = NULL;
-	bool found = false;
 
-	if (!S_ISBLK(st->st_mode) || geteuid() != 0 ||
-	    vd_dm_find(&d, major(st->st_rdev), minor(st->st_rdev)) < 0 ||
-	    strncmp(d.uuid, "LVM-", 4) != 0)
-		return false;
-	pool = dm_pool_create("names", 256);
-	if (pool && dm_split_lvm_name(pool, d.name, &v, &l, &layer) && *v && *l && !*layer) {
-		*vg = strdup(v);
-		*lv = strdup(l);
-		found = *vg && *lv;
-	}
-	if (pool)
-		dm_pool_destroy(pool);
-	return found;
+	return S_ISBLK(st->st_mode) && geteuid() == 0 &&
+	       vd_dm_find(&d, major(st->st_rdev), minor(st->st_rdev)) == 0 &&
+	       strncmp(d.uuid, "LVM-", 4) == 0 && vd_dm_lvm_names(d.name, vg, lv);
 }
 
 /* The device of a new snapshot, to be freed; NULL: there is none. */

@@ -10,6 +10,7 @@ LIB_SRCS += \
  libvdisk/core/copy.c \
  libvdisk/core/range.c \
  libvdisk/core/measure.c \
+ libvdisk/core/late.c \
  libvdisk/core/window.c \
  libvdisk/core/overlay.c \
  libvdisk/source/file.c \
@@ -90,5 +91,6 @@ LIB_SRCS += \
  libvdisk/kernel/inuse.c \
  libvdisk/kernel/dm.c \
  libvdisk/kernel/table.c \
+ libvdisk/fs/archive.c \
  libvdisk/fs/tar.c \
  libvdisk/guest/root.c

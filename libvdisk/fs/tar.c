@@ -23,9 +23,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include <archive.h>
-#include <archive_entry.h>
-
+#include "fs/archive.h"
 #include "fs/fs.h"
 
 #define CHUNK		(1u << 20)
@@ -50,11 +48,11 @@ static void utf8_end(locale_t mine, locale_t before)
 
 static int tar_fail(struct archive *a, struct vdisk_error *err, const char *what)
 {
-	int code = archive_errno(a);
+	int code = vd_la.error_number(a);
 
 	if (code <= 0 || code > 4095)
 		code = EIO;
-	return vd_fail(err, code, "%s: %s", what, archive_error_string(a));
+	return vd_fail(err, code, "%s: %s", what, vd_la.error_string(a));
 }
 
 /* ---- access control lists ---- */
@@ -88,7 +86,7 @@ static void acl_to_entry(struct archive_entry *e, int type, const uint8_t *p, si
 			snprintf(name, sizeof(name), "%u", id);
 		for (size_t i = 0; i < ARRAY_SIZE(acl_tags); i++)
 			if (acl_tags[i].tag == load_le16(p + at))
-				archive_entry_acl_add_entry(e, type, load_le16(p + at + 2),
+				vd_la.entry_acl_add_entry(e, type, load_le16(p + at + 2),
 							    acl_tags[i].acl, (int)id, name);
 	}
 }
@@ -138,9 +136,9 @@ static size_t acl_from_entry(struct vdisk_fs *fs, uint64_t root, struct archive_
 	size_t len = 4;
 
 	store_le32(p, ACL_VERSION);
-	if (archive_entry_acl_reset(e, want) <= 0)
+	if (vd_la.entry_acl_reset(e, want) <= 0)
 		return 0;
-	while (archive_entry_acl_next(e, want, &type, &perm, &tag, &id, &name) == ARCHIVE_OK) {
+	while (vd_la.entry_acl_next(e, want, &type, &perm, &tag, &id, &name) == ARCHIVE_OK) {
 		bool group = tag == ARCHIVE_ENTRY_ACL_GROUP;
 
 		if ((group || tag == ARCHIVE_ENTRY_ACL_USER) && id == -1 &&
@@ -228,7 +226,7 @@ static int out_xattrs(struct tar_out *t, struct archive_entry *e, uint64_t ino)
 			acl = true;
 		}
 		if (!acl)
-			archive_entry_xattr_add_entry(e, p, value, (size_t)len);
+			vd_la.entry_xattr_add_entry(e, p, value, (size_t)len);
 	}
 	return n < 0 ? (int)n : 0;
 }
@@ -244,11 +242,11 @@ static int out_holes(struct tar_out *t, struct archive_entry *e, uint64_t ino, u
 			return r;
 		if (!len)
 			break;
-		archive_entry_sparse_add_entry(e, (int64_t)start, (int64_t)len);
+		vd_la.entry_sparse_add_entry(e, (int64_t)start, (int64_t)len);
 		at = start + len;
 	}
 	if (at == 0)	/* all of it a hole: an empty run at the end says so */
-		archive_entry_sparse_add_entry(e, (int64_t)size, 0);
+		vd_la.entry_sparse_add_entry(e, (int64_t)size, 0);
 	return 0;
 }
 
@@ -262,7 +260,7 @@ static int out_data(struct tar_out *t, uint64_t ino, uint64_t size)
 			return (int)n;
 		if (n == 0)
 			return vd_fail(t->err, EIO, "the file ends early");
-		if (archive_write_data(t->a, t->buf, (size_t)n) < n)
+		if (vd_la.write_data(t->a, t->buf, (size_t)n) < n)
 			return tar_fail(t->a, t->err, "writing the archive");
 		off += (uint64_t)n;
 		t->done += (uint64_t)n;
@@ -280,28 +278,28 @@ static int out_entry(struct tar_out *t, struct archive_entry *e, uint64_t ino,
 	bool data = S_ISREG(st->mode);
 	int r;
 
-	archive_entry_copy_pathname(e, t->path);
-	archive_entry_set_mode(e, (mode_t)st->mode);
-	archive_entry_set_uid(e, st->uid);
-	archive_entry_set_gid(e, st->gid);
-	archive_entry_set_mtime(e, st->mtime.tv_sec, st->mtime.tv_nsec);
-	archive_entry_set_nlink(e, st->nlink);
-	archive_entry_set_size(e, data ? (int64_t)st->size : 0);
+	vd_la.entry_copy_pathname(e, t->path);
+	vd_la.entry_set_mode(e, (mode_t)st->mode);
+	vd_la.entry_set_uid(e, st->uid);
+	vd_la.entry_set_gid(e, st->gid);
+	vd_la.entry_set_mtime(e, st->mtime.tv_sec, st->mtime.tv_nsec);
+	vd_la.entry_set_nlink(e, st->nlink);
+	vd_la.entry_set_size(e, data ? (int64_t)st->size : 0);
 	if (S_ISCHR(st->mode) || S_ISBLK(st->mode)) {
-		archive_entry_set_rdevmajor(e, st->rdev_major);
-		archive_entry_set_rdevminor(e, st->rdev_minor);
+		vd_la.entry_set_rdevmajor(e, st->rdev_major);
+		vd_la.entry_set_rdevminor(e, st->rdev_minor);
 	}
 	if (S_ISLNK(st->mode)) {
 		r = t->fs->ops->readlink(t->fs, ino, (char *)t->buf, CHUNK, t->err);
 		if (r < 0)
 			return r;
-		archive_entry_copy_symlink(e, (char *)t->buf);
+		vd_la.entry_copy_symlink(e, (char *)t->buf);
 	}
 	if (!S_ISDIR(st->mode) && st->nlink > 1)
 		first = first_name(t, ino);
 	if (first) {
-		archive_entry_copy_hardlink(e, first);
-		archive_entry_set_size(e, 0);
+		vd_la.entry_copy_hardlink(e, first);
+		vd_la.entry_set_size(e, 0);
 		data = false;
 	} else {
 		r = out_xattrs(t, e, ino);
@@ -313,7 +311,7 @@ static int out_entry(struct tar_out *t, struct archive_entry *e, uint64_t ino,
 		if (r < 0)
 			return r;
 	}
-	if (archive_write_header(t->a, e) < ARCHIVE_WARN)
+	if (vd_la.write_header(t->a, e) < ARCHIVE_WARN)
 		return tar_fail(t->a, t->err, "writing the archive");
 	return data ? out_data(t, ino, st->size) : 0;
 }
@@ -394,9 +392,9 @@ static int out_node(struct tar_out *t, uint64_t ino, unsigned depth)
 		memcpy(t->path + len, "/", 2);
 	}
 	if (r == 0) {
-		e = archive_entry_new();
+		e = vd_la.entry_new();
 		r = e ? out_entry(t, e, ino, &st) : vd_fail(t->err, ENOMEM, "out of memory");
-		archive_entry_free(e);
+		vd_la.entry_free(e);
 	}
 	if (r < 0)
 		return vd_fail_prefix(t->err, r, "%s", t->path);
@@ -407,13 +405,13 @@ static int out_tree(struct tar_out *t, uint64_t ino, int fd)
 {
 	int r;
 
-	if (archive_write_set_format_pax(t->a) != ARCHIVE_OK ||
-	    archive_write_set_options(t->a, "xattrheader=SCHILY") != ARCHIVE_OK ||
-	    archive_write_open_fd(t->a, fd) != ARCHIVE_OK)
+	if (vd_la.write_set_format_pax(t->a) != ARCHIVE_OK ||
+	    vd_la.write_set_options(t->a, "xattrheader=SCHILY") != ARCHIVE_OK ||
+	    vd_la.write_open_fd(t->a, fd) != ARCHIVE_OK)
 		return tar_fail(t->a, t->err, "opening the archive");
 	memcpy(t->path, "./", 3);
 	r = out_node(t, ino, 0);
-	if (r == 0 && archive_write_close(t->a) != ARCHIVE_OK)
+	if (r == 0 && vd_la.write_close(t->a) != ARCHIVE_OK)
 		r = tar_fail(t->a, t->err, "writing the archive");
 	return r;
 }
@@ -431,6 +429,8 @@ int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
 		r = fs->ops->stat(fs, ino, &st, err);
 	if (r == 0 && !S_ISDIR(st.mode))
 		r = vd_fail(err, ENOTDIR, "%s: not a directory", dir);
+	if (r == 0)
+		r = vd_archive_load(err);
 	if (r < 0)
 		return r;
 	t = calloc(1, sizeof(*t));
@@ -440,12 +440,12 @@ int vdisk_fs_tar_out(struct vdisk_fs *fs, const char *dir, int fd,
 	t->err = err;
 	t->opts = opts;
 	t->buf = malloc(CHUNK);
-	t->a = archive_write_new();
+	t->a = vd_la.write_new();
 	before = utf8_begin(&mine);
 	r = t->buf && t->a ? out_tree(t, ino, fd) : vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0)
-		archive_write_fail(t->a);
-	archive_write_free(t->a);
+		vd_la.write_fail(t->a);
+	vd_la.write_free(t->a);
 	utf8_end(mine, before);
 	for (size_t i = 0; i < ARRAY_SIZE(t->seen); i++)
 		while (t->seen[i]) {
@@ -480,23 +480,23 @@ struct tar_in {
 
 static const char *entry_path(struct archive_entry *e)
 {
-	const char *s = archive_entry_pathname(e);
+	const char *s = vd_la.entry_pathname(e);
 
-	return s ? s : archive_entry_pathname_utf8(e);
+	return s ? s : vd_la.entry_pathname_utf8(e);
 }
 
 static const char *entry_hardlink(struct archive_entry *e)
 {
-	const char *s = archive_entry_hardlink(e);
+	const char *s = vd_la.entry_hardlink(e);
 
-	return s ? s : archive_entry_hardlink_utf8(e);
+	return s ? s : vd_la.entry_hardlink_utf8(e);
 }
 
 static const char *entry_symlink(struct archive_entry *e)
 {
-	const char *s = archive_entry_symlink(e);
+	const char *s = vd_la.entry_symlink(e);
 
-	return s ? s : archive_entry_symlink_utf8(e);
+	return s ? s : vd_la.entry_symlink_utf8(e);
 }
 
 static bool has_dotdot(const char *path)
@@ -557,23 +557,23 @@ static int in_place(struct tar_in *t, const char *path, struct vd_place *place)
 static void in_stat(struct archive_entry *e, struct vdisk_stat *st, unsigned *attrs)
 {
 	*st = (struct vdisk_stat) {
-		.mode = archive_entry_mode(e),
-		.uid = (uint32_t)archive_entry_uid(e),
-		.gid = (uint32_t)archive_entry_gid(e),
-		.mtime = { archive_entry_mtime(e), archive_entry_mtime_nsec(e) },
-		.atime = { archive_entry_atime(e), archive_entry_atime_nsec(e) },
-		.crtime = { archive_entry_birthtime(e), archive_entry_birthtime_nsec(e) },
+		.mode = vd_la.entry_mode(e),
+		.uid = (uint32_t)vd_la.entry_uid(e),
+		.gid = (uint32_t)vd_la.entry_gid(e),
+		.mtime = { vd_la.entry_mtime(e), vd_la.entry_mtime_nsec(e) },
+		.atime = { vd_la.entry_atime(e), vd_la.entry_atime_nsec(e) },
+		.crtime = { vd_la.entry_birthtime(e), vd_la.entry_birthtime_nsec(e) },
 	};
 	*attrs = VD_ATTR_MODE | VD_ATTR_UID | VD_ATTR_GID;
-	if (archive_entry_mtime_is_set(e))
+	if (vd_la.entry_mtime_is_set(e))
 		*attrs |= VD_ATTR_MTIME;
-	if (archive_entry_atime_is_set(e))
+	if (vd_la.entry_atime_is_set(e))
 		*attrs |= VD_ATTR_ATIME;
-	if (archive_entry_birthtime_is_set(e))
+	if (vd_la.entry_birthtime_is_set(e))
 		*attrs |= VD_ATTR_CRTIME;
 	if (S_ISCHR(st->mode) || S_ISBLK(st->mode)) {
-		st->rdev_major = (uint32_t)archive_entry_rdevmajor(e);
-		st->rdev_minor = (uint32_t)archive_entry_rdevminor(e);
+		st->rdev_major = (uint32_t)vd_la.entry_rdevmajor(e);
+		st->rdev_minor = (uint32_t)vd_la.entry_rdevminor(e);
 	}
 }
 
@@ -595,8 +595,8 @@ static int in_xattrs(struct tar_in *t, struct archive_entry *e, uint64_t ino)
 
 	if (!t->fs->ops->setxattr)
 		return 0;
-	archive_entry_xattr_reset(e);
-	while (r == 0 && archive_entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK)
+	vd_la.entry_xattr_reset(e);
+	while (r == 0 && vd_la.entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK)
 		if (name)
 			r = in_xattr(t, ino, name, value, len);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(acl_names); i++) {
@@ -615,7 +615,7 @@ static int in_data(struct tar_in *t, uint64_t ino, uint64_t size)
 	size_t len;
 	int r;
 
-	while ((r = archive_read_data_block(t->a, &buf, &len, &off)) == ARCHIVE_OK) {
+	while ((r = vd_la.read_data_block(t->a, &buf, &len, &off)) == ARCHIVE_OK) {
 		const uint8_t *p = buf;
 		uint64_t at = (uint64_t)off;
 
@@ -695,7 +695,7 @@ static int in_new_node(struct tar_in *t, struct archive_entry *e, const struct v
 		       const struct vdisk_stat *st, unsigned attrs)
 {
 	const char *target = S_ISLNK(st->mode) ? entry_symlink(e) : NULL;
-	uint64_t ino, size = (uint64_t)MAX(archive_entry_size(e), 0);
+	uint64_t ino, size = (uint64_t)MAX(vd_la.entry_size(e), 0);
 	int r;
 
 	if (S_ISLNK(st->mode) && (!target || !*target))
@@ -745,7 +745,7 @@ static int in_all(struct tar_in *t)
 	struct archive_entry *e;
 	int r;
 
-	while ((r = archive_read_next_header(t->a, &e)) != ARCHIVE_EOF) {
+	while ((r = vd_la.read_next_header(t->a, &e)) != ARCHIVE_EOF) {
 		const char *path;
 
 		if (r < ARCHIVE_WARN)
@@ -779,20 +779,22 @@ int vdisk_fs_tar_in(struct vdisk_fs *fs, const char *dir, int fd,
 		r = fs->ops->stat(fs, t.root, &st, err);
 	if (r == 0 && !S_ISDIR(st.mode))
 		r = vd_fail(err, ENOTDIR, "%s: not a directory", dir);
+	if (r == 0)
+		r = vd_archive_load(err);
 	if (r < 0)
 		return r;
-	t.a = archive_read_new();
+	t.a = vd_la.read_new();
 	if (!t.a)
 		return vd_fail(err, ENOMEM, "out of memory");
 	before = utf8_begin(&mine);
-	archive_read_support_filter_all(t.a);
-	archive_read_support_format_tar(t.a);
-	archive_read_support_format_empty(t.a);
-	if (archive_read_open_fd(t.a, fd, CHUNK) != ARCHIVE_OK)
+	vd_la.read_support_filter_all(t.a);
+	vd_la.read_support_format_tar(t.a);
+	vd_la.read_support_format_empty(t.a);
+	if (vd_la.read_open_fd(t.a, fd, CHUNK) != ARCHIVE_OK)
 		r = tar_fail(t.a, err, "opening the archive");
 	else
 		r = in_all(&t);
-	archive_read_free(t.a);
+	vd_la.read_free(t.a);
 	utf8_end(mine, before);
 	free(t.dirs);
 	return r;

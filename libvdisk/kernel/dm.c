@@ -14,9 +14,28 @@
 #include <sys/sysmacros.h>
 
 #include "core/driver.h"
+#include "core/late.h"
 #include "kernel/host.h"
 
 #define RETRIES 25	/* of 200 ms */
+
+/* ---- the library ---- */
+
+#define DM_FUNCTIONS(F) \
+	F(get_next_target) F(log_with_errno_init) F(pool_create) F(pool_destroy) \
+	F(split_lvm_name) F(task_add_target) F(task_create) F(task_deferred_remove) \
+	F(task_destroy) F(task_get_errno) F(task_get_info) F(task_get_name) \
+	F(task_get_names) F(task_get_uuid) F(task_no_open_count) F(task_run) \
+	F(task_set_cookie) F(task_set_major) F(task_set_minor) F(task_set_name) \
+	F(task_set_ro) F(task_set_uuid) F(task_update_nodes) F(udev_complete) \
+	F(udev_get_sync_support) F(udev_wait)
+
+static struct {
+#define MEMBER(f) __typeof__(dm_##f) *f;
+	DM_FUNCTIONS(MEMBER)
+#undef MEMBER
+} dm;
+static struct vdisk_error dm_problem;
 
 static _Thread_local char last_log[200];
 
@@ -34,40 +53,52 @@ static void keep_log(int level, const char *file, int line, int code, const char
 	last_log[strcspn(last_log, "\n")] = '\0';
 }
 
-static void setup(void)
+static void dm_load(void)
 {
-	dm_log_with_errno_init(keep_log);
+#define SYMBOL(f) { "dm_" #f, offsetof(__typeof__(dm), f) },
+	static const struct vd_late_symbol symbols[] = { DM_FUNCTIONS(SYMBOL) };
+#undef SYMBOL
+
+	if (vd_late_load("libdevmapper.so.1.02.1", symbols, ARRAY_SIZE(symbols), &dm,
+			 &dm_problem) == 0)
+		dm.log_with_errno_init(keep_log);
 }
 
-static void dm_setup(void)
+/* Before anything else here. */
+static int dm_setup(struct vdisk_error *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	pthread_once(&once, setup);
+	pthread_once(&once, dm_load);
 	last_log[0] = '\0';
+	return dm_problem.code ?
+	       vd_fail(err, dm_problem.code, "device-mapper: %s", dm_problem.msg) : 0;
 }
 
 static void auto_task(struct dm_task **task)
 {
 	if (*task)
-		dm_task_destroy(*task);
+		dm.task_destroy(*task);
 }
 #define AUTO_TASK __attribute__((cleanup(auto_task)))
 
 /* Run a task; its errno on failure. */
 static int run(struct dm_task *task)
 {
-	if (dm_task_run(task))
+	if (dm.task_run(task))
 		return 0;
-	return dm_task_get_errno(task) ? -dm_task_get_errno(task) : -EIO;
+	return dm.task_get_errno(task) ? -dm.task_get_errno(task) : -EIO;
 }
 
 int vd_dm_available(struct vdisk_error *err)
 {
 	AUTO_TASK struct dm_task *task = NULL;
 
-	dm_setup();
-	task = dm_task_create(DM_DEVICE_VERSION);
+	int r = dm_setup(err);
+
+	if (r < 0)
+		return r;
+	task = dm.task_create(DM_DEVICE_VERSION);
 	if (!task || run(task) < 0)
 		return vd_fail(err, ENODEV, "no device-mapper here%s%s", last_log[0] ? ": " : "",
 			       last_log);
@@ -78,35 +109,35 @@ int vd_dm_available(struct vdisk_error *err)
 static int run_named(struct dm_task *task, bool wait)
 {
 	uint32_t cookie = 0;
-	bool udev = dm_udev_get_sync_support();
+	bool udev = dm.udev_get_sync_support();
 	int r;
 
-	if (udev && !dm_task_set_cookie(task, &cookie, 0))
+	if (udev && !dm.task_set_cookie(task, &cookie, 0))
 		udev = false;
 	r = run(task);
 	if (udev && wait)
-		dm_udev_wait(cookie);
+		dm.udev_wait(cookie);
 	else if (udev)
-		dm_udev_complete(cookie);
+		dm.udev_complete(cookie);
 	else
-		dm_task_update_nodes();
+		dm.task_update_nodes();
 	return r;
 }
 
 static bool exists(const char *name)
 {
-	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_INFO);
 	struct dm_info info = { 0 };
 
-	return task && dm_task_set_name(task, name) && run(task) == 0 &&
-	       dm_task_get_info(task, &info) && info.exists;
+	return task && dm.task_set_name(task, name) && run(task) == 0 &&
+	       dm.task_get_info(task, &info) && info.exists;
 }
 
 static int resume(const char *name, bool wait)
 {
-	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_RESUME);
+	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_RESUME);
 
-	if (!task || !dm_task_set_name(task, name))
+	if (!task || !dm.task_set_name(task, name))
 		return -ENOMEM;
 	return run_named(task, wait);
 }
@@ -124,29 +155,30 @@ int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
 	AUTO_TASK struct dm_task *task = NULL, *query = NULL;
 	struct dm_info info = { 0 };
 	bool there;
-	int r = 0;
+	int r = dm_setup(err);
 
-	dm_setup();
+	if (r < 0)
+		return r;
 	there = exists(name);
-	task = dm_task_create(there ? DM_DEVICE_RELOAD : DM_DEVICE_CREATE);
-	if (!task || !dm_task_set_name(task, name) || (read_only && !dm_task_set_ro(task)) ||
-	    (!there && uuid && !dm_task_set_uuid(task, uuid)))
+	task = dm.task_create(there ? DM_DEVICE_RELOAD : DM_DEVICE_CREATE);
+	if (!task || !dm.task_set_name(task, name) || (read_only && !dm.task_set_ro(task)) ||
+	    (!there && uuid && !dm.task_set_uuid(task, uuid)))
 		r = -EINVAL;
 	for (unsigned i = 0; r == 0 && i < n; i++)
-		if (!dm_task_add_target(task, segments[i].start, segments[i].length,
+		if (!dm.task_add_target(task, segments[i].start, segments[i].length,
 					segments[i].target, segments[i].params))
 			r = -ENOMEM;
 	if (r < 0)
 		return fail(err, r, "make", name);
-	dm_task_no_open_count(task);
+	dm.task_no_open_count(task);
 	r = there ? run(task) : run_named(task, wait);
 	if (r == 0 && there)
 		r = resume(name, wait);
 	if (r < 0)
 		return fail(err, r, there ? "change" : "make", name);
-	query = dm_task_create(DM_DEVICE_INFO);
-	if (!query || !dm_task_set_name(query, name) || run(query) < 0 ||
-	    !dm_task_get_info(query, &info))
+	query = dm.task_create(DM_DEVICE_INFO);
+	if (!query || !dm.task_set_name(query, name) || run(query) < 0 ||
+	    !dm.task_get_info(query, &info))
 		return fail(err, -EIO, "find", name);
 	*out = (struct vd_dm_device) { .major = info.major, .minor = info.minor };
 	snprintf(out->name, sizeof(out->name), "%s", name);
@@ -157,13 +189,13 @@ int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
 /* -EBUSY, with who it is. */
 static int busy(const char *name, struct vdisk_error *err)
 {
-	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_INFO);
 	struct stat st = { .st_mode = S_IFBLK };
 	struct dm_info info = { 0 };
 	char who[300] = "";
 
-	if (task && dm_task_set_name(task, name) && run(task) == 0 &&
-	    dm_task_get_info(task, &info)) {
+	if (task && dm.task_set_name(task, name) && run(task) == 0 &&
+	    dm.task_get_info(task, &info)) {
 		st.st_rdev = makedev(info.major, info.minor);
 		if (!vd_in_use(&st, who, sizeof(who)))
 			vd_opener_of(&st, who, sizeof(who));
@@ -174,18 +206,20 @@ static int busy(const char *name, struct vdisk_error *err)
 
 int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err)
 {
-	int r = -EBUSY;
+	int r = dm_setup(err);
 
-	dm_setup();
+	if (r < 0)
+		return r;
+	r = -EBUSY;
 	for (int i = 0; r == -EBUSY && i < (flags & VD_DM_RETRY ? RETRIES : 1); i++) {
-		AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_REMOVE);
+		AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_REMOVE);
 
-		if (!task || !dm_task_set_name(task, name))
+		if (!task || !dm.task_set_name(task, name))
 			return fail(err, -ENOMEM, "remove", name);
 		if (i)
 			usleep(200000);
 		if (flags & VD_DM_DEFERRED)
-			dm_task_deferred_remove(task);
+			dm.task_deferred_remove(task);
 		r = run_named(task, !(flags & VD_DM_NOWAIT));
 	}
 	if (r == -EBUSY)
@@ -195,11 +229,11 @@ int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err)
 
 static void uuid_of(const char *name, char *out, size_t size)
 {
-	AUTO_TASK struct dm_task *task = dm_task_create(DM_DEVICE_INFO);
+	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_INFO);
 	const char *uuid = NULL;
 
-	if (task && dm_task_set_name(task, name) && run(task) == 0)
-		uuid = dm_task_get_uuid(task);
+	if (task && dm.task_set_name(task, name) && run(task) == 0)
+		uuid = dm.task_get_uuid(task);
 	snprintf(out, size, "%s", uuid ? uuid : "");
 }
 
@@ -208,11 +242,12 @@ int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
 {
 	AUTO_TASK struct dm_task *task = NULL;
 	struct dm_names *names;
-	int r = 0;
+	int r = dm_setup(err);
 
-	dm_setup();
-	task = dm_task_create(DM_DEVICE_LIST);
-	if (!task || run(task) < 0 || !(names = dm_task_get_names(task)))
+	if (r < 0)
+		return r;
+	task = dm.task_create(DM_DEVICE_LIST);
+	if (!task || run(task) < 0 || !(names = dm.task_get_names(task)))
 		return vd_fail(err, EIO, "cannot list the devices: %s", last_log);
 	if (!names->dev)
 		return 0;
@@ -233,13 +268,14 @@ static struct dm_task *info_of(unsigned major, unsigned minor, struct dm_info *i
 {
 	struct dm_task *task;
 
-	dm_setup();
-	task = dm_task_create(DM_DEVICE_INFO);
-	if (task && dm_task_set_major(task, (int)major) && dm_task_set_minor(task, (int)minor) &&
-	    run(task) == 0 && dm_task_get_info(task, info) && info->exists)
+	if (dm_setup(NULL) < 0)
+		return NULL;
+	task = dm.task_create(DM_DEVICE_INFO);
+	if (task && dm.task_set_major(task, (int)major) && dm.task_set_minor(task, (int)minor) &&
+	    run(task) == 0 && dm.task_get_info(task, info) && info->exists)
 		return task;
 	if (task)
-		dm_task_destroy(task);
+		dm.task_destroy(task);
 	return NULL;
 }
 
@@ -251,8 +287,8 @@ int vd_dm_find(struct vd_dm_device *out, unsigned major, unsigned minor)
 	if (!task)
 		return -ENOENT;
 	*out = (struct vd_dm_device) { .major = major, .minor = minor };
-	snprintf(out->name, sizeof(out->name), "%s", dm_task_get_name(task));
-	snprintf(out->uuid, sizeof(out->uuid), "%s", dm_task_get_uuid(task));
+	snprintf(out->name, sizeof(out->name), "%s", dm.task_get_name(task));
+	snprintf(out->uuid, sizeof(out->uuid), "%s", dm.task_get_uuid(task));
 	return 0;
 }
 
@@ -271,12 +307,31 @@ bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor)
 	unsigned a, b;
 	char *type = NULL, *params = NULL;
 
-	dm_setup();
-	task = dm_task_create(DM_DEVICE_TABLE);
-	if (!task || !dm_task_set_name(task, name) || run(task) < 0)
+	if (dm_setup(NULL) < 0)
+		return false;
+	task = dm.task_create(DM_DEVICE_TABLE);
+	if (!task || !dm.task_set_name(task, name) || run(task) < 0)
 		return false;
 	/* it returns where the next one is */
-	(void)dm_get_next_target(task, NULL, &start, &length, &type, &params);
+	(void)dm.get_next_target(task, NULL, &start, &length, &type, &params);
 	return type && !strcmp(type, "linear") && params && sscanf(params, "%u:%u", &a, &b) == 2 &&
 	       a == major && b == minor;
+}
+
+bool vd_dm_lvm_names(const char *name, char **vg, char **lv)
+{
+	char *v = NULL, *l = NULL, *layer = NULL;
+	struct dm_pool *pool;
+	bool found;
+
+	if (dm_setup(NULL) < 0)
+		return false;
+	pool = dm.pool_create("names", 256);
+	if (!pool)
+		return false;
+	found = dm.split_lvm_name(pool, name, &v, &l, &layer) && *v && *l && !*layer;
+	*vg = found ? strdup(v) : NULL;
+	*lv = found ? strdup(l) : NULL;
+	dm.pool_destroy(pool);
+	return *vg && *lv;
 }

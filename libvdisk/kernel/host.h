@@ -128,5 +128,7 @@ int vd_dm_table(struct vd_dm_segment **out, struct vdisk *volume, struct vdisk *
 bool vd_plain_run(struct vdisk *volume, int *fd, uint64_t *offset);
 /* Does @name have a table whose first target is linear target on the device @major:@minor? */
 bool vd_dm_is_linear_on(const char *name, unsigned major, unsigned minor);
+/* The volume group and logical volume that a name of LVM's says, to be freed; false: none. */
+bool vd_dm_lvm_names(const char *name, char **vg, char **lv);
 
 #endif
