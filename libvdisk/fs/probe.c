@@ -38,15 +38,21 @@ static bool is_zero(const uint8_t *p, size_t len)
 	return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
 }
 
-/* Write what is not zero, by pages. */
+static size_t page_at(size_t at, size_t len)
+{
+	return MIN((size_t)PAGE, len - at);
+}
+
+/* Write the runs of pages that are not zero. */
 static int put_pages(const struct probe_window *w, size_t len, uint64_t off)
 {
-	for (size_t done = 0; done < len; done += PAGE) {
-		size_t n = MIN((size_t)PAGE, len - done);
-
-		if (is_zero(w->buf + done, n))
+	for (size_t at = 0, end; at < len; at = end) {
+		end = at + page_at(at, len);
+		if (is_zero(w->buf + at, end - at))
 			continue;
-		if (pwrite(w->fd, w->buf + done, n, (off_t)(off + done)) != (ssize_t)n)
+		while (end < len && !is_zero(w->buf + end, page_at(end, len)))
+			end += page_at(end, len);
+		if (pwrite(w->fd, w->buf + at, end - at, (off_t)(off + at)) != (ssize_t)(end - at))
 			return -errno;
 	}
 	return 0;
