@@ -217,25 +217,23 @@ static int tree_end(struct fuse_tree *t, int r, struct vdisk_error *err)
 	return r;
 }
 
-int mount_fuse(const struct mount_plan *plan, const char *locator, const char *dir,
-	       const struct mount_args *a)
+int mount_fuse(struct running *running, const struct mount_plan *plan, const char *locator,
+	       const char *dir, const struct mount_args *a, struct vdisk_error *problem)
 {
-	struct running running = { .fd = -1 };
 	struct fuse_tree t = { .n = 0 };
 	struct vdisk_error err = { 0 };
-	int r;
+	int r = tree_start(&t, running, plan, locator, dir, a, &err);
 
-	if (running_new(&running, "mount") != CLI_OK)
-		return CLI_FAILED;
-	r = tree_start(&t, &running, plan, locator, dir, a, &err);
 	if (r < 0) {
 		tree_end(&t, r, NULL);
-		running_end(&running, NULL);
 		return err.code ? cli_fail(&err) : CLI_FAILED;
 	}
 	r = tree_end(&t, serve(t.mount, &err), &err);
-	running_end(&running, r < 0 ? (err.msg[0] ? err.msg : strerror(-r)) : NULL);
-	return r < 0 && a->foreground ? cli_fail(&err) : r < 0 ? CLI_FAILED : CLI_OK;
+	if (r == 0)
+		return CLI_OK;
+	problem->code = -r;
+	snprintf(problem->msg, sizeof(problem->msg), "%s", err.msg[0] ? err.msg : strerror(-r));
+	return a->foreground ? cli_fail(problem) : CLI_FAILED;
 }
 
 /* Root has the kernel do it, where there are loop devices for that. */
@@ -244,6 +242,18 @@ static bool by_kernel(const struct mount_args *a)
 	if (a->fuse || a->allow_other || a->permissions)
 		return false;
 	return geteuid() == 0 && access("/dev/loop-control", R_OK | W_OK) == 0;
+}
+
+/* As cli_close(); the first problem is the one that counts. */
+static int close_disk(struct vdisk **disk, struct vdisk_error *problem)
+{
+	struct vdisk_error err = { 0 };
+
+	if (vdisk_close(STEAL(*disk), &err) == 0)
+		return CLI_OK;
+	if (!problem->code)
+		*problem = err;
+	return cli_fail(&err);
 }
 
 int cmd_mount(int argc, char **argv)
@@ -255,6 +265,8 @@ int cmd_mount(int argc, char **argv)
 	AUTO_FREE char *part = NULL;
 	struct mount_plan plan = { 0 };
 	struct steady steady = { 0 };
+	struct running running = { .fd = -1 };
+	struct vdisk_error problem = { 0 };
 	struct stat st;
 	int status;
 
@@ -274,12 +286,15 @@ int cmd_mount(int argc, char **argv)
 	if (status == CLI_OK)
 		status = mount_plan(&plan, disk, part, &a, by_kernel(&a));
 	if (status == CLI_OK)
-		status = by_kernel(&a) ? mount_kernel(&plan, args[0], dir, &a) :
-					 mount_fuse(&plan, args[0], dir, &a);
+		status = running_new(&running, "mount");
+	if (status == CLI_OK)
+		status = (by_kernel(&a) ? mount_kernel : mount_fuse)(&running, &plan, args[0], dir,
+								     &a, &problem);
 	mount_plan_clear(&plan);
-	if (cli_close(&disk) != CLI_OK)
+	if (close_disk(&disk, &problem) != CLI_OK)
 		status = CLI_FAILED;
 	steady_end(&steady);
+	running_end(&running, problem.code ? problem.msg : NULL);
 	return status;
 }
 

@@ -34,12 +34,15 @@ int mount_plan(struct mount_plan *out, struct vdisk *disk, const char *part,
 	       const struct mount_args *a, bool by_kernel);
 void mount_plan_clear(struct mount_plan *plan);
 
-/* ---- the two ways; both return when all is unmounted again ---- */
-
-int mount_fuse(const struct mount_plan *plan, const char *locator, const char *dir,
-	       const struct mount_args *a);
-int mount_kernel(const struct mount_plan *plan, const char *locator, const char *dir,
-		 const struct mount_args *a);
+/*
+ * The two ways; both return when all is unmounted again.  @r is new, and for the caller
+ * to end, when the disk is closed: who waits for that shall find the disk free.  What
+ * could not be saved is in @problem.
+ */
+int mount_fuse(struct running *r, const struct mount_plan *plan, const char *locator,
+	       const char *dir, const struct mount_args *a, struct vdisk_error *problem);
+int mount_kernel(struct running *r, const struct mount_plan *plan, const char *locator,
+		 const char *dir, const struct mount_args *a, struct vdisk_error *problem);
 
 /* Write down what is mounted where, for those who ask or clear up. */
 int mount_describe(struct running *r, const char *locator, const char *dir, const char *type,

@@ -39,7 +39,7 @@ struct kernel {
 	const struct mount_plan *plan;
 	const struct mount_args *a;
 	const char *dir;
-	struct running running;
+	struct running *running;	/* borrowed */
 	json_t *mounts;			/* borrowed from running: what has been mounted */
 	struct device *device;		/* owned: one for each volume of the plan */
 	unsigned n_devices;
@@ -58,7 +58,7 @@ static void *run_view(void *arg)
 /* A file for the loop device: the disk's own, or a view. */
 static int device_file(struct kernel *k, struct device *d, uint64_t *offset)
 {
-	const struct running *r = &k->running;
+	const struct running *r = k->running;
 	struct vdisk_error err = { 0 };
 	int fd = -1;
 
@@ -271,7 +271,7 @@ static int mount_volume(struct kernel *k, const struct mount_point *p, const cha
 	d->mounted = true;
 	wrote_down(k, dir, d->path);
 	if (p == k->plan->point)
-		json_object_set_new(k->running.info, "type", json_string(type));
+		json_object_set_new(k->running->info, "type", json_string(type));
 	return CLI_OK;
 }
 
@@ -301,7 +301,7 @@ static int mount_all(struct kernel *k)
 		if (status != CLI_OK && i == 0)
 			return CLI_FAILED;
 	}
-	return running_save(&k->running);
+	return running_save(k->running);
 }
 
 /* ---- until the end ---- */
@@ -343,22 +343,20 @@ static void wait_for_end(struct kernel *k, const sigset_t *signals)
 		close(p.fd);
 }
 
-int mount_kernel(const struct mount_plan *plan, const char *locator, const char *dir,
-		 const struct mount_args *a)
+int mount_kernel(struct running *running, const struct mount_plan *plan, const char *locator,
+		 const char *dir, const struct mount_args *a, struct vdisk_error *problem)
 {
-	struct kernel k = { .plan = plan, .a = a, .dir = dir, .running.fd = -1 };
+	struct kernel k = { .plan = plan, .a = a, .dir = dir, .running = running };
 	sigset_t signals;
 	int status, r = 0;
 
 	block_signals(&signals);
 	k.device = calloc(plan->n, sizeof(*k.device));
-	status = k.device ? running_new(&k.running, "mount") : CLI_FAILED;
-	if (status == CLI_OK)
-		status = mount_describe(&k.running, locator, dir, "", "kernel", a);
+	status = k.device ? mount_describe(running, locator, dir, "", "kernel", a) : CLI_FAILED;
 	if (status == CLI_OK) {
 		k.mounts = json_array();
-		json_object_set_new(k.running.info, "mounts", k.mounts);
-		json_object_set_new(k.running.info, "views", json_array());
+		json_object_set_new(running->info, "mounts", k.mounts);
+		json_object_set_new(running->info, "views", json_array());
 		status = mount_all(&k);
 	}
 	if (status == CLI_OK) {
@@ -377,7 +375,10 @@ int mount_kernel(const struct mount_plan *plan, const char *locator, const char 
 	for (unsigned i = 0; status == CLI_OK && r == 0 && i < plan->n; i++)
 		if (plan->point[i].volume && vdisk_writable(plan->point[i].volume))
 			r = vdisk_flush(plan->point[i].volume);
-	running_end(&k.running, r < 0 ? strerror(-r) : NULL);
+	if (r < 0) {
+		problem->code = -r;
+		snprintf(problem->msg, sizeof(problem->msg), "%s", strerror(-r));
+	}
 	free(k.device);
 	return status != CLI_OK || r < 0 ? CLI_FAILED : CLI_OK;
 }

@@ -114,6 +114,23 @@ nothing_left() { [ -z "$(ls "$tmp/run")" ]; }
 wait_for 20 nothing_left
 [ "$("$VDISK" cat d.qcow2:/signal)" = signal ] || fail "lost at a signal"
 
+# who waits for the end finds the disk free: the record of the mount goes last (a traced
+# program gets no rights from fusermount3)
+if [ "$(id -u)" = 0 ] && command -v strace >/dev/null && strace -qq true 2>/dev/null; then
+    mkdir -m 700 "$tmp/root"
+    VDISK_RUNTIME_DIR=$tmp/root strace -f -qq -y -e trace=close,unlink -o "$tmp/trace" \
+        "$VDISK" mount --fuse -F d.raw m &
+    tracer=$!
+    pids+=("$tracer")
+    wait_for 20 mounted
+    expect 0 env VDISK_RUNTIME_DIR="$tmp/root" "$VDISK" umount m
+    wait "$tracer" || fail "mount under strace: $(cat "$tmp/trace")"
+    [ "$(grep -o '/d\.raw>\|unlink(".*/mount-[0-9]*\.json")' "$tmp/trace" | tail -1 | cut -c1-6)" = unlink ] ||
+        fail "the disk is closed too late: $(tail -20 "$tmp/trace")"
+else
+    echo 'not root, or no strace: not looked at when the disk is closed'
+fi
+
 # ---- random operations against a model ----
 for kind in '-t ext4' '-t ext4 -O inline_data' '-t ext2 -b 1024'; do
     rm -rf model fs
