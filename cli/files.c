@@ -65,7 +65,7 @@ static int open_by_kernel(struct open_fs *o, bool part, struct vdisk_error *err)
 }
 
 /* Is it more than the only file system that we can read? */
-static bool is_root(struct vdisk *volume)
+bool files_is_root(struct vdisk *volume)
 {
 	static const char *const marks[] = {
 		"/etc/os-release", "/usr/lib/os-release", "/etc/fstab",
@@ -87,7 +87,7 @@ static int open_root(struct open_fs *o, struct vdisk_error *err)
 	int r = vdisk_open_root(&o->volume, o->disk, err);
 	char name[264];
 
-	if (!kernel_fs_possible() || (r == 0 && is_root(o->volume)) ||
+	if (!kernel_fs_possible() || (r == 0 && files_is_root(o->volume)) ||
 	    kernel_fs_root(name, o->disk) < 0)
 		return r;
 	vdisk_close(o->volume, NULL);

@@ -44,4 +44,7 @@ int cli_walk(struct vdisk_fs *fs, const char *path, bool recursive,
 	     int (*fn)(void *arg, struct vdisk_fs *fs, const char *path,
 		       const struct vdisk_stat *st), void *arg);
 
+/* Has the file system on a volume what only a guest's root has?  Of those that we read ourselves. */
+bool files_is_root(struct vdisk *volume);
+
 #endif

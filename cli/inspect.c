@@ -23,14 +23,12 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/system.h"
 
 struct inspect {
 	struct vdisk *disk;
-	struct vdisk_inspection *in;	/* owned */
+	struct cli_system system;
 	struct vdisk_parts *parts;	/* owned; may be NULL */
-	struct vdisk_boot *boot;	/* owned */
-	struct vdisk_error boot_error;	/* why there are no boot entries */
-	int n_boot, chosen;
 	bool packages;
 };
 
@@ -47,11 +45,11 @@ static json_t *json_boot(const struct inspect *s)
 {
 	json_t *entries;
 
-	if (s->n_boot < 0)
+	if (s->system.n_boot < 0)
 		return json_null();
 	entries = json_array();
-	for (int i = 0; i < s->n_boot; i++) {
-		const struct vdisk_boot *b = &s->boot[i];
+	for (int i = 0; i < s->system.n_boot; i++) {
+		const struct vdisk_boot *b = &s->system.boot[i];
 
 		json_array_append_new(entries, json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}",
 			"number", b->number, "title", text_or_null(b->title),
@@ -59,8 +57,8 @@ static json_t *json_boot(const struct inspect *s)
 			"initrd", text_or_null(b->initrd), "cmdline", text_or_null(b->cmdline)));
 	}
 	return json_pack("{s:o, s:o, s:o}", "source",
-			 text_or_null(s->n_boot ? s->boot[0].source : ""), "default",
-			 text_or_null(s->chosen >= 0 ? s->boot[s->chosen].number : ""),
+			 text_or_null(s->system.n_boot ? s->system.boot[0].source : ""), "default",
+			 text_or_null(s->system.chosen >= 0 ? s->system.boot[s->system.chosen].number : ""),
 			 "entries", entries);
 }
 
@@ -121,7 +119,7 @@ static json_t *json_packages(const struct vdisk_inspection *in)
 
 static int print_json(const struct inspect *s)
 {
-	const struct vdisk_inspection *in = s->in;
+	const struct vdisk_inspection *in = s->system.in;
 	json_t *j = json_pack("{s:s, s:s, s:I, s:{s:o, s:o, s:o, s:o, s:o, s:o},"
 			      " s:{s:o, s:o, s:o, s:o}, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"disk", vdisk_name(s->disk), "format", vdisk_format(s->disk),
@@ -166,7 +164,7 @@ static int print_columns(const char *const *names, unsigned n,
 
 static const char *fstab_cell(const struct inspect *s, unsigned row, unsigned column)
 {
-	const struct vdisk_fstab *f = &s->in->fstab[row];
+	const struct vdisk_fstab *f = &s->system.in->fstab[row];
 	static char line[16];
 
 	switch (column) {
@@ -188,18 +186,18 @@ static const char *fstab_cell(const struct inspect *s, unsigned row, unsigned co
 
 static const char *kernel_cell(const struct inspect *s, unsigned row, unsigned column)
 {
-	const struct vdisk_kernel *k = &s->in->kernels[row];
+	const struct vdisk_kernel *k = &s->system.in->kernels[row];
 
 	return column == 0 ? k->path : k->initrd;
 }
 
 static const char *boot_cell(const struct inspect *s, unsigned row, unsigned column)
 {
-	const struct vdisk_boot *b = &s->boot[row];
+	const struct vdisk_boot *b = &s->system.boot[row];
 
 	switch (column) {
 	case 0:
-		return (int)row == s->chosen ? "*" : "";
+		return (int)row == s->system.chosen ? "*" : "";
 	case 1:
 		return b->number;
 	case 2:
@@ -211,14 +209,14 @@ static const char *boot_cell(const struct inspect *s, unsigned row, unsigned col
 
 static const char *package_cell(const struct inspect *s, unsigned row, unsigned column)
 {
-	const struct vdisk_package *p = &s->in->packages[row];
+	const struct vdisk_package *p = &s->system.in->packages[row];
 
 	return column == 0 ? p->name : column == 1 ? p->version : p->arch;
 }
 
 static void print_system(const struct inspect *s)
 {
-	const struct vdisk_inspection *in = s->in;
+	const struct vdisk_inspection *in = s->system.in;
 
 	printf("%s%s%s", in->name[0] ? in->name : "unknown system", in->arch[0] ? ", " : "",
 	       in->arch);
@@ -239,10 +237,10 @@ static void print_system(const struct inspect *s)
 		printf("%s, which cannot be read: %s\n", in->packaging, in->packages_problem);
 	else
 		printf("%s\n", in->packaging[0] ? in->packaging : "no known database");
-	if (s->n_boot > 0)
-		printf("boots from: %s\n", s->boot[0].source);
+	if (s->system.n_boot > 0)
+		printf("boots from: %s\n", s->system.boot[0].source);
 	else
-		printf("boots: nothing; %s\n", s->boot_error.msg);
+		printf("boots: nothing; %s\n", s->system.boot_error.msg);
 }
 
 static int print_text(const struct inspect *s)
@@ -252,7 +250,7 @@ static int print_text(const struct inspect *s)
 	static const char *const kernels[] = { "KERNEL", "INITRD" };
 	static const char *const entries[] = { "", "ENTRY", "TITLE", "KERNEL" };
 	static const char *const packages[] = { "PACKAGE", "VERSION", "ARCH" };
-	const struct vdisk_inspection *in = s->in;
+	const struct vdisk_inspection *in = s->system.in;
 	int r = CLI_OK;
 
 	print_system(s);
@@ -260,8 +258,8 @@ static int print_text(const struct inspect *s)
 		r = print_columns(fstab, ARRAY_SIZE(fstab), fstab_cell, s, in->n_fstab);
 	if (r == CLI_OK && in->n_kernels)
 		r = print_columns(kernels, ARRAY_SIZE(kernels), kernel_cell, s, in->n_kernels);
-	if (r == CLI_OK && s->n_boot > 0)
-		r = print_columns(entries, ARRAY_SIZE(entries), boot_cell, s, (unsigned)s->n_boot);
+	if (r == CLI_OK && s->system.n_boot > 0)
+		r = print_columns(entries, ARRAY_SIZE(entries), boot_cell, s, (unsigned)s->system.n_boot);
 	if (r == CLI_OK && s->packages && in->n_packages)
 		r = print_columns(packages, ARRAY_SIZE(packages), package_cell, s, in->n_packages);
 	return r;
@@ -286,11 +284,8 @@ static int inspect(struct inspect *s)
 {
 	struct vdisk_error err = { 0 };
 
-	if (vdisk_inspect(&s->in, s->disk, &err) < 0)
-		return cli_fail(&err);
-	/* a system that does not boot is still a system */
-	s->n_boot = vdisk_boot_list(s->disk, &s->boot, &s->chosen, &s->boot_error);
-	if (vdisk_parts_read(&s->parts, s->disk, &err) < 0)
+	if (cli_inspect(&s->system, s->disk, &err) < 0 ||
+	    vdisk_parts_read(&s->parts, s->disk, &err) < 0)
 		return cli_fail(&err);
 	return cli.json ? print_json(s) : print_text(s);
 }
@@ -307,7 +302,7 @@ int cmd_inspect(int argc, char **argv)
 		       "fstab, packages.\vThe files are read by a process without privileges; "
 		       "the disk is not changed.",
 	};
-	struct inspect s = { .n_boot = -1, .chosen = -1 };
+	struct inspect s = { .packages = false };
 	char **args = cli_parse(&argp, argc, argv, &s, 1, 1);
 	AUTO_DISK struct vdisk *disk = NULL;
 	int status;
@@ -316,8 +311,7 @@ int cmd_inspect(int argc, char **argv)
 		return CLI_FAILED;
 	s.disk = disk;
 	status = inspect(&s);
-	vdisk_inspection_free(s.in);
+	cli_system_free(&s.system);
 	free(s.parts);
-	free(s.boot);
 	return status;
 }

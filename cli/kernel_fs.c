@@ -268,7 +268,7 @@ static int mount_volume(struct vdisk *volume, struct vdisk *disk, const char *ty
 
 /* Which directory of the file system is the root of a guest, if it is one: a btrfs may have
  * it in a subvolume.  -1: none. */
-static int find_root(int top)
+static int find_root(int top, const char **inside)
 {
 	static const char *const dirs[] = {
 		".", "@", "root", "@rootfs", "@/.snapshots/1/snapshot",
@@ -279,16 +279,19 @@ static int find_root(int top)
 		int dir = openat(top, dirs[i], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 		for (size_t k = 0; dir >= 0 && k < ARRAY_SIZE(marks); k++)
-			if (faccessat(dir, marks[k], F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			if (faccessat(dir, marks[k], F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+				*inside = i ? dirs[i] : "";
 				return dir;
+			}
 		if (dir >= 0)
 			close(dir);
 	}
 	return -1;
 }
 
-int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *disk,
-		   enum kernel_root root, bool writable, struct vdisk_error *err)
+static int open_inside(struct vdisk_fs **out, const char **inside, struct vdisk *volume,
+		       struct vdisk *disk, enum kernel_root root, bool writable,
+		       struct vdisk_error *err)
 {
 	struct vdisk_probe probe = { 0 };
 	int fd, dir, r = vdisk_probe(volume, &probe, err);
@@ -300,7 +303,8 @@ int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *di
 	fd = mount_volume(volume, disk, probe.type, writable, err);
 	if (fd < 0)
 		return fd;
-	dir = root == KERNEL_TOP ? -1 : find_root(fd);
+	*inside = "";
+	dir = root == KERNEL_TOP ? -1 : find_root(fd, inside);
 	if (dir >= 0 || root == KERNEL_ROOT) {
 		close(fd);
 		fd = dir;
@@ -311,6 +315,20 @@ int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *di
 	if (r < 0)
 		close(fd);
 	return r;
+}
+
+int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *disk,
+		   enum kernel_root root, bool writable, struct vdisk_error *err)
+{
+	const char *inside;
+
+	return open_inside(out, &inside, volume, disk, root, writable, err);
+}
+
+int kernel_fs_lend(struct vdisk_fs **out, const char **inside, struct vdisk *volume,
+		   struct vdisk_error *err)
+{
+	return open_inside(out, inside, volume, NULL, KERNEL_ROOT_OR_TOP, false, err);
 }
 
 /* ---- which one is the root ---- */

@@ -24,6 +24,13 @@ enum kernel_root {
 int kernel_fs_open(struct vdisk_fs **out, struct vdisk *volume, struct vdisk *disk,
 		   enum kernel_root root, bool writable, struct vdisk_error *err);
 
+/*
+ * The same for reading; @inside: which directory of the file system it shows (a constant:
+ * "", "@" ...).
+ */
+int kernel_fs_lend(struct vdisk_fs **out, const char **inside, struct vdisk *volume,
+		   struct vdisk_error *err);
+
 /* Among the volumes that the kernel alone can read, which is the root of the guest? */
 int kernel_fs_root(char name[264], struct vdisk *disk);
 

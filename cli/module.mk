@@ -54,6 +54,7 @@ vdisk_SRCS += \
  cli/df.c \
  cli/mount.c \
  cli/steady.c \
+ cli/system.c \
  cli/mount_plan.c \
  cli/mount_kernel.c \
  cli/kpartx.c \

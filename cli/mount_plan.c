@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/files.h"
 #include "cli/mount.h"
+#include "cli/system.h"
 
 void mount_plan_clear(struct mount_plan *plan)
 {
@@ -51,6 +53,8 @@ static void take_options(struct mount_point *p, const struct vdisk_fstab *f)
 	char value[256];
 
 	p->read_only = has_option(f, "ro");
+	if (has_option(f, "subvol") || has_option(f, "subvolid"))
+		p->options[0] = '\0';
 	for (size_t i = 0; i < ARRAY_SIZE(taken); i++) {
 		size_t n = strlen(p->options);
 
@@ -244,22 +248,52 @@ static int plan_line(const struct planner *pl, const struct vdisk_fstab *f)
 	return status;
 }
 
+/* A root that is a subvolume, unless fstab says so itself. */
+static void take_inside(struct mount_point *root, const struct cli_system *system)
+{
+	if (system->inside[0])
+		snprintf(root->options, sizeof(root->options), "subvol=%s", system->inside);
+}
+
+/*
+ * The volume with the guest's root.  Where we read none that is more than the only one we can
+ * read, the kernel may.
+ */
+static int find_root(struct mount_point *root, struct vdisk *disk, char name[264], bool by_kernel,
+		     struct vdisk_error *err)
+{
+	AUTO_DISK struct vdisk *volume = NULL;
+	struct cli_system system;
+	int r = vdisk_root_name(name, disk, err);
+
+	if (!by_kernel || (r == 0 && vdisk_open_root(&volume, disk, NULL) == 0 &&
+			   files_is_root(volume)) || cli_inspect(&system, disk, NULL) < 0)
+		return r;
+	memcpy(name, system.in->root, sizeof(system.in->root));
+	take_inside(root, &system);
+	cli_system_free(&system);
+	return 0;
+}
+
 static int plan_tree(const struct planner *pl)
 {
-	struct vdisk_inspection *in = NULL;
+	struct cli_system system;
+	const struct vdisk_inspection *in;
 	struct vdisk_error err = { 0 };
 	struct mount_point root = { .path = "/" };
 	int status;
 
-	if (vdisk_inspect(&in, pl->disk, &err) < 0)
+	if (cli_inspect(&system, pl->disk, &err) < 0)
 		return cli_fail(&err);
+	in = system.in;
+	take_inside(&root, &system);
 	status = point_open(pl, &root, in->root);
 	if (status == CLI_OK)
 		status = plan_add(pl->plan, &root);
 	for (unsigned i = 0; status == CLI_OK && i < in->n_fstab; i++)
 		status = plan_line(pl, &in->fstab[i]);
 	plan_sort(pl->plan);
-	vdisk_inspection_free(in);
+	cli_system_free(&system);
 	return status;
 }
 
@@ -274,7 +308,7 @@ int mount_plan(struct mount_plan *out, struct vdisk *disk, const char *part,
 
 	if (a->all)
 		return plan_tree(&pl);
-	if (!part && vdisk_root_name(name, disk, &err) < 0)
+	if (!part && find_root(&root, disk, name, by_kernel, &err) < 0)
 		return cli_fail(&err);
 	status = point_open(&pl, &root, part ? part : name);
 	if (status == CLI_OK)

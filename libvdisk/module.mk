@@ -69,7 +69,8 @@ LIB_SRCS += \
  libvdisk/guest/rpm.c \
  libvdisk/guest/rpm_sqlite.c \
  libvdisk/guest/rpm_bdb.c \
- libvdisk/guest/inspect.c
+ libvdisk/guest/inspect.c \
+ libvdisk/guest/lent.c
 LIB_SRCS += \
  libvdisk/fs/fs.c \
  libvdisk/fs/member.c \

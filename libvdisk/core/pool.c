@@ -63,9 +63,25 @@ static void *pool_thread(void *arg)
 	return NULL;
 }
 
+/* A child that was forked has none of the threads, and makes its own. */
+static void forked(void)
+{
+	pthread_mutex_init(&pool.lock, NULL);
+	pthread_cond_init(&pool.cond, NULL);
+	pool.head = NULL;
+	pool.tail = &pool.head;
+	pool.threads = pool.idle = pool.queued = 0;
+}
+
+static void after_forks(void)
+{
+	pthread_atfork(NULL, NULL, forked);
+}
+
 /* Called with the lock held.  Signals are for the program's own threads. */
 static bool pool_start_thread(void)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	sigset_t all, old;
 	pthread_attr_t attr;
 	pthread_t t;
@@ -75,6 +91,7 @@ static bool pool_start_thread(void)
 	sigdelset(&all, SIGSYS);	/* a sandbox says with it what it forbids */
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_once(&once, after_forks);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&t, &attr, pool_thread, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

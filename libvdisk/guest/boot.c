@@ -30,6 +30,8 @@ enum message {
 struct search {
 	const struct vdisk_boot_opts *opts;
 	bool list;
+	const struct vd_lent_fs *lent;	/* borrowed */
+	unsigned n_lent;
 	/* the parent's */
 	struct vdisk_boot *entries;	/* owned */
 	unsigned n, cap;
@@ -191,7 +193,7 @@ static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk
 	struct boot_env env;
 	int r;
 
-	r = guest_volumes_open(&v, disk, err);
+	r = guest_volumes_open(&v, disk, jail, err);
 	if (r < 0)
 		return r;
 	if (v.n == 0)
@@ -304,6 +306,7 @@ static int search(struct search *s, struct vdisk *disk, struct vdisk_error *err)
 {
 	const struct jail_opts opts = {
 		.inside = inside, .receive = receive, .arg = s, .seconds = SECONDS, .what = "boot",
+		.lent = s->lent, .n_lent = s->n_lent,
 	};
 	int r;
 
@@ -409,10 +412,10 @@ int vdisk_boot_find(struct vdisk_boot *out, struct vdisk *disk, const struct vdi
 	return r;
 }
 
-int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *chosen,
-		    struct vdisk_error *err)
+int vd_boot_list(struct vdisk *disk, const struct vd_lent_fs *lent, unsigned n_lent,
+		 struct vdisk_boot **out, int *chosen, struct vdisk_error *err)
 {
-	struct search s = { .list = true };
+	struct search s = { .list = true, .lent = lent, .n_lent = n_lent };
 	int r;
 
 	r = search(&s, disk, err);
@@ -422,6 +425,12 @@ int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *chosen,
 	if (chosen)
 		*chosen = s.chosen;
 	return (int)s.n;
+}
+
+int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *chosen,
+		    struct vdisk_error *err)
+{
+	return vd_boot_list(disk, NULL, 0, out, chosen, err);
 }
 
 void vdisk_boot_clear(struct vdisk_boot *boot)

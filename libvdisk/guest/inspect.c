@@ -289,7 +289,7 @@ static int inside(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk
 	struct boot_env env;
 	int r, root;
 
-	r = guest_volumes_open(&v, disk, err);
+	r = guest_volumes_open(&v, disk, jail, err);
 	if (r < 0)
 		return r;
 	env = guest_volumes_env(&v);
@@ -531,12 +531,13 @@ static int resolve_fstab(struct vdisk_inspection *in, struct vdisk *disk, struct
 	return vdisk_each_volume(disk, resolve_volume, in, err);
 }
 
-int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdisk_error *err)
+int vd_inspect(struct vdisk_inspection **out, struct vdisk *disk, const struct vd_lent_fs *lent,
+	       unsigned n_lent, struct vdisk_error *err)
 {
 	struct survey s = { .in = calloc(1, sizeof(*s.in)) };
 	const struct jail_opts opts = {
 		.inside = inside, .receive = receive, .arg = &s, .seconds = SECONDS,
-		.what = "inspect",
+		.what = "inspect", .lent = lent, .n_lent = n_lent,
 	};
 	int r;
 
@@ -550,6 +551,11 @@ int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdis
 	else
 		*out = s.in;
 	return r;
+}
+
+int vdisk_inspect(struct vdisk_inspection **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	return vd_inspect(out, disk, NULL, 0, err);
 }
 
 void vdisk_inspection_free(struct vdisk_inspection *in)

@@ -14,7 +14,8 @@
  *
  * The wire, both ways: a header of fixed size, then its bytes.  The child
  * asks READ (answered by a status and the bytes) and WRITE (answered by a
- * status), sends MESSAGE, which is not answered, and at last DONE with its
+ * status), sends MESSAGE, which is not answered, ASKs about a file system that the
+ * parent reads for it (answered by a count and the bytes), and at last DONE with its
  * result.  The parent never waits longer for the child than the time limit.
  */
 #include "guest/jail.h"
@@ -54,11 +55,11 @@ enum {
 };
 #define WRITTEN_MAX	((uint64_t)1 << 30)	/* by the child, into its layer */
 
-enum op { OP_READ, OP_WRITE, OP_MESSAGE, OP_DONE };
+enum op { OP_READ, OP_WRITE, OP_MESSAGE, OP_ASK, OP_DONE };
 
 struct header {
 	uint32_t op;
-	int32_t status;		/* DONE, answers: 0 or -errno */
+	int32_t status;		/* DONE, answers: 0 or -errno; to ASK: bytes behind it */
 	uint32_t type;		/* MESSAGE */
 	uint32_t len;		/* of the bytes behind it; READ: that are wanted */
 	uint64_t off;		/* READ, WRITE */
@@ -66,6 +67,7 @@ struct header {
 
 struct jail {
 	int fd;
+	const struct jail_opts *opts;	/* borrowed */
 };
 
 /* ---- the child's side ---- */
@@ -113,6 +115,26 @@ int jail_send(struct jail *jail, uint32_t type, const void *data, size_t len)
 		return -EMSGSIZE;
 	r = send_all(jail->fd, &h, sizeof(h));
 	return r < 0 ? r : send_all(jail->fd, data, len);
+}
+
+ssize_t jail_ask(struct jail *jail, const void *question, size_t len, void *buf, size_t size)
+{
+	struct header h = { .op = OP_ASK, .len = (uint32_t)len };
+	int r = send_all(jail->fd, &h, sizeof(h));
+
+	if (r == 0)
+		r = send_all(jail->fd, question, len);
+	if (r == 0)
+		r = receive_all(jail->fd, &h, sizeof(h));
+	if (r == 0 && h.status > 0)
+		r = (size_t)h.status > size ? -EPIPE : receive_all(jail->fd, buf, (size_t)h.status);
+	return r < 0 ? r : h.status;
+}
+
+const struct vd_lent_fs *jail_lent(const struct jail *jail, unsigned *n)
+{
+	*n = jail->opts->n_lent;
+	return jail->opts->lent;
 }
 
 /* One read or write of at most PIECE bytes. */
@@ -301,7 +323,7 @@ static int confine(int socket, const struct vdisk *disk, unsigned seconds)
 
 static NORETURN void child(int socket, const struct vdisk *disk, const struct jail_opts *opts)
 {
-	struct jail jail = { .fd = SOCKET_FD };
+	struct jail jail = { .fd = SOCKET_FD, .opts = opts };
 	struct vdisk_error err = { 0 };
 	struct header h = { .op = OP_DONE, .len = sizeof(err) };
 	struct vdisk *remote = vd_disk_new(&remote_driver, vdisk_name(disk), vdisk_size(disk));
@@ -407,6 +429,22 @@ static int serve_write(struct warden *w, const struct header *h)
 	return answer(w, r);
 }
 
+static int serve_question(struct warden *w, const struct header *h)
+{
+	struct vd_lent_question q;
+	ssize_t n;
+	int r;
+
+	if (h->len != sizeof(q))
+		return -EPROTO;
+	r = transfer(w, &q, sizeof(q), false);
+	if (r < 0)
+		return r;
+	n = vd_lent_answer(w->opts->lent, w->opts->n_lent, &q, w->buf, JAIL_ANSWER_MAX);
+	r = answer(w, (int)n);
+	return r < 0 || n <= 0 ? r : transfer(w, w->buf, (size_t)n, true);
+}
+
 static int serve_message(struct warden *w, const struct header *h, struct vdisk_error *err)
 {
 	int r;
@@ -459,6 +497,9 @@ static int serve(struct warden *w, struct vdisk_error *err)
 			break;
 		case OP_MESSAGE:
 			r = serve_message(w, &h, err);
+			break;
+		case OP_ASK:
+			r = serve_question(w, &h);
 			break;
 		case OP_DONE:
 			return child_error(w, &h, err);

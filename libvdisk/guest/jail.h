@@ -14,9 +14,12 @@
 #ifndef VD_GUEST_JAIL_H
 #define VD_GUEST_JAIL_H
 
-#include "core/driver.h"
+#include "guest/lent.h"
 
-enum { JAIL_MESSAGE_MAX = 1 << 20 };	/* bytes of a message's body */
+enum {
+	JAIL_MESSAGE_MAX = 1 << 20,	/* bytes of a message's body */
+	JAIL_ANSWER_MAX = 256 << 10,	/* bytes of an answer about a lent file system */
+};
 
 struct jail;
 
@@ -31,6 +34,8 @@ struct jail_opts {
 	int (*receive)(void *arg, uint32_t type, const void *data, size_t len,
 		       struct vdisk_error *err);
 	void *arg;		/* for both; the child has a copy */
+	const struct vd_lent_fs *lent;	/* borrowed: what the parent reads for the child */
+	unsigned n_lent;
 	unsigned seconds;	/* of processor time; a slow machine or disk may take five times as long */
 	const char *what;	/* for messages: "boot" */
 };
@@ -39,5 +44,9 @@ int jail_run(struct vdisk *disk, const struct jail_opts *opts, struct vdisk_erro
 
 /* In the child: send a message, whose type is the caller's business. */
 int jail_send(struct jail *jail, uint32_t type, const void *data, size_t len);
+/* In the child: what the parent answers about a lent file system; bytes in @buf, or -errno. */
+ssize_t jail_ask(struct jail *jail, const void *question, size_t len, void *buf, size_t size);
+/* In the child: the lent file systems, @n. */
+const struct vd_lent_fs *jail_lent(const struct jail *jail, unsigned *n);
 
 #endif

@@ -26,9 +26,29 @@ static void lvm_name(char *out, size_t size, const struct vdisk_volume *v)
 	out[n] = '\0';
 }
 
+struct opener {
+	struct guest_volumes *v;
+	struct vdisk *disk;
+	struct jail *jail;
+};
+
+/* By ourselves, or by the parent. */
+static int open_fs(const struct opener *o, const struct vdisk_volume *from, struct vdisk_error *why)
+{
+	struct guest_volumes *v = o->v;
+	int r = vdisk_fs_open(&v->fs[v->n], from->disk, 0, why);
+
+	v->inside[v->n] = "";
+	if (r == -EMEDIUMTYPE &&
+	    vd_lent_open(&v->fs[v->n], &v->inside[v->n], o->disk, o->jail, from->name) == 0)
+		r = 0;
+	return r;
+}
+
 static int open_volume(void *arg, const struct vdisk_volume *from)
 {
-	struct guest_volumes *v = arg;
+	const struct opener *o = arg;
+	struct guest_volumes *v = o->v;
 	struct boot_volume *volume = &v->volume[v->n];
 	struct vdisk_error why = { 0 };
 	struct vdisk_probe probe;
@@ -38,7 +58,7 @@ static int open_volume(void *arg, const struct vdisk_volume *from)
 		return 1;
 	r = vdisk_probe(from->disk, &probe, &why);
 	if (r == 0 && !strcmp(probe.usage, "filesystem")) {
-		r = vdisk_fs_open(&v->fs[v->n], from->disk, 0, &why);
+		r = open_fs(o, from, &why);
 		if (r == 0) {
 			volume->number = from->part ? from->part->number : 0;
 			snprintf(volume->name, sizeof(volume->name), "%s", from->name);
@@ -58,15 +78,18 @@ static int open_volume(void *arg, const struct vdisk_volume *from)
 	return r == -ENOMEM ? r : 0;
 }
 
-int guest_volumes_open(struct guest_volumes *out, struct vdisk *disk, struct vdisk_error *err)
+int guest_volumes_open(struct guest_volumes *out, struct vdisk *disk, struct jail *jail,
+		       struct vdisk_error *err)
 {
 	struct guest_volumes v = {
 		.volume = calloc(VOLUMES_MAX, sizeof(*v.volume)),
 		.fs = calloc(VOLUMES_MAX, sizeof(struct vdisk_fs *)),
+		.inside = calloc(VOLUMES_MAX, sizeof(char *)),
 	};
+	struct opener o = { &v, disk, jail };
 	int r;
 
-	r = v.volume && v.fs ? vdisk_each_volume(disk, open_volume, &v, err) :
+	r = v.volume && v.fs && v.inside ? vdisk_each_volume(disk, open_volume, &o, err) :
 			       vd_fail(err, ENOMEM, "out of memory");
 	if (r < 0) {
 		guest_volumes_close(&v);
@@ -84,10 +107,23 @@ void guest_volumes_close(struct guest_volumes *v)
 		vdisk_fs_close(v->fs[i], NULL);
 	free(v->volume);
 	free(v->fs);
+	free(v->inside);
 	*v = (struct guest_volumes) { 0 };
 }
 
 /* ---- as the evaluators see it ---- */
+
+/* A boot loader's "/@/boot" is "/boot" of a system whose root is the subvolume "@". */
+static const char *path_in(const struct guest_volumes *v, unsigned volume, const char *path)
+{
+	const char *inside = v->inside[volume];
+	size_t n = strlen(inside);
+
+	if (!n || path[0] != '/' || strncmp(path + 1, inside, n) != 0 ||
+	    (path[n + 1] && path[n + 1] != '/'))
+		return path;
+	return path[n + 1] ? path + n + 1 : "/";
+}
 
 static int env_stat(void *arg, unsigned volume, const char *path, uint64_t *size)
 {
@@ -95,7 +131,7 @@ static int env_stat(void *arg, unsigned volume, const char *path, uint64_t *size
 	struct vdisk_stat st;
 	int r;
 
-	r = vdisk_fs_stat(v->fs[volume], path, false, &st, NULL);
+	r = vdisk_fs_stat(v->fs[volume], path_in(v, volume, path), false, &st, NULL);
 	if (r < 0)
 		return r;
 	*size = st.size;
@@ -110,7 +146,7 @@ static int env_load(void *arg, unsigned volume, const char *path, size_t max, vo
 
 	if (env_stat(arg, volume, path, &size) != 0)
 		return -ENOENT;
-	return vdisk_fs_load(v->fs[volume], path, max, data, len, NULL);
+	return vdisk_fs_load(v->fs[volume], path_in(v, volume, path), max, data, len, NULL);
 }
 
 struct lister {
@@ -133,7 +169,7 @@ static int env_list(void *arg, unsigned volume, const char *path,
 	struct guest_volumes *v = arg;
 	struct lister l = { each, ctx };
 
-	return vdisk_fs_list(v->fs[volume], path, list_one, &l, NULL);
+	return vdisk_fs_list(v->fs[volume], path_in(v, volume, path), list_one, &l, NULL);
 }
 
 static ssize_t env_read(void *arg, unsigned volume, const char *path, uint64_t off, void *buf,
@@ -142,7 +178,7 @@ static ssize_t env_read(void *arg, unsigned volume, const char *path, uint64_t o
 	struct guest_volumes *v = arg;
 	struct vdisk_file *file = NULL;
 	ssize_t n;
-	int r = vdisk_file_open(&file, v->fs[volume], path, 0, 0, NULL);
+	int r = vdisk_file_open(&file, v->fs[volume], path_in(v, volume, path), 0, 0, NULL);
 
 	if (r < 0)
 		return r;

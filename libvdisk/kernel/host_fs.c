@@ -206,6 +206,8 @@ static int host_lookup(struct vdisk_fs *fs, uint64_t dir, const char *name, uint
 	AUTO_CLOSE int fd = -1;
 	struct stat st;
 
+	if (!dir || dir > h->n)
+		return vd_fail(err, ESTALE, "%s", strerror(ESTALE));
 	if (!strcmp(name, ".") || !strcmp(name, "..")) {
 		*ino = !name[1] || dir == ROOT ? dir : h->node[dir - 1].dir;
 		return 0;

@@ -158,8 +158,13 @@ int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offse
 				 (flags & VD_LOOP_AUTOCLEAR ? LO_FLAGS_AUTOCLEAR : 0u),
 	};
 
+	struct stat st;
+
 	if (ctl < 0)
 		return vd_fail(err, errno, "/dev/loop-control: %m: no loop devices here");
+	/* the kernel takes the size that it knows, which for a file of FUSE may be none yet */
+	if (fstat(fd, &st) < 0)
+		return vd_fail(err, errno, "%s: %m", name);
 	snprintf((char *)config.info.lo_file_name, LO_NAME_SIZE, "%s", name);
 	/* somebody else may take the free one before us */
 	for (int i = 0; i < TRIES; i++) {

@@ -4,9 +4,9 @@
 . "$(dirname "$0")/../functions.sh"
 
 if [ "${1:-}" != inside ]; then
-    requires linux.uml mkfs.xfs mke2fs xfs_repair busybox setfattr getfattr setpriv
+    requires linux.uml mkfs.xfs mke2fs mkfs.btrfs btrfs lvm xfs_repair busybox setfattr getfattr setpriv
     expect 0 in_machine --engine uml --mem 1280 --limit 600 \
-        --modules 'loop xfs ext4 f2fs fuse' -- bash "$(readlink -f "$0")" inside
+        --modules 'loop dm-mod xfs btrfs ext4 f2fs fuse' -- bash "$(readlink -f "$0")" inside
     echo "$output"
     exit 0
 fi
@@ -134,6 +134,113 @@ done
 rm -f /run/vdisk/fs-*		# what is left of a server that was killed: an empty file
 nothing_left
 
+# ---- which system is on it: the root in a subvolume of btrfs, and on XFS on LVM ----
+rm -rf tree back ./*.tar ./*.qcow2 dirty.* ext xfs ext.raw
+mkdir -p root/etc root/bin root/boot/grub root/home
+cp /bin/true root/bin/sh
+
+printf 'kernel' >root/boot/vmlinuz-6.5.1
+printf 'initrd' >root/boot/initrd.img-6.5.1
+printf 'Package: bash\nStatus: install ok installed\nArchitecture: amd64\nVersion: 5.2\n\n' >dpkg
+mkdir -p root/var/lib/dpkg
+cp dpkg root/var/lib/dpkg/status
+system() {	# NAME ID BOOT-PATH UUID: the files of a system into ./root
+    printf 'PRETTY_NAME="%s"\nID=%s\nVERSION_ID="1"\n' "$1" "$2" >root/etc/os-release
+    echo "$2-box" >root/etc/hostname
+    printf 'search --fs-uuid --set=root %s\nmenuentry "it" {\n linux %s/vmlinuz-6.5.1 root=UUID=%s ro\n initrd %s/initrd.img-6.5.1\n}\n' \
+        "$4" "$3" "$4" "$3" >root/boot/grub/grub.cfg
+}
+inspects() {	# DISK NAME ROOT TYPE KERNEL MOUNT-POINTS
+    "$VDISK" inspect --packages --json "$1" >in.json || fail "inspect $1"
+    python3 - "$@" <<'PYTHON' || { cat in.json; fail "inspect $1"; }
+import json, sys
+j = json.load(open('in.json'))
+said = [j['system']['name'], j['root']['partition'], j['root']['type'], j['boot']['entries'][0]['kernel'],
+        ' '.join(f'{f["mount-point"]}={f["volume"]}' for f in j['fstab'])]
+if said != sys.argv[2:] or [p['name'] for p in j['packages']] != ['bash'] or j['package-count'] != 1 or \
+        not j['system']['arch'] or j['kernels'][0]['version'] != '6.5.1':
+    sys.exit(f'{said}, not {sys.argv[2:]}')
+PYTHON
+    nothing_left
+}
+mounts() {	# DISK NAME: as a whole, by the guest's fstab; and its root
+    expect 0 "$VDISK" mount --all -r "$1" m
+    grep -q "$2" m/etc/os-release && [ -e m/home/user ] && [ -e m/boot/only ] || fail "$1: $(ls m m/home m/boot)"
+    expect 0 "$VDISK" umount m
+    expect 0 "$VDISK" mount "$1" m
+    grep -q "$2" m/etc/os-release && [ ! -e m/home/user ] || fail "$1: another root: $(ls m)"
+    expect 0 "$VDISK" umount m
+    nothing_left
+}
+for label in root @; do
+    truncate -s 0 d.raw
+    truncate -s 200M d.raw
+    printf 'label: gpt\nsize=16M\nsize=160M\n' | sfdisk -q d.raw
+    b=$(losetup -f --show -o 1M --sizelimit 16M d.raw)
+    mke2fs -q -L boot "$b"
+    mount "$b" m
+    touch m/only
+    umount m
+    losetup -d "$b"
+    l=$(losetup -f --show -o 17M --sizelimit 160M d.raw)
+    mkfs.btrfs -q -U 01234567-89ab-4cde-8f01-23456789abcd "$l" >/dev/null
+    mount -t btrfs "$l" m
+    btrfs subvolume create m/$label >/dev/null
+    btrfs subvolume create m/home >/dev/null
+    touch m/home/user
+    system "Linux of $label" fedora "/$label/boot" 01234567-89ab-4cde-8f01-23456789abcd
+    printf '%s\n' "UUID=01234567-89ab-4cde-8f01-23456789abcd / btrfs subvol=$label 0 0" \
+        'UUID=01234567-89ab-4cde-8f01-23456789abcd /home btrfs subvol=home 0 0' 'LABEL=boot /boot ext2 ro 0 2' >root/etc/fstab
+    cp -a root/. m/$label/
+    umount m
+    losetup -d "$l"
+    d=d.raw
+    if [ $label = @ ]; then
+        d=d.qcow2
+        "$VDISK" convert -q -y -O qcow2 d.raw $d
+    fi
+    inspects $d "Linux of $label" p2 btrfs "/$label/boot/vmlinuz-6.5.1" '/=p2 /home=p2 /boot=p1'
+    mounts $d "Linux of $label"
+    expect 0 "$VDISK" cp root/boot/vmlinuz-6.5.1 "$d:/etc/copied"
+    [ "$("$VDISK" cat "$d:/etc/copied")" = kernel ] || fail "$d: cp"
+done
+config='activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 }
+    devices { obtain_device_list_from_udev=0 external_device_info_source="none" use_devicesfile=0
+    scan_lvs=0 filter=["a|^/dev/loop|","r|.*|"] }
+    global { event_activation=0 use_lvmpolld=0 } backup { backup=0 archive=0 }'
+lvm() { command lvm "$@" --config "$config" >lvm.log 2>&1 || { cat lvm.log; fail "lvm $*"; }; }
+mkdir -p /run/lvm /run/lock/lvm
+export DM_DISABLE_UDEV=1
+truncate -s 0 d.raw
+truncate -s 400M d.raw
+printf 'label: dos\nsize=16M\nsize=370M, type=8e\n' | sfdisk -q d.raw
+b=$(losetup -f --show -o 1M --sizelimit 16M d.raw)
+mke2fs -q -L boot "$b"
+mount "$b" m
+touch m/only
+umount m
+losetup -d "$b"
+l=$(losetup -f --show -o 17M --sizelimit 370M d.raw)
+lvm vgcreate -q -s 1M cl "$l"
+lvm lvcreate -q -Wn -y -n root -L 310M cl
+lvm lvcreate -q -Wn -y -n home -L 16M cl
+mkfs.xfs -q -m uuid=01234567-89ab-4cde-8f01-23456789abcd /dev/cl/root
+mke2fs -q -L home /dev/cl/home
+mount /dev/cl/home m
+touch m/user
+umount m
+system 'CentOS Linux 7' centos /boot 01234567-89ab-4cde-8f01-23456789abcd
+printf '%s\n' '/dev/mapper/cl-root / xfs defaults 0 0' '/dev/mapper/cl-home /home ext2 defaults 1 2' 'LABEL=boot /boot ext2 ro 1 2' >root/etc/fstab
+mount /dev/cl/root m
+cp -a root/. m/
+umount m
+lvm vgchange -q -an cl
+losetup -d "$l"
+"$VDISK" convert -q -y -O qcow2 d.raw d.qcow2
+for d in d.raw d.qcow2; do
+    inspects $d 'CentOS Linux 7' cl/root xfs /boot/vmlinuz-6.5.1 '/=cl/root /home=cl/home /boot=p1'
+    mounts $d 'CentOS Linux 7'
+done
 # an ordinary user is told what would work
 chmod 666 xfs.raw
 expect 1 setpriv --reuid=65534 --regid=65534 --clear-groups "$VDISK" ls 'xfs.raw#p1:/'
