@@ -115,7 +115,7 @@ static int find_first(struct vmm *v, const json_t *message, struct vdisk_error *
 
 		if (!limits)
 			r = disk_remove(v, d, err);
-		else if (blk_parse_limits(limits, &d->limits) < 0)
+		else if (words_limits(limits, &d->limits) < 0)
 			r = vd_fail(err, EPROTO, "%s: '%.80s' are no limits", d->id, limits);
 	}
 	if (next > (json_int_t)v->next_id && next < 1 << 30)

@@ -218,8 +218,7 @@ static bool output_waits(struct console *c)
 	return tty_peek(c->tty, &byte, 1) > 0;
 }
 
-enum vmm_end console_run(struct console *c, const struct machine *m,
-			 const struct console_others *others)
+enum vmm_end console_run(struct console *c, const struct console_others *others)
 {
 	enum { END, SIGNAL, TIMER, WAKE, INPUT, OUTPUT, VIEWER, CONTROL = VIEWER + VIEWERS_MAX,
 	       N = CONTROL + CONTROL_CLIENTS_MAX + 1 };
@@ -227,7 +226,7 @@ enum vmm_end console_run(struct console *c, const struct machine *m,
 	for (;;) {
 		size_t room = c->input_ended ? 0 : tty_room(c->tty);
 		struct pollfd fds[N] = {
-			[END] = { .fd = machine_end_fd(m), .events = POLLIN },
+			[END] = { .fd = others->end_fd, .events = POLLIN },
 			[SIGNAL] = { .fd = c->signal_fd, .events = POLLIN },
 			[TIMER] = { .fd = c->timer_fd, .events = POLLIN },
 			[WAKE] = { .fd = c->wake_fd, .events = POLLIN },
@@ -262,7 +261,7 @@ enum vmm_end console_run(struct console *c, const struct machine *m,
 			if (fds[VIEWER + i].revents)
 				read_viewer(c, i);
 		if (fds[END].revents)
-			return machine_end(m);
+			return others->ended(others->arg);
 		if (others->control)
 			control_handle(others->control, fds + CONTROL);
 		if (end == VMM_RUNNING)

@@ -3,7 +3,11 @@
 #ifndef VMM_CONSOLE_H
 #define VMM_CONSOLE_H
 
-#include "vmm-lite/kvm/machine.h"
+#include <stdbool.h>
+
+#include "vdisk.h"
+#include "vmm-lite/end.h"
+#include "vmm-lite/tty.h"
 
 #define VIEWERS_MAX	4u
 #define BACKLOG_SIZE	16384u	/* a power of two */
@@ -24,6 +28,9 @@ struct console {
 
 /* What else the main thread looks after, and what happens there. */
 struct console_others {
+	/* Readable once the guest has ended, and how it has. */
+	int end_fd;
+	enum vmm_end (*ended)(void *arg);
 	struct control *control;	/* NULL: none */
 	/* After each turn: VMM_RUNNING, or how the guest shall end. */
 	enum vmm_end (*turn)(void *arg);
@@ -36,8 +43,7 @@ int console_init(struct console *c, struct tty *tty, unsigned time_limit, struct
 /* The console device has output, or room; any thread. */
 void console_wake(void *console);
 /* Carry bytes to and fro until the guest ends or somebody ends it. */
-enum vmm_end console_run(struct console *c, const struct machine *m,
-			 const struct console_others *others);
+enum vmm_end console_run(struct console *c, const struct console_others *others);
 /* One more connection that sees and types; takes @fd. */
 void console_add_viewer(struct console *c, int fd);
 /* Bring out what is left, for a second at most. */

@@ -15,9 +15,9 @@ static uint32_t open_flags(const struct disk_option *d)
 
 	if (!d->read_only && !d->snapshot)
 		flags |= VDISK_OPEN_WRITE;
-	if (d->direct)
+	if (d->cache == CACHE_NONE)
 		flags |= VDISK_OPEN_DIRECT;
-	if (d->unsafe)
+	if (d->cache == CACHE_UNSAFE)
 		flags |= VDISK_OPEN_UNSAFE;
 	return flags;
 }
@@ -27,7 +27,7 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
 		.files = d->files, .n_files = d->n_files, .backing = d->backing,
-		.backing_format = d->backing_format,
+		.backing_format = d->backing_format, .block_size = d->block_size,
 	};
 	struct vdisk *disk = NULL, *overlay = NULL;
 	int r = vdisk_open(&disk, d->locator, &opts, err);
@@ -77,8 +77,8 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 		return vd_fail(err, ENOMEM, "out of memory");
 	snprintf(d->id, sizeof(d->id), "disk%u", v->next_id);
 	d->read_only = o->read_only;
-	d->write_through = o->write_through;
-	d->cache = disk_cache_name(o);
+	d->write_through = o->cache == CACHE_WRITETHROUGH;
+	d->cache = words_cache_name(o->cache);
 	d->snapshot = o->snapshot;
 	d->limits = o->limits;
 	d->locator = copy(o->locator);

@@ -26,6 +26,7 @@
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/vhost/command.h"
 
 #define TRIES		150	/* to start one again: its lock, or its target, may come free */
 #define TRY_MS		200
@@ -115,66 +116,18 @@ int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd)
 
 /* ---- starting one ---- */
 
-struct arguments {
-	const char *arg[32];
-	unsigned n;
-	char number[5][16];
-	unsigned n_numbers;
-	char limits[128];
-};
-
-static void add(struct arguments *a, const char *option, const char *value)
-{
-	if (!value)
-		return;
-	a->arg[a->n++] = option;
-	a->arg[a->n++] = value;
-}
-
-static void add_number(struct arguments *a, const char *option, unsigned value)
-{
-	char *text = a->number[a->n_numbers++];
-
-	snprintf(text, sizeof(a->number[0]), "%u", value);
-	add(a, option, text);
-}
-
-static void add_limits(struct arguments *a, const struct blk_limits *l)
-{
-	if (!l->bytes && !l->ops)
-		return;
-	blk_format_limits(a->limits, sizeof(a->limits), l);
-	add(a, "--limit", a->limits);
-}
-
 static void execute(const struct keeper *k, const struct kept *d, int connection, int ready)
 {
-	const struct disk_option *o = d->disk;
-	struct arguments a = { .arg = { "vdisk-vhost", "--quiet" }, .n = 2 };
+	struct vhost_place p = {
+		.fd = connection, .control_fd = d->control, .ready_fd = ready, .queues = k->queues,
+		.poll_us = k->options->poll_us, .no_sandbox = k->options->no_sandbox,
+	};
 	int keep[] = { connection, ready, d->control };
+	struct vhost_command c;
 	sigset_t none;
 
-	add_number(&a, "--fd", (unsigned)connection);
-	add_number(&a, "--control-fd", (unsigned)d->control);
-	add_number(&a, "--ready", (unsigned)ready);
-	add_number(&a, "--queues", k->queues);
-	if (k->options->poll_us > 0)
-		add_number(&a, "--poll", (unsigned)k->options->poll_us);
-	add(&a, "--format", o->format);
-	add(&a, "--backing", o->backing);
-	add(&a, "--backing-format", o->backing_format);
-	add(&a, "--serial", o->serial);
-	add(&a, "--cache", o->direct ? "none" : o->unsafe ? "unsafe" : o->write_through ?
-	    "writethrough" : NULL);
-	add_limits(&a, &o->limits);
-	if (o->read_only)
-		a.arg[a.n++] = "--read-only";
-	if (o->snapshot)
-		a.arg[a.n++] = "--snapshot";
-	if (k->options->no_sandbox)
-		a.arg[a.n++] = "--no-sandbox";
-	a.arg[a.n++] = "--";
-	a.arg[a.n++] = o->locator;
+	if (vhost_command(&c, d->disk, &p) < 0)
+		_exit(1);
 	/* why it cannot be started is told once */
 	if (d->tries > 1)
 		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
@@ -185,7 +138,7 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* if the keeper is killed nobody would start it again: a last will */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	execv(k->program, (char *const *)(uintptr_t)a.arg);
+	execv(k->program, (char *const *)(uintptr_t)c.arg);
 	log_warnx("%s: %m", k->program);
 	_exit(1);
 }
@@ -387,20 +340,6 @@ static void keep(struct keeper *k)
 
 /* ---- the VMM's side ---- */
 
-static int find_program(struct keeper *k, struct vdisk_error *err)
-{
-	ssize_t n = readlink("/proc/self/exe", k->program, sizeof(k->program) - 16);
-	char *slash;
-
-	if (n <= 0)
-		return vd_fail(err, errno, "/proc/self/exe: %m");
-	k->program[n] = '\0';
-	slash = strrchr(k->program, '/');
-	snprintf(slash ? slash + 1 : k->program, 16, "vdisk-vhost");
-	return access(k->program, X_OK) < 0 ?
-		vd_fail(err, errno, "%s: %m: disks cannot be isolated", k->program) : 0;
-}
-
 static int make_ends(struct kept *d, struct keeper_ends *e)
 {
 	int channel[2], control[2];
@@ -435,7 +374,7 @@ int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *e
 		return vd_fail(err, -r, "sockets for isolated disks: %s", strerror(-r));
 	if (!k.n)
 		return 0;
-	r = find_program(&k, err);
+	r = vhost_program(k.program, err);
 	if (r < 0)
 		return r;
 	fflush(NULL);

@@ -163,6 +163,13 @@ static void unplugged(void *arg, struct virtio_device *dev)
 	console_wake(&v->console);
 }
 
+static enum vmm_end ended(void *arg)
+{
+	const struct vmm *v = arg;
+
+	return machine_end(v->machine);
+}
+
 static enum vmm_end turn(void *arg)
 {
 	struct vmm *v = arg;
@@ -235,7 +242,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	struct virtio_device *device[DISKS_MAX + NICS_MAX + 4];
 	struct console_others others = {
 		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn,
-		.resized = resized, .arg = v,
+		.ended = ended, .resized = resized, .arg = v,
 	};
 	struct machine_config config = {
 		.ram = &v->ram, .serial = &v->serial, .devices = device,
@@ -267,8 +274,9 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	v->lives++;
 	if (!r)
 		r = machine_start(v->machine, err);
+	others.end_fd = machine_end_fd(v->machine);
 	if (!r)
-		*end = console_run(&v->console, v->machine, &others);
+		*end = console_run(&v->console, &others);
 	machine_stop(v->machine);
 	if (o->stats)
 		print_stats(v);

@@ -20,6 +20,7 @@ VMM_SRCS := \
  vmm-lite/sandbox.c \
  vmm-lite/terminal.c \
  vmm-lite/tty.c \
+ vmm-lite/words.c \
  vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c \
  vmm-lite/kvm/cpu.c \
@@ -33,7 +34,9 @@ VMM_SRCS := \
  vmm-lite/kvm/serial.c \
  vmm-lite/kvm/unpack.c \
  vmm-lite/kvm/virtio_pci.c \
- vmm-lite/vhost/front.c
+ vmm-lite/vhost/command.c \
+ vmm-lite/vhost/front.c \
+ vmm-lite/vhost/lines.c
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson
@@ -53,6 +56,7 @@ tests/fuzz/bzimage_SRCS := vmm-lite/log.c vmm-lite/kvm/acpi.c vmm-lite/kvm/bzima
 # One disk for one vhost-user front end.
 VHOST_SRCS := \
  vmm-lite/log.c \
+ vmm-lite/words.c \
  vmm-lite/vhost/msg.c \
  vmm-lite/vhost/session.c
 PROGS += vdisk-vhost

@@ -10,8 +10,7 @@
 
 #include "core/compiler.h"
 #include "vdisk.h"
-#include "vmm-lite/kvm/layout.h"
-#include "vmm-lite/kvm/machine.h"
+#include "vmm-lite/end.h"
 
 enum {
 	OPT_KERNEL = 0x10000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_FORMAT, OPT_SERIAL,
@@ -19,7 +18,7 @@ enum {
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
 	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_ISOLATE,
-	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM,
+	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM, OPT_BLOCK,
 };
 
 static const struct argp_option options[] = {
@@ -47,6 +46,7 @@ static const struct argp_option options[] = {
 	  "or with flushes that do nothing", 1 },
 	{ "limit", OPT_LIMIT, "LIMITS", 0,
 	  "bytes=10M,ops=500 a second, burst=200 milliseconds of it at once", 1 },
+	{ "block-size", OPT_BLOCK, "512|4096", 0, "The disk's logical blocks", 1 },
 	{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 1 },
 	{ "isolate-disks", OPT_ISOLATE, NULL, 0, "Each disk in a process of its own, which is started "
 	  "again if it dies; an iSCSI disk always is", 1 },
@@ -85,48 +85,26 @@ static const struct argp_option options[] = {
 	{ 0 },
 };
 
-bool disk_cache_mode(struct disk_option *d, const char *mode)
-{
-	d->direct = !strcmp(mode, "none");
-	d->unsafe = !strcmp(mode, "unsafe");
-	d->write_through = !strcmp(mode, "writethrough");
-	return d->direct || d->unsafe || d->write_through || !strcmp(mode, "writeback");
-}
-
-const char *disk_cache_name(const struct disk_option *d)
-{
-	return d->direct ? "none" : d->unsafe ? "unsafe" : d->write_through ? "writethrough" :
-							    "writeback";
-}
-
 static unsigned parse_number(struct argp_state *state, const char *what, const char *text,
 			     unsigned min, unsigned max)
 {
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
+	unsigned n = min;
 
-	if (end == text || *end || n < min || n > max)
+	if (words_number(text, min, max, &n) < 0)
 		argp_error(state, "%s: '%s' is not a number from %u to %u", what, text, min, max);
-	return (unsigned)n;
+	return n;
 }
 
-/* reset, exit or exit:N */
 static void parse_action(struct argp_state *state, const char *option, const char *text,
 			 struct end_action *out)
 {
-	*out = (struct end_action) { .code = -1 };
-	if (!strcmp(text, "reset"))
-		out->reset = true;
-	else if (!strncmp(text, "exit:", 5))
-		out->code = (int)parse_number(state, option, text + 5, 0, 255);
-	else if (strcmp(text, "exit"))
-		argp_error(state, "%s is reset, exit or exit:CODE, not '%s'", option, text);
+	if (words_end(text, out) < 0)
+		argp_error(state, "%s is " words_end_help ", not '%s'", option, text);
 }
 
 static void add_nic(struct options *o, const char *text, struct argp_state *state)
 {
 	struct nic_option n = { .mac = { 0x52, 0x54, 0x00, 0x76, 0x64, (uint8_t)o->n_nics } };
-	unsigned m[6];
 	int end = 0;
 
 	n.stream = !strncmp(text, "stream:", 7);
@@ -136,11 +114,8 @@ static void add_nic(struct options *o, const char *text, struct argp_state *stat
 	    sscanf(strchr(text, ':') + 1, "%d%n", &n.fd, &end) != 1 || n.fd < 0)
 		argp_error(state, "--net is tap:N or stream:N, not '%s'", text);
 	text = strchr(text, ':') + 1 + end;
-	if (*text && (sscanf(text, ",mac=%2x:%2x:%2x:%2x:%2x:%2x%n", &m[0], &m[1], &m[2], &m[3],
-			     &m[4], &m[5], &end) != 6 || text[end]))
-		argp_error(state, "--net: '%s' is not ,mac=xx:xx:xx:xx:xx:xx", text);
-	for (unsigned i = 0; *text && i < 6; i++)
-		n.mac[i] = (uint8_t)m[i];
+	if (*text && (strncmp(text, ",mac=", 5) || words_mac(text + 5, n.mac) < 0))
+		argp_error(state, "--net: '%s' is not ,mac=" words_mac_help, text);
 	o->nic[o->n_nics++] = n;
 }
 
@@ -167,19 +142,14 @@ static void add_disk(struct options *o, const char *locator, struct argp_state *
 		o->disk[o->n_disks++].locator = locator;
 }
 
-/* N=NAME */
 static void add_file(struct argp_state *state, struct disk_option *d, char *text)
 {
 	struct vdisk_open_file *more = realloc(d->files, (d->n_files + 1) * sizeof(*more));
-	char *name = strchr(text, '=');
 
-	if (!more || !name)
-		argp_failure(state, VMM_USAGE, 0, "--file is N=NAME, not '%s'", text);
-	*name++ = '\0';
+	if (!more || words_file(text, &more[d->n_files]) < 0)
+		argp_failure(state, VMM_USAGE, 0, "--file is " words_file_help ", not '%s'", text);
 	d->files = more;
-	d->files[d->n_files++] = (struct vdisk_open_file) {
-		.path = name, .fd = (int)parse_number(state, "--file", text, 3, 65535),
-	};
+	d->n_files++;
 }
 
 static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
@@ -208,6 +178,8 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 		d->snapshot = true;
 		break;
 	case OPT_SERIAL:
+		if (!words_serial_ok(arg))
+			argp_error(state, "--serial is " words_serial_help ", not '%s'", arg);
 		d->serial = arg;
 		break;
 	case OPT_FILE:
@@ -218,13 +190,16 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 		d->snapshot = true;
 		break;
 	case OPT_CACHE:
-		if (!disk_cache_mode(d, arg))
-			argp_error(state, "--cache is writeback, writethrough, none or unsafe, "
-				   "not '%s'", arg);
+		if (words_cache(arg, &d->cache) < 0)
+			argp_error(state, "--cache is " words_cache_help ", not '%s'", arg);
+		break;
+	case OPT_BLOCK:
+		if (words_block_size(arg, &d->block_size) < 0)
+			argp_error(state, "--block-size is " words_block_size_help ", not '%s'", arg);
 		break;
 	case OPT_LIMIT:
-		if (blk_parse_limits(arg, &d->limits) < 0)
-			argp_error(state, "--limit: '%s' are no limits", arg);
+		if (words_limits(arg, &d->limits) < 0)
+			argp_error(state, "--limit is " words_limits_help ", not '%s'", arg);
 		break;
 	}
 	return 0;
@@ -236,13 +211,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'm':
-		if (vdisk_parse_size(arg, &o->memory) < 0)
-			argp_error(state, "--memory: '%s' is not a size", arg);
-		if (o->memory < 1 << 20)
-			o->memory <<= 20;	/* nobody means bytes */
+		if (words_memory(arg, &o->memory) < 0)
+			argp_error(state, "--memory is " words_memory_help ", not '%s'", arg);
 		break;
 	case 'c':
-		o->vcpus = parse_number(state, "--cpus", arg, 1, VCPUS_MAX);
+		o->vcpus = parse_number(state, "--cpus", arg, 1, CPUS_MAX);
 		break;
 	case 'v':
 		o->verbose = true;
@@ -267,6 +240,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_SERIAL:
 	case OPT_CACHE:
 	case OPT_LIMIT:
+	case OPT_BLOCK:
 	case OPT_FILE:
 	case OPT_LAYER:
 		return parse_disk_option(key, arg, state);

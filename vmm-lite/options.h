@@ -10,6 +10,7 @@
 #include "vdisk.h"
 #include "vmm-lite/virtio/blk.h"
 #include "vmm-lite/virtio/ports.h"
+#include "vmm-lite/words.h"
 
 #define DISKS_MAX	24u
 #define NICS_MAX	4u
@@ -22,11 +23,10 @@ struct disk_option {
 	const char *backing;	/* a locator, instead of what the image says; NULL */
 	const char *backing_format; /* NULL: probe */
 	const char *serial;	/* NULL: "vdiskN" */
+	enum cache_mode cache;
+	uint32_t block_size;	/* 0: the disk's own */
 	bool read_only;
 	bool snapshot;		/* what the guest writes is thrown away */
-	bool direct;
-	bool unsafe;		/* flushes do nothing */
-	bool write_through;	/* a write is durable before it completes */
 	int layer_fd;		/* a nameless file for ->snapshot; 0: make one */
 	struct blk_limits limits;
 	struct vdisk_open_file *files; /* NULL: its files are opened by name */
@@ -42,11 +42,6 @@ struct nic_option {
 
 /* What the guest does, and what happens then. */
 enum on_event { ON_SHUTDOWN, ON_RESET, ON_CRASH, ON_COUNT };
-
-struct end_action {
-	bool reset;		/* start again */
-	int code;		/* the exit status; -1: the event's own */
-};
 
 struct options {
 	uint64_t memory;	/* bytes */
@@ -73,10 +68,6 @@ struct options {
 	bool force, no_sandbox, stats, verbose, check;
 };
 
-/* False: not a cache mode. */
-bool disk_cache_mode(struct disk_option *d, const char *mode);
-/* Its name, a constant. */
-const char *disk_cache_name(const struct disk_option *d);
 /* Ends the program where the command line is wrong. */
 void options_parse(struct options *out, int argc, char **argv);
 

@@ -31,15 +31,9 @@ static uint64_t seconds_since(const struct timespec *start)
 
 json_t *limits_json(const struct blk_limits *l)
 {
-	char text[96];
+	char text[LIMITS_TEXT_MAX];
 
-	if (!l->bytes && !l->ops)
-		return json_string("none");
-	snprintf(text, sizeof(text), "burst=%" PRIu64, l->burst_ms);
-	if (l->bytes)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",bytes=%" PRIu64, l->bytes);
-	if (l->ops)
-		snprintf(text + strlen(text), sizeof(text) - strlen(text), ",ops=%" PRIu64, l->ops);
+	words_format_limits(text, l);
 	return json_string(text);
 }
 
@@ -146,11 +140,16 @@ static int disk_options(struct disk_option *o, const struct control_call *call,
 			struct vdisk_error *err)
 {
 	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
+	const json_t *block = json_object_get(call->request, "block-size");
 
-	if (cache && !disk_cache_mode(o, cache))
-		return vd_fail(err, EINVAL, "cache is writeback, writethrough, none or unsafe, "
-			       "not '%.40s'", cache);
-	if (limits && blk_parse_limits(limits, &o->limits) < 0)
+	if (cache && words_cache(cache, &o->cache) < 0)
+		return vd_fail(err, EINVAL, "cache is " words_cache_help ", not '%.40s'", cache);
+	if (o->serial && !words_serial_ok(o->serial))
+		return vd_fail(err, EINVAL, "serial is " words_serial_help ", not '%.40s'", o->serial);
+	o->block_size = (uint32_t)json_integer_value(block);
+	if (block && o->block_size != 512 && o->block_size != 4096)
+		return vd_fail(err, EINVAL, "block-size is " words_block_size_help);
+	if (limits && words_limits(limits, &o->limits) < 0)
 		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
 	return 0;
 }
@@ -255,7 +254,7 @@ static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *e
 	struct vmm_disk *d;
 	int r = named_disk(v, call, &d, err);
 
-	if (!r && (!text || blk_parse_limits(text, &limits) < 0))
+	if (!r && (!text || words_limits(text, &limits) < 0))
 		r = vd_fail(err, EINVAL, "'%.80s' are no limits", text ? text : "");
 	if (r < 0)
 		return r;

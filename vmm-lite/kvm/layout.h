@@ -15,6 +15,8 @@
 #ifndef VMM_KVM_LAYOUT_H
 #define VMM_KVM_LAYOUT_H
 
+#include "vmm-lite/words.h"
+
 #define GUEST_GDT		0x500u
 #define GUEST_START_INFO	0x6000u
 #define GUEST_BOOT_PARAMS	0x7000u
@@ -55,6 +57,6 @@
 #define POWER_SLP_TYP(v)	((v) << 2)
 #define POWER_S5		5u
 
-#define VCPUS_MAX		64u
+#define VCPUS_MAX		CPUS_MAX
 
 #endif

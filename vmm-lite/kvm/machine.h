@@ -8,23 +8,11 @@
 #ifndef VMM_KVM_MACHINE_H
 #define VMM_KVM_MACHINE_H
 
+#include "vmm-lite/end.h"
 #include "vmm-lite/kvm/load.h"
 #include "vmm-lite/kvm/memory.h"
 #include "vmm-lite/kvm/serial.h"
 #include "vmm-lite/virtio/device.h"
-
-/* Why a guest ended; also the program's exit status. */
-enum vmm_end {
-	VMM_POWER_OFF = 0,
-	VMM_ERROR = 1,
-	VMM_USAGE = 2,
-	VMM_REBOOT = 16,
-	VMM_PANIC = 17,
-	VMM_TRIPLE_FAULT = 18,
-	VMM_TIME_LIMIT = 19,
-	VMM_STOPPED = 20,
-	VMM_RUNNING = -1,
-};
 
 struct machine_config {
 	struct ram *ram;			/* borrowed; cleared */

@@ -96,8 +96,7 @@ int ram_new(struct ram *out, uint64_t size, unsigned flags, struct vdisk_error *
 	int r = 0;
 
 	if (size < RAM_MIN || size > RAM_MAX || size % (1 << 20))
-		return vd_fail(err, EINVAL, "guest memory must be %llu MiB to %llu GiB, in whole MiB",
-			       RAM_MIN >> 20, RAM_MAX >> 30);
+		return vd_fail(err, EINVAL, "guest memory must be " words_memory_help);
 	if (ram.huge && size % HUGE_PAGE)
 		return vd_fail(err, EINVAL, "guest memory in huge pages is in whole 2 MiB");
 	if (flags)

@@ -5,9 +5,10 @@
 
 #include "vdisk.h"
 #include "vmm-lite/virtio/memory.h"
+#include "vmm-lite/words.h"
 
-#define RAM_MIN		(32ull << 20)
-#define RAM_MAX		(1ull << 40)
+#define RAM_MIN		MEMORY_MIN
+#define RAM_MAX		MEMORY_MAX
 
 /* of ram_new() */
 enum {

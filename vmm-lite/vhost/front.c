@@ -19,7 +19,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <poll.h>
@@ -31,13 +30,13 @@
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/vhost/lines.h"
 #include "vmm-lite/vhost/msg.h"
 #include "vmm-lite/vhost/wire.h"
 
 #define BIT(n)		(UINT64_C(1) << (n))
 #define CONFIG_BYTES	60u
 #define CONFIG_WCE	32u
-#define ANSWER_S	5	/* to a line of ours */
 #define FDS_MAX		GUEST_REGIONS_MAX
 
 #define WANTED (BIT(VHOST_F_MQ) | BIT(VHOST_F_REPLY_ACK) | BIT(VHOST_F_BACKEND_REQ) | \
@@ -77,7 +76,7 @@ struct front {
 	int record_fd;			/* owned: what is in flight; -1 */
 	uint8_t record[24];		/* as GET_INFLIGHT_FD described it */
 
-	pthread_mutex_t lines;		/* one line to the process at a time */
+	struct vhost_lines lines;	/* owned: what people ask the process */
 };
 
 static struct front *of(struct virtio_device *dev)
@@ -631,7 +630,6 @@ static void front_free(struct virtio_device *dev)
 	}
 	drop_fd(&f->sock);
 	drop_fd(&f->ends.channel);
-	drop_fd(&f->ends.control);
 	drop_fd(&f->ends.events[0]);
 	drop_fd(&f->ends.events[1]);
 	drop_fd(&f->record_fd);
@@ -639,7 +637,7 @@ static void front_free(struct virtio_device *dev)
 	for (unsigned i = 0; i < BLK_QUEUES_MAX; i++)
 		drop_fd(&f->call_fd[i]);
 	pthread_mutex_destroy(&f->lock);
-	pthread_mutex_destroy(&f->lines);
+	vhost_lines_destroy(&f->lines);
 	pthread_cond_destroy(&f->done);
 	free(f);
 }
@@ -739,7 +737,8 @@ int front_new(struct virtio_device **out, const struct front_options *o, struct 
 	for (unsigned i = 0; i < BLK_QUEUES_MAX; i++)
 		f->call_fd[i] = -1;
 	pthread_mutex_init(&f->lock, NULL);
-	pthread_mutex_init(&f->lines, NULL);
+	vhost_lines_init(&f->lines, f->ends.control, f->name);
+	f->ends.control = -1;
 	pthread_cond_init(&f->done, NULL);
 	r = first_connection(f, err);
 	if (!r)
@@ -778,76 +777,18 @@ pid_t front_pid(struct virtio_device *dev)
 	return pid;
 }
 
-/* A line there, a line back; "ok" or the error that it tells. */
-static int ask(struct front *f, const char *line, char *answer, size_t room)
-{
-	struct pollfd p = { .fd = f->ends.control, .events = POLLIN };
-	ssize_t n;
-
-	pthread_mutex_lock(&f->lines);
-	/* an answer that came too late is none to this question */
-	while (recvfrom(f->ends.control, answer, room, MSG_DONTWAIT, NULL, NULL) > 0)
-		;
-	n = sendto(f->ends.control, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-	if (n > 0 && poll(&p, 1, ANSWER_S * 1000) > 0)
-		n = recvfrom(f->ends.control, answer, room - 1, MSG_DONTWAIT, NULL, NULL);
-	else
-		n = -1;
-	pthread_mutex_unlock(&f->lines);
-	if (n <= 0)
-		return -ETIMEDOUT;
-	answer[n] = '\0';
-	return strncmp(answer, "ok", 2) ? -EINVAL : 0;
-}
-
-static uint64_t number_of(const char *answer, const char *key)
-{
-	const char *at = strstr(answer, key);
-
-	return at ? strtoull(at + strlen(key), NULL, 10) : 0;
-}
-
 int front_get_stats(struct virtio_device *dev, struct blk_stats *out)
 {
-	char a[1024];
-	int r = ask(of(dev), "stats", a, sizeof(a));
-
-	*out = (struct blk_stats) { 0 };
-	if (r < 0)
-		return r;
-	*out = (struct blk_stats) {
-		.reads = number_of(a, " reads="), .writes = number_of(a, " writes="),
-		.flushes = number_of(a, " flushes="), .discards = number_of(a, " discards="),
-		.errors = number_of(a, " errors="), .read_bytes = number_of(a, " read-bytes="),
-		.written_bytes = number_of(a, " written-bytes="),
-		.interrupts = number_of(a, " interrupts="), .sleeps = number_of(a, " sleeps="),
-	};
-	return 0;
-}
-
-static int tell_line(struct virtio_device *dev, const char *line, struct vdisk_error *err)
-{
-	char a[1024];
-	int r = ask(of(dev), line, a, sizeof(a));
-
-	if (r == -ETIMEDOUT)
-		return vd_fail(err, ETIMEDOUT, "%s: its process does not answer", of(dev)->name);
-	return r ? vd_fail(err, -r, "%s", strncmp(a, "error ", 6) ? a : a + 6) : 0;
+	return vhost_lines_stats(&of(dev)->lines, out, NULL);
 }
 
 int front_set_limits(struct virtio_device *dev, const struct blk_limits *l,
 		     struct vdisk_error *err)
 {
-	char line[160] = "limit ";
-
-	blk_format_limits(line + strlen(line), sizeof(line) - strlen(line), l);
-	return tell_line(dev, line, err);
+	return vhost_lines_limit(&of(dev)->lines, l, err);
 }
 
 int front_resize(struct virtio_device *dev, uint64_t bytes, struct vdisk_error *err)
 {
-	char line[64];
-
-	snprintf(line, sizeof(line), "resize %" PRIu64, bytes);
-	return tell_line(dev, line, err);
+	return vhost_lines_resize(&of(dev)->lines, bytes, err);
 }

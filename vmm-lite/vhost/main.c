@@ -23,6 +23,7 @@
 #include "vmm-lite/vhost/sandbox.h"
 #include "vmm-lite/vhost/server.h"
 #include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/words.h"
 
 struct options {
 	const char *locator, *socket, *control, *format, *serial, *refs, *backing, *backing_format;
@@ -32,13 +33,16 @@ struct options {
 	unsigned queues, poll_us;
 	uint32_t block_size;
 	struct blk_limits limits;
-	bool read_only, snapshot, share, direct, unsafe, through, once, no_sandbox, quiet, verbose;
+	struct vdisk_open_file file[DISK_FILES_MAX]; /* already open */
+	unsigned n_files;
+	enum cache_mode cache;
+	bool read_only, snapshot, share, once, no_sandbox, quiet, verbose;
 };
 
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE,
 };
 
 static const struct argp_option option_table[] = {
@@ -53,6 +57,8 @@ static const struct argp_option option_table[] = {
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
 	{ "backing", OPT_BACKING, "DISK", 0, "What it is on top of, whatever the image says", 1 },
 	{ "backing-format", OPT_BACKING_FORMAT, "FMT", 0, "The format of that", 1 },
+	{ "file", OPT_FILE, "N=NAME", 0, "N is an open descriptor of one of the files that the disk "
+	  "consists of; if there are any, all there are", 1 },
 	{ "refs", OPT_REFS, "none|dir|any", 0, "Which other files an image may name", 1 },
 	{ "force-share", OPT_SHARE, NULL, 0, "Take no locks (with --read-only)", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
@@ -75,21 +81,17 @@ static const struct argp_option option_table[] = {
 static unsigned number(struct argp_state *state, const char *what, const char *text, unsigned min,
 		       unsigned max)
 {
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
+	unsigned n = min;
 
-	if (end == text || *end || n < min || n > max)
+	if (words_number(text, min, max, &n) < 0)
 		argp_error(state, "%s: '%s' is not a number from %u to %u", what, text, min, max);
-	return (unsigned)n;
+	return n;
 }
 
 static void parse_cache(struct options *o, const char *arg, struct argp_state *state)
 {
-	o->direct = !strcmp(arg, "none");
-	o->unsafe = !strcmp(arg, "unsafe");
-	o->through = !strcmp(arg, "writethrough");
-	if (!o->direct && !o->unsafe && !o->through && strcmp(arg, "writeback"))
-		argp_error(state, "--cache is writeback, writethrough, none or unsafe, not '%s'", arg);
+	if (words_cache(arg, &o->cache) < 0)
+		argp_error(state, "--cache is " words_cache_help ", not '%s'", arg);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -118,9 +120,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'q':		o->quiet = true; break;
 	case 'v':		o->verbose = true; break;
 	case OPT_BLOCK:
-		o->block_size = number(state, "--block-size", arg, 512, 4096);
-		if (o->block_size != 512 && o->block_size != 4096)
-			argp_error(state, "--block-size is 512 or 4096, not '%s'", arg);
+		if (words_block_size(arg, &o->block_size) < 0)
+			argp_error(state, "--block-size is " words_block_size_help ", not '%s'", arg);
+		break;
+	case OPT_FILE:
+		if (o->n_files == DISK_FILES_MAX || words_file(arg, &o->file[o->n_files++]) < 0)
+			argp_error(state, "--file is " words_file_help ", up to %u, not '%s'",
+				   DISK_FILES_MAX, arg);
 		break;
 	case OPT_QUEUES:
 		o->queues = number(state, "--queues", arg, 1, BLK_QUEUES_MAX);
@@ -129,8 +135,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->poll_us = number(state, "--poll", arg, 0, 100000);
 		break;
 	case OPT_LIMIT:
-		if (blk_parse_limits(arg, &o->limits) < 0)
-			argp_error(state, "--limit is like bytes=10M,ops=500,burst=100, not '%s'", arg);
+		if (words_limits(arg, &o->limits) < 0)
+			argp_error(state, "--limit is " words_limits_help ", not '%s'", arg);
 		break;
 	case ARGP_KEY_ARG:
 		if (o->locator)
@@ -165,9 +171,11 @@ static int open_disk(struct vdisk **out, const struct options *o, struct vdisk_e
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .format = o->format, .refs = refs_of(o->refs),
 		.block_size = o->block_size, .backing = o->backing,
-		.backing_format = o->backing_format,
+		.backing_format = o->backing_format, .files = o->n_files ? o->file : NULL,
+		.n_files = o->n_files,
 		.flags = (o->read_only || o->snapshot ? 0u : VDISK_OPEN_WRITE) |
-			 (o->direct ? VDISK_OPEN_DIRECT : 0u) | (o->unsafe ? VDISK_OPEN_UNSAFE : 0u) |
+			 (o->cache == CACHE_NONE ? VDISK_OPEN_DIRECT : 0u) |
+			 (o->cache == CACHE_UNSAFE ? VDISK_OPEN_UNSAFE : 0u) |
 			 (o->share ? VDISK_OPEN_SHARE : 0u),
 	};
 	struct vdisk *disk = NULL, *overlay = NULL;
@@ -181,6 +189,13 @@ static int open_disk(struct vdisk **out, const struct options *o, struct vdisk_e
 	vdisk_close(disk, NULL);
 	*out = overlay;
 	return r;
+}
+
+/* The disk has duplicates. */
+static void close_passed(const struct options *o)
+{
+	for (unsigned i = 0; i < o->n_files; i++)
+		close(o->file[i].fd);
 }
 
 /* Is a remote disk somewhere below? */
@@ -234,7 +249,7 @@ static int make_device(struct vhost_server *s, const struct options *o, struct v
 	struct blk_options b = {
 		.disk = s->disk, .read_only = o->read_only, .serial = o->serial,
 		.queues = o->queues ? o->queues : MIN(vd_cpus(), BLK_QUEUES_MAX),
-		.write_through = o->through, .limits = o->limits, .poll_us = o->poll_us,
+		.write_through = o->cache == CACHE_WRITETHROUGH, .limits = o->limits, .poll_us = o->poll_us,
 	};
 
 	return blk_new(&s->dev, &b, err);
@@ -264,6 +279,7 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 		unlinks[n++] = o->control;
 	if (!r)
 		r = open_disk(&s->disk, o, err);
+	close_passed(o);
 	if (!r)
 		r = open_sockets(s, o, err);
 	if (!r)

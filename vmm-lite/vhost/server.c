@@ -18,6 +18,7 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/session.h"
 #include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/words.h"
 
 #define PATIENCE_S	10	/* for the rest of a message that has begun */
 #define LINE_MAX_BYTES	512
@@ -166,7 +167,7 @@ static void obey(struct vhost_server *s, char *line, char *out, size_t room)
 	} else if (!strcmp(line, "resize") && arg) {
 		resize(s, arg, out, room);
 	} else if (!strcmp(line, "limit") && arg) {
-		if (blk_parse_limits(arg, &limits) < 0) {
+		if (words_limits(arg, &limits) < 0) {
 			snprintf(out, room, "error '%s' is no limit", arg);
 			return;
 		}

@@ -6,7 +6,7 @@
  * socket, if wanted, is for people and their programs: a line in, a line out.
  *
  *	stats			ok reads=... writes=... ...
- *	limit SPEC		as blk_parse_limits() has it
+ *	limit SPEC		as words_limits() has it
  *	resize BYTES		the image, and what the guest sees of it
  */
 #ifndef VMM_VHOST_SERVER_H

@@ -144,50 +144,6 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * NS + (uint64_t)t.tv_nsec;
 }
 
-static int parse_limit(struct blk_limits *l, const char *key, const char *value)
-{
-	uint64_t n;
-
-	if (vdisk_parse_size(value, &n) < 0)
-		return -EINVAL;
-	if (!strcmp(key, "bytes"))
-		l->bytes = n;
-	else if (!strcmp(key, "ops"))
-		l->ops = n;
-	else if (!strcmp(key, "burst") && n <= 60000)
-		l->burst_ms = n;
-	else
-		return -EINVAL;
-	return 0;
-}
-
-int blk_parse_limits(const char *text, struct blk_limits *out)
-{
-	AUTO_FREE char *copy = strdup(text);
-	struct blk_limits l = { 0 };
-	char *save = NULL;
-
-	if (!copy)
-		return -ENOMEM;
-	if (!strcmp(text, "none")) {
-		*out = l;
-		return 0;
-	}
-	for (char *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
-		char *value = strchr(p, '=');
-
-		if (!value)
-			return -EINVAL;
-		*value++ = '\0';
-		if (parse_limit(&l, p, value) < 0)
-			return -EINVAL;
-	}
-	if (!l.bytes && !l.ops)
-		return -EINVAL;
-	*out = l;
-	return 0;
-}
-
 /* ---- counts: one thread writes, any may read ---- */
 
 static void tally(uint64_t *count, uint64_t n)

@@ -3,8 +3,6 @@
 #ifndef VMM_VIRTIO_BLK_H
 #define VMM_VIRTIO_BLK_H
 
-#include <stdio.h>
-
 #include "vdisk.h"
 #include "vmm-lite/virtio/device.h"
 #include "vmm-lite/virtio/limiter.h"
@@ -12,28 +10,6 @@
 #define BLK_QUEUES_MAX	16u
 #define BLK_QUEUE_SIZE	256u
 #define BLK_ID_BYTES	20u
-
-/*
- * "bytes=10M,ops=500,burst=200": any of them, sizes with K, M, G; burst in
- * milliseconds.  "none": no limits.  -EINVAL.
- */
-int blk_parse_limits(const char *text, struct blk_limits *out);
-/* The same as text, of at most 128 bytes. */
-static inline void blk_format_limits(char *out, size_t room, const struct blk_limits *l)
-{
-	int n = 0;
-
-	if (!l->bytes && !l->ops) {
-		snprintf(out, room, "none");
-		return;
-	}
-	if (l->bytes)
-		n += snprintf(out, room, "bytes=%llu,", (unsigned long long)l->bytes);
-	if (l->ops)
-		n += snprintf(out + n, room - (size_t)n, "ops=%llu,", (unsigned long long)l->ops);
-	snprintf(out + n, room - (size_t)n, "burst=%llu",
-		 (unsigned long long)(l->burst_ms ? l->burst_ms : 100));
-}
 
 struct blk_options {
 	struct vdisk *disk;	/* the device takes its own reference */

@@ -5,7 +5,6 @@
 #include "core/compiler.h"
 
 #define NS		UINT64_C(1000000000)
-#define BURST_MS	100
 
 void limiter_init(struct limiter *l, const struct blk_limits *limits)
 {
@@ -23,7 +22,7 @@ void limiter_set(struct limiter *l, const struct blk_limits *limits)
 	pthread_mutex_lock(&l->lock);
 	l->limits = *limits;
 	if (!l->limits.burst_ms)
-		l->limits.burst_ms = BURST_MS;
+		l->limits.burst_ms = LIMITER_BURST_MS;
 	l->bytes_at = l->ops_at = 0;
 	l->active = limits->bytes || limits->ops;
 	pthread_mutex_unlock(&l->lock);

@@ -16,9 +16,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define LIMITER_BURST_MS	100u
+
 struct blk_limits {
 	uint64_t bytes, ops;	/* a second; 0: as many as it wants */
-	uint64_t burst_ms;	/* this much of it at once; 0: 100 */
+	uint64_t burst_ms;	/* this much of it at once; 0: LIMITER_BURST_MS */
 };
 
 struct limiter {
