@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <string.h>
@@ -97,6 +98,9 @@ static int load(const char *const *unlinks, bool network)
 	else if (!r)	/* a guest discards, and its disk is a block device */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
 				     SCMP_A1_32(SCMP_CMP_EQ, BLKDISCARD));
+	if (!r && !network)	/* a network card's driver says what it can do itself */
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
+				     SCMP_A1_32(SCMP_CMP_EQ, TUNSETOFFLOAD));
 	/* malloc() would like to read a file of /proc, and takes no for an answer */
 	if (!r)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(openat), 0);

@@ -255,7 +255,8 @@ static void end(struct vhost_server *s)
 	close(s->connection_fd);
 	s->connection_fd = -1;
 	/* its guest may be off for good */
-	vdisk_flush(s->disk);
+	if (s->disk)
+		vdisk_flush(s->disk);
 }
 
 static int accept_front_end(struct vhost_server *s)

@@ -16,8 +16,8 @@
 #include "vmm-lite/virtio/device.h"
 
 struct vhost_server {
-	struct vdisk *disk;		/* borrowed */
-	struct virtio_device *dev;	/* borrowed; a block device */
+	struct vdisk *disk;		/* borrowed; NULL: no block device, and no lines then */
+	struct virtio_device *dev;	/* borrowed */
 	int listen_fd;			/* owned; -1: none but the given connection */
 	int connection_fd;		/* owned; -1: none yet */
 	int control_fd;			/* owned; listening, or -1 */

@@ -45,6 +45,8 @@ struct net {
 	bool stream;
 	uint8_t mac[6];
 	void (*confine)(void);
+	const struct guest_memory *mem;	/* borrowed, like all that ->start() gave */
+	bool event_idx;
 	struct virtio_host host;
 	pthread_t thread;		/* from the beginning to the end, mostly idle */
 	bool has_thread;
@@ -342,19 +344,47 @@ static void *net_thread(void *arg)
 
 /* ---- the device ---- */
 
+static void go_on(struct net *net)
+{
+	net->stop = false;
+	pthread_mutex_lock(&net->lock);
+	net->run = net->busy = true;
+	pthread_cond_broadcast(&net->changed);
+	pthread_mutex_unlock(&net->lock);
+}
+
+static void pause_thread(struct net *net)
+{
+	uint64_t one = 1;
+
+	net->stop = true;
+	if (write(net->stop_fd, &one, sizeof(one)) != sizeof(one))
+		abort();	/* an eventfd near zero takes it */
+	pthread_mutex_lock(&net->lock);
+	while (net->busy)
+		pthread_cond_wait(&net->changed, &net->lock);
+	pthread_mutex_unlock(&net->lock);
+	drain(net->stop_fd);
+}
+
+static int set_queue(struct net *net, unsigned i, const struct virtq_setup *setup)
+{
+	net->vq[i].size = 0;
+	net->kick_fd[i] = setup->size ? setup->kick_fd : -1;
+	return setup->size ? virtq_init(&net->vq[i], net->mem, setup, net->event_idx) : 0;
+}
+
 static int net_start(struct virtio_device *dev, const struct virtio_start *s)
 {
 	struct net *net = of(dev);
-	bool event_idx = s->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
 	unsigned offload = 0;
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < N_QUEUES; i++) {
-		net->vq[i].size = 0;
-		net->kick_fd[i] = s->queue[i].kick_fd;
-		if (s->queue[i].size)
-			r = virtq_init(&net->vq[i], s->mem, &s->queue[i], event_idx);
-	}
+	pause_thread(net);	/* it may have been started without queues */
+	net->mem = s->mem;
+	net->event_idx = s->features & FEATURE(VIRTIO_RING_F_EVENT_IDX);
+	for (unsigned i = 0; !r && i < N_QUEUES; i++)
+		r = set_queue(net, i, &s->queue[i]);
 	if (r < 0)
 		return r;
 	net->host = s->host;
@@ -367,26 +397,42 @@ static int net_start(struct virtio_device *dev, const struct virtio_start *s)
 		offload |= TUN_F_TSO6;
 	if (!net->stream && ioctl(net->fd, TUNSETOFFLOAD, offload) < 0)
 		return -errno;
-	pthread_mutex_lock(&net->lock);
-	net->run = net->busy = true;
-	pthread_cond_broadcast(&net->changed);
-	pthread_mutex_unlock(&net->lock);
+	go_on(net);
 	return 0;
 }
 
 static void net_stop(struct virtio_device *dev)
 {
-	struct net *net = of(dev);
-	uint64_t one = 1;
+	pause_thread(of(dev));
+}
 
-	net->stop = true;
-	if (write(net->stop_fd, &one, sizeof(one)) != sizeof(one))
-		abort();	/* an eventfd near zero takes it */
-	pthread_mutex_lock(&net->lock);
-	while (net->busy)
-		pthread_cond_wait(&net->changed, &net->lock);
-	pthread_mutex_unlock(&net->lock);
-	drain(net->stop_fd);
+static int net_queue_start(struct virtio_device *dev, unsigned queue,
+			   const struct virtq_setup *setup)
+{
+	struct net *net = of(dev);
+	int r;
+
+	pause_thread(net);
+	r = set_queue(net, queue, setup);
+	go_on(net);
+	return r;
+}
+
+static uint16_t net_queue_stop(struct virtio_device *dev, unsigned queue)
+{
+	struct net *net = of(dev);
+	uint16_t next;
+
+	pause_thread(net);
+	next = net->vq[queue].last_avail;
+	if (queue == RX && net->have_rx) {	/* it was taken, and nothing came for it */
+		next--;
+		net->have_rx = false;
+	}
+	net->vq[queue].size = 0;
+	net->kick_fd[queue] = -1;
+	go_on(net);
+	return next;
 }
 
 /* struct virtio_net_config: the address, and that the link is up */
@@ -425,6 +471,8 @@ static void net_free(struct virtio_device *dev)
 static const struct virtio_device_ops net_ops = {
 	.start		= net_start,
 	.stop		= net_stop,
+	.queue_start	= net_queue_start,
+	.queue_stop	= net_queue_stop,
 	.config_read	= net_config_read,
 	.free		= net_free,
 };
