@@ -82,7 +82,8 @@ static void set_disk_options(struct boot_args *a)
 	struct guest *g = &a->g.guest;
 
 	for (unsigned i = 0; i < g->n_disks; i++) {
-		if (a->g.cache)
+		/* what is said of one disk wins over what is said of all */
+		if (!g->disk[i].cache)
 			g->disk[i].cache = a->g.cache;
 		g->disk[i].snapshot |= a->snapshot;
 	}
@@ -118,10 +119,10 @@ static void fill(const char **to, const char *value)
 		*to = value;
 }
 
-static void fill_end(struct guest_end *to, const char *value, const struct guest_end *preset)
+static void fill_end(struct end_action *to, const char *value, const struct end_action *preset)
 {
 	if (value && to->reset == preset->reset && to->code == preset->code)
-		guest_end_parse(to, value);
+		words_end(value, to);
 }
 
 /* The file's disks come first, --disk behind them. */
@@ -134,11 +135,7 @@ static void fill_disks(struct guest *g, const struct vmfile *v)
 	if (v->n_disks + n_more > GUEST_DISKS_MAX)
 		cli_usage("more than %d disks", GUEST_DISKS_MAX);
 	for (unsigned i = 0; i < v->n_disks; i++)
-		g->disk[i] = (struct guest_disk) {
-			.locator = v->disk[i].locator, .format = v->disk[i].format,
-			.cache = v->disk[i].cache, .old_name = v->disk[i].old_name,
-			.read_only = v->disk[i].read_only, .snapshot = v->disk[i].snapshot,
-		};
+		g->disk[i] = v->disk[i];
 	memcpy(g->disk + v->n_disks, more, n_more * sizeof(*more));
 	g->n_disks = v->n_disks + n_more;
 }
@@ -206,7 +203,7 @@ static int set_guest(struct boot_args *a, char **args, struct vmfile *v)
 	if (a->file && read_vm_file(a, v) != CLI_OK)
 		return CLI_FAILED;
 	if (!a->file)
-		a->g.guest.disk[0] = (struct guest_disk) { .locator = args[0], .format = cli.format };
+		guest_disk_arg(&a->g.guest.disk[0], args[0], cli.format);
 	set_disk_options(a);
 	return CLI_OK;
 }

@@ -12,15 +12,6 @@
 #include "cli/guest.h"
 
 static pid_t running;
-static volatile sig_atomic_t timed_out;
-
-static void on_alarm(int signal_number)
-{
-	(void)signal_number;
-	timed_out = 1;
-	if (running > 0)
-		kill(running, SIGKILL);
-}
 
 static void pass_on(int signal_number)
 {
@@ -57,8 +48,7 @@ static int execute(const char *const *argv, const int *keep_open, unsigned n, pi
 }
 
 static int run_process(const char *const *argv, const int *keep_open, unsigned n_keep_open,
-		       const int *hand_over, unsigned n_hand_over, unsigned seconds,
-		       int *signal_number)
+		       const int *hand_over, unsigned n_hand_over, int *signal_number)
 {
 	pid_t parent = getpid();
 	int status;
@@ -79,28 +69,14 @@ static int run_process(const char *const *argv, const int *keep_open, unsigned n
 	/* a disk that the guest gives back is free then */
 	for (unsigned i = 0; i < n_hand_over; i++)
 		close(hand_over[i]);
-	timed_out = 0;
-	if (seconds) {
-		signal(SIGALRM, on_alarm);
-		alarm(seconds);
-	}
 	while (waitpid(running, &status, 0) < 0)
 		if (errno != EINTR)
 			return CLI_FAILED;
 	running = 0;
-	alarm(0);
-	if (timed_out)
-		return GUEST_TIME_LIMIT;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	*signal_number = WTERMSIG(status);
 	return CLI_FAILED;
-}
-
-int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
-			  unsigned seconds, int *signal_number)
-{
-	return run_process(argv, keep_open, n_keep_open, NULL, 0, seconds, signal_number);
 }
 
 int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep_open)
@@ -112,7 +88,7 @@ int guest_process_handing(const char *const *argv, const int *keep_open, unsigne
 			  const int *hand_over, unsigned n_hand_over)
 {
 	const char *name = strrchr(argv[0], '/');
-	int number, status = run_process(argv, keep_open, n_keep_open, hand_over, n_hand_over, 0,
+	int number, status = run_process(argv, keep_open, n_keep_open, hand_over, n_hand_over,
 					 &number);
 
 	if (number)

@@ -9,23 +9,14 @@
 #define CLI_GUEST_H
 
 #include "cli/cli.h"
+#include "cli/disk_words.h"
 
-enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2, GUEST_PORT_TTY = 14 };
+enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2, GUEST_PORT_TTY = 14,
+       GUEST_AGENT_TTY = 13 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
 enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19,
        GUEST_STOPPED = 20 };
-
-struct guest_disk {
-	const char *locator;
-	const char *format;	/* NULL: probe */
-	const char *cache;	/* NULL: writeback */
-	const char *backing;	/* what it is on top of, where its image does not say; NULL */
-	const char *backing_format; /* NULL: probe */
-	const char *old_name;	/* what the guest called it elsewhere: "xvda"; NULL */
-	bool read_only;
-	bool snapshot;		/* what is written is thrown away */
-};
 
 /* All strings are borrowed. */
 struct guest {
@@ -81,11 +72,10 @@ int guest_process(const char *const *argv, const int *keep_open, unsigned n_keep
 int guest_process_handing(const char *const *argv, const int *keep_open, unsigned n_keep_open,
 			  const int *hand_over, unsigned n_hand_over);
 /*
- * The same with a time limit (0: none), after which it is killed and the status
- * GUEST_TIME_LIMIT, and without the message: *@signal_number ended it, or 0.
+ * Run a monitor (vmm-lite, vmm-uml) for the guest and wait for it.  @kernel (NULL: the
+ * guest's) is a program of this host that is run instead.
  */
-int guest_process_limited(const char *const *argv, const int *keep_open, unsigned n_keep_open,
-			  unsigned seconds, int *signal_number);
+int guest_monitor(const struct guest *g, const char *program, const char *kernel);
 
 /* ---- guest_net.c: network cards ---- */
 
@@ -117,25 +107,20 @@ int boot_fix_root(char **out, const char *text, const struct guest *g);
 
 /* ---- guest_args.c: options that say what a guest is ---- */
 
-/* What follows when a guest ends in one way. */
-struct guest_end {
-	bool reset;		/* it is booted again */
-	int code;		/* else our exit status; -1: the one of this ending */
-};
-/* "reset", "exit", "exit:N"; -1 if it is none of them. */
-int guest_end_parse(struct guest_end *out, const char *text);
-
 struct guest_args {
 	struct guest guest;	/* disk[0] is the caller's to fill in */
 	struct boot_choice choice;
 	const char *cache;	/* of all disks; NULL: writeback */
 	const char *engine;	/* NULL: the first that can */
+	char *disk_arg[GUEST_DISKS_MAX]; /* of --disk, until all options are known */
 	bool no_nics;		/* none of a file's either */
-	struct guest_end on_shutdown, on_reset, on_crash;
+	struct end_action on_shutdown, on_reset, on_crash;
 };
 #define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
 			  .on_shutdown.code = -1, .on_crash.code = -1, \
 			  .on_reset = { .reset = true, .code = -1 } }
+/* A disk as a command line has it, with its options; @format (NULL: probe) if it says none. */
+void guest_disk_arg(struct guest_disk *out, char *arg, const char *format);
 /* What choice.console means for the engine. */
 void guest_set_console(struct guest_args *a);
 extern const struct argp guest_argp;	/* its input is a struct guest_args */

@@ -17,10 +17,11 @@ static const struct argp_option options[] = {
 	{ "engine", OPT_ENGINE, "kvm|uml", 0,
 	  "Run it on KVM, or on User-Mode Linux with that one's kernel (default: where it can run)",
 	  0 },
-	{ "disk", OPT_DISK, "DISK", 0, "One more disk (/dev/vdb, ...)", 0 },
+	{ "disk", OPT_DISK, "DISK[,OPTION...]", 0, "One more disk (/dev/vdb, ...); of it: format=, cache=, "
+	  "serial=, limit=, block-size=, read-only, snapshot", 0 },
 	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
-	  "Through the host's page cache (default), the same with every write durable, past it, or "
-	  "with flushes that do nothing", 0 },
+	  "Of all disks: through the host's page cache (default), the same with every write durable, "
+	  "past it, or with flushes that do nothing", 0 },
 	{ NULL, 0, NULL, 0, "What is booted:", 1 },
 	{ "entry", OPT_ENTRY, "N|TITLE|ID", 0, "An entry of the guest's boot menu", 1 },
 	{ "recovery", OPT_RECOVERY, NULL, 0,
@@ -69,36 +70,71 @@ void guest_set_console(struct guest_args *a)
 	a->guest.virtio_console = a->choice.console && !strcmp(a->choice.console, "virtio");
 }
 
-int guest_end_parse(struct guest_end *out, const char *text)
-{
-	unsigned long n;
-	char *end;
-
-	*out = (struct guest_end) { .reset = !strcmp(text, "reset"), .code = -1 };
-	if (out->reset || !strcmp(text, "exit"))
-		return 0;
-	if (strncmp(text, "exit:", 5) != 0 || text[5] < '0' || text[5] > '9')
-		return -1;
-	n = strtoul(text + 5, &end, 10);
-	out->code = (int)n;
-	return *end || n > 255 ? -1 : 0;
-}
-
-static void parse_end(struct argp_state *state, const char *option, struct guest_end *out,
+static void parse_end(struct argp_state *state, const char *option, struct end_action *out,
 		      const char *arg)
 {
-	if (guest_end_parse(out, arg) < 0)
-		argp_error(state, "%s is reset, exit or exit:N, not '%s'", option, arg);
+	if (words_end(arg, out) < 0)
+		argp_error(state, "%s is " words_end_help ", not '%s'", option, arg);
+}
+
+void guest_disk_arg(struct guest_disk *out, char *arg, const char *format)
+{
+	struct vdisk_error err = { 0 };
+
+	*out = (struct guest_disk) { .format = format };
+	if (guest_disk_parse(out, arg, &err) < 0)
+		cli_usage("%s", err.msg);
+}
+
+static void parse_memory(struct argp_state *state, const char *arg)
+{
+	uint64_t bytes;
+
+	if (words_memory(arg, &bytes) < 0)
+		argp_error(state, "--memory is " words_memory_help ", not '%s'", arg);
+}
+
+static void parse_number(struct argp_state *state, const char *what, const char *arg, unsigned max)
+{
+	unsigned n;
+
+	if (words_number(arg, 1, max, &n) < 0)
+		argp_error(state, "%s is a number from 1 to %u, not '%s'", what, max, arg);
+}
+
+static void add_nic(struct argp_state *state, struct guest_args *a, const char *arg)
+{
+	struct net_words w;
+
+	if (!strcmp(arg, "none"))
+		a->no_nics = true;
+	else if (a->guest.n_nics == GUEST_NICS_MAX)
+		argp_error(state, "more than %d network cards", GUEST_NICS_MAX);
+	else if (words_net(arg, &w) < 0)
+		argp_error(state, "--net is " words_net_help " or none, not '%s'", arg);
+	else
+		a->guest.nic[a->guest.n_nics++].option = arg;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct guest_args *a = state->input;
+	enum cache_mode cache;
 
 	switch (key) {
-	case 'm':		a->guest.memory = arg; break;
-	case 'c':		a->guest.cpus = arg; break;
-	case OPT_CACHE:		a->cache = arg; break;
+	case 'm':
+		parse_memory(state, arg);
+		a->guest.memory = arg;
+		break;
+	case 'c':
+		parse_number(state, "--cpus", arg, CPUS_MAX);
+		a->guest.cpus = arg;
+		break;
+	case OPT_CACHE:
+		if (words_cache(arg, &cache) < 0)
+			argp_error(state, "--cache is " words_cache_help ", not '%s'", arg);
+		a->cache = arg;
+		break;
 	case OPT_ENGINE:
 		if (strcmp(arg, "kvm") && strcmp(arg, "uml"))
 			argp_error(state, "--engine is kvm or uml, not '%s'", arg);
@@ -112,16 +148,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_FAST_KERNEL:	a->guest.fast_kernel = true; break;
 	case OPT_ISOLATE:	a->guest.isolate = true; break;
 	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
-	case OPT_NET:
-		if (!strcmp(arg, "none"))
-			a->no_nics = true;
-		else if (a->guest.n_nics == GUEST_NICS_MAX)
-			argp_error(state, "more than %d network cards", GUEST_NICS_MAX);
-		else
-			a->guest.nic[a->guest.n_nics++].option = arg;
-		break;
+	case OPT_NET:		add_nic(state, a, arg); break;
 	case OPT_NAME:		a->guest.name = arg; break;
-	case OPT_TIME_LIMIT:	a->guest.time_limit = arg; break;
+	case OPT_TIME_LIMIT:
+		parse_number(state, "--time-limit", arg, TIME_LIMIT_MAX);
+		a->guest.time_limit = arg;
+		break;
 	case OPT_FORCE:		a->guest.force = true; break;
 	case OPT_STATS:		a->guest.stats = true; break;
 	case OPT_ON_SHUTDOWN:	parse_end(state, "--on-shutdown", &a->on_shutdown, arg); break;
@@ -139,9 +171,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (a->guest.n_disks == GUEST_DISKS_MAX)
 			argp_error(state, "more than %d disks", GUEST_DISKS_MAX);
 		else
-			a->guest.disk[a->guest.n_disks++].locator = arg;
+			a->disk_arg[a->guest.n_disks++] = arg;
 		break;
 	case ARGP_KEY_SUCCESS:
+		for (unsigned i = 1; i < a->guest.n_disks; i++)
+			guest_disk_arg(&a->guest.disk[i], a->disk_arg[i], NULL);
 		guest_set_console(a);
 		if (a->guest.kernel && (a->choice.entry || a->choice.recovery))
 			argp_error(state, "--entry and --recovery choose a kernel of the guest's, "
@@ -212,7 +246,7 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 
 bool guest_goes_on(const struct guest_args *a, int status, int *exit_status)
 {
-	const struct guest_end *end = status == 0 ? &a->on_shutdown :
+	const struct end_action *end = status == 0 ? &a->on_shutdown :
 		status == GUEST_REBOOT ? &a->on_reset :
 		status == GUEST_PANIC || status == GUEST_TRIPLE_FAULT ? &a->on_crash : NULL;
 

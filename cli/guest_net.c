@@ -128,22 +128,15 @@ static int user(struct guest_nic *n)
 
 static int open_one(struct guest_nic *n)
 {
-	AUTO_FREE char *text = strdup(n->option);
-	char *comma = text ? strchr(text, ',') : NULL;
+	struct net_words w;
 
 	n->fd = -1;
-	if (comma && !strncmp(comma, ",mac=", 5) && strlen(comma + 5) == 17) {
-		memcpy(n->mac, comma + 5, 18);
-		*comma = 0;
-	}
-	if (text && !strcmp(text, "user"))
-		return user(n);
-	if (text && !strncmp(text, "tap:", 4))
-		return tap(n, text + 4);
-	if (text && !strncmp(text, "bridge:", 7))
-		return bridge(n, text + 7);
-	cli_usage("--net is user, tap:DEV or bridge:DEV, with ,mac=xx:xx:xx:xx:xx:xx, not '%s'",
-		  n->option);
+	if (words_net(n->option, &w) < 0)
+		cli_usage("--net is " words_net_help ", not '%s'", n->option);
+	if (w.has_mac)
+		snprintf(n->mac, sizeof(n->mac), "%02x:%02x:%02x:%02x:%02x:%02x", w.mac[0], w.mac[1],
+			 w.mac[2], w.mac[3], w.mac[4], w.mac[5]);
+	return w.kind == NET_USER ? user(n) : w.kind == NET_TAP ? tap(n, w.dev) : bridge(n, w.dev);
 }
 
 int guest_net_open(struct guest *g)

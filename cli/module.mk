@@ -18,10 +18,13 @@ vdisk_SRCS := \
  cli/guest_net.c \
  cli/vmfile.c \
  cli/vmfile_xen.c \
+ cli/disk_words.c \
+ vmm-lite/words.c \
  cli/try.c \
  cli/try_guest.c \
  cli/guest_args.c \
  cli/engine_kvm.c \
+ cli/monitor.c \
  cli/vm.c \
  cli/vm_dir.c \
  cli/engine_uml.c \

@@ -47,6 +47,7 @@ struct relay {
 
 struct attempt {
 	struct try_args *args;
+	struct guest_disk given; /* as it was given, with its options */
 	const char *locator;
 	char *const *command;	/* NULL: none */
 	char *path;		/* owned: of the disk's file, absolute; NULL: it is another disk */
@@ -583,15 +584,19 @@ static int prepare(struct attempt *t)
 			return CLI_FAILED;
 		}
 	}
-	g->disk[0] = (struct guest_disk) {
-		.locator = t->overlay, .format = "qcow2",
-		.backing = t->path ? NULL : t->locator,
-		.backing_format = t->path ? NULL : cli.format,
-	};
+	g->disk[0] = t->given;
+	g->disk[0].locator = t->overlay;
+	g->disk[0].format = "qcow2";
+	g->disk[0].backing = t->path ? NULL : t->locator;
+	g->disk[0].backing_format = t->path ? NULL : cli.format;
+	if (!g->disk[0].cache)
+		g->disk[0].cache = cache;
 	/* what is thrown away need not be safe before */
-	g->disk[0].cache = cache || t->args->keep || t->args->commit ? cache : "unsafe";
+	if (!g->disk[0].cache && !t->args->keep && !t->args->commit)
+		g->disk[0].cache = "unsafe";
 	for (unsigned i = 1; i < g->n_disks; i++) {
-		g->disk[i].cache = cache;
+		if (!g->disk[i].cache)
+			g->disk[i].cache = cache;
 		g->disk[i].snapshot = true;
 	}
 	return CLI_OK;
@@ -614,7 +619,7 @@ int cmd_try(int argc, char **argv)
 	char **args = cli_parse(&try_argp, argc, argv, &a, 1, -1);
 	const struct engine *engine;
 	struct attempt t = {
-		.args = &a, .locator = args[0], .command = args[1] ? args + 1 : NULL, .fd = -1,
+		.args = &a, .command = args[1] ? args + 1 : NULL, .fd = -1,
 		.console = -1,
 	};
 	int status;
@@ -623,6 +628,11 @@ int cmd_try(int argc, char **argv)
 		cli_usage("--keep and --commit exclude each other");
 	if (a.keep && !*a.keep)
 		cli_usage("--keep needs a name");
+	guest_disk_arg(&t.given, args[0], cli.format);
+	t.locator = t.given.locator;
+	cli.format = t.given.format;
+	if (t.given.read_only)
+		cli_usage("a disk to be tried is never written; read-only says nothing");
 	engine = guest_engine(&a.g);
 	if (!engine)
 		return t.command ? TRY_FAILED : CLI_FAILED;

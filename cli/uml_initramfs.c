@@ -374,13 +374,15 @@ static int write_conf(struct modules *m, const struct guest *g)
 
 	if (status == CLI_OK)
 		status = add_module(m, "virtio_blk");
+	if (status == CLI_OK && g->n_nics)
+		status = add_module(m, "virtio_net");
 	if (status == CLI_OK)
 		status = add_module(m, "dm-mod");
 	if (status != CLI_OK)
 		return status;
 	if (cli_open_format(&disk, g->disk[0].locator, g->disk[0].format, 0) < 0)
 		return CLI_FAILED;
-	fprintf(m->conf, "wait /dev/vda\n");
+	fprintf(m->conf, "agent /dev/tty%d\nwait /dev/vda\n", GUEST_AGENT_TTY);
 	w.disk = disk;
 	return write_root(&w, g);
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/guest.h"
 #include "cli/vm.h"
 
 #define FILES_MAX	64u
@@ -412,28 +413,24 @@ static int vm_reset(int argc, char **argv)
 
 /* ---- disks ---- */
 
-struct attach_args {
-	const char *cache, *serial;
-	bool read_only;
-};
-
 static error_t parse_attach(int key, char *arg, struct argp_state *state)
 {
-	struct attach_args *a = state->input;
+	struct guest_disk *d = state->input;
+	enum cache_mode cache;
 
 	switch (key) {
 	case 'r':
-		a->read_only = true;
+		d->read_only = true;
 		break;
 	case OPT_CACHE:
-		a->cache = arg;
-		if (strcmp(arg, "writeback") && strcmp(arg, "writethrough") && strcmp(arg, "none") &&
-		    strcmp(arg, "unsafe"))
-			argp_error(state, "--cache is writeback, writethrough, none or unsafe, not '%s'",
-				   arg);
+		if (words_cache(arg, &cache) < 0)
+			argp_error(state, "--cache is " words_cache_help ", not '%s'", arg);
+		d->cache = arg;
 		break;
 	case OPT_SERIAL:
-		a->serial = arg;
+		if (!words_serial_ok(arg))
+			argp_error(state, "--serial is " words_serial_help ", not '%s'", arg);
+		d->serial = arg;
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -441,21 +438,37 @@ static error_t parse_attach(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
-static json_t *attach_request(const char *locator, const struct attach_args *a,
-			      const struct vdisk_open_file *files, unsigned n)
+/* What is said of the disk behind commas wins over the options. */
+static void disk_of(struct guest_disk *out, char *arg)
+{
+	struct guest_disk given = *out;
+
+	guest_disk_arg(out, arg, cli.format);
+	out->read_only |= given.read_only;
+	if (!out->cache)
+		out->cache = given.cache;
+	if (!out->serial)
+		out->serial = given.serial;
+	if (out->snapshot)
+		cli_usage("a disk of a running guest has no throw-away layer: make an image on top of it "
+			  "(vdisk create -b)");
+}
+
+/* NULL: a name in it is not UTF-8. */
+static json_t *attach_request(const struct guest_disk *d, const struct vdisk_open_file *files,
+			      unsigned n)
 {
 	json_t *names = json_array(), *r;
 
 	for (unsigned i = 0; i < n; i++)
 		json_array_append_new(names, json_string(files[i].path));
-	r = json_pack("{ss ss sb so}", "do", "attach-disk", "locator", locator, "read-only",
-		      a->read_only, "files", names);
-	if (r && cli.format)
-		json_object_set_new(r, "format", json_string(cli.format));
-	if (r && a->cache)
-		json_object_set_new(r, "cache", json_string(a->cache));
-	if (r && a->serial)
-		json_object_set_new(r, "serial", json_string(a->serial));
+	r = json_pack("{ss ss sb so ss* ss* ss*}", "do", "attach-disk", "locator", d->locator,
+		      "read-only", d->read_only, "files", names, "format", d->format, "cache", d->cache,
+		      "serial", d->serial);
+	if (r && d->limits[0])
+		json_object_set_new(r, "limits", json_string(d->limits));
+	if (r && d->block_size)
+		json_object_set_new(r, "block-size", json_integer(atoi(d->block_size)));
 	return r;
 }
 
@@ -469,22 +482,24 @@ static int vm_attach(int argc, char **argv)
 	};
 	static const struct argp argp = {
 		.options = options, .parser = parse_attach, .children = cli_disk,
-		.args_doc = "NAME DISK",
+		.args_doc = "NAME DISK[,OPTION...]",
 		.doc = "Give a running guest one more disk; prints its id. The guest finds it by "
-		       "itself.",
+		       "itself. OPTION: format=, cache=, serial=, limit=, block-size=, read-only.",
 	};
-	struct attach_args a = { 0 };
-	char **args = cli_parse(&argp, argc, argv, &a, 2, 2);
+	struct guest_disk d = { 0 };
+	char **args = cli_parse(&argp, argc, argv, &d, 2, 2);
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_open_file files[FILES_MAX];
 	int fds[FILES_MAX], status;
 	json_t *answer = NULL, *request;
-	uint32_t flags = a.read_only ? 0 : VDISK_OPEN_WRITE;
+	uint32_t flags;
 	unsigned n;
 
-	if (a.cache && !strcmp(a.cache, "none"))
+	disk_of(&d, args[1]);
+	flags = d.read_only ? 0 : VDISK_OPEN_WRITE;
+	if (d.cache && !strcmp(d.cache, "none"))
 		flags |= VDISK_OPEN_DIRECT;
-	if (cli_open(&disk, args[1], flags) < 0)
+	if (cli_open_format(&disk, d.locator, d.format, flags) < 0)
 		return CLI_FAILED;
 	n = vdisk_list_files(disk, files, FILES_MAX);
 	if (!n) {
@@ -498,7 +513,7 @@ static int vm_attach(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < n; i++)
 		fds[i] = files[i].fd;
-	request = attach_request(args[1], &a, files, n);
+	request = attach_request(&d, files, n);
 	if (!request) {
 		cli_error("%s: a name that is not UTF-8 cannot be passed on", args[1]);
 		return CLI_FAILED;
@@ -586,7 +601,10 @@ static int vm_limit(int argc, char **argv)
 		       "burst=200 (milliseconds of it at once), any of them; none: no limits.",
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 3, 3);
+	struct blk_limits limits;
 
+	if (words_limits(args[2], &limits) < 0)
+		cli_usage("LIMITS are " words_limits_help ", not '%s'", args[2]);
 	return ask(NULL, args[0], json_pack("{ss ss ss}", "do", "limit", "disk", args[1], "limits",
 					    args[2]));
 }

@@ -45,7 +45,7 @@ const char *vmfile_path(struct vmfile_reader *r, const char *path)
 	return arena_printf(&r->v->arena, "%s%s", r->dir, path);
 }
 
-struct vmfile_disk *vmfile_add_disk(struct vmfile_reader *r)
+struct guest_disk *vmfile_add_disk(struct vmfile_reader *r)
 {
 	if (r->v->n_disks == VMFILE_DISKS)
 		vmfile_wrong(r, "more than %d disks", VMFILE_DISKS);
@@ -132,44 +132,33 @@ static const char *rest(struct vmfile_reader *r)
 
 static void read_disk(struct vmfile_reader *r)
 {
-	struct vmfile_disk *d = vmfile_add_disk(r);
+	struct guest_disk *d = vmfile_add_disk(r);
+	struct vdisk_error why;
 	const char *word;
 
 	d->locator = vmfile_path(r, value(r, "disk"));
-	while ((word = next_word(r))) {
-		if (!strcmp(word, "read-only"))
-			d->read_only = true;
-		else if (!strcmp(word, "snapshot"))
-			d->snapshot = true;
-		else if (!strncmp(word, "format=", 7))
-			d->format = word + 7;
-		else if (!strncmp(word, "cache=", 6))
-			d->cache = word + 6;
-		else
-			vmfile_wrong(r, "a disk has no option '%.64s' (format=, cache=, read-only, "
-				     "snapshot)", word);
-	}
+	while ((word = next_word(r)))
+		if (guest_disk_word(d, word, &why) < 0)
+			vmfile_wrong(r, "%s", why.msg);
 }
 
 static const char *read_end(struct vmfile_reader *r, const char *key)
 {
 	const char *word = value(r, key);
-	bool exits = !strncmp(word, "exit:", 5) && word[5] && strspn(word + 5, "0123456789") ==
-		strlen(word + 5) && strlen(word) <= 8 && atoi(word + 5) <= 255;
+	struct end_action a;
 
-	if (!exits && strcmp(word, "exit") != 0 && strcmp(word, "reset") != 0)
-		vmfile_wrong(r, "'%s' is reset, exit or exit:N, not '%.64s'", key, word);
+	if (words_end(word, &a) < 0)
+		vmfile_wrong(r, "'%s' is " words_end_help ", not '%.64s'", key, word);
 	return word;
 }
 
 static void read_net(struct vmfile_reader *r)
 {
 	const char *word = value(r, "net");
+	struct net_words w;
 
-	if (strncmp(word, "user", 4) != 0 && strncmp(word, "tap:", 4) != 0 &&
-	    strncmp(word, "bridge:", 7) != 0)
-		vmfile_wrong(r, "'net' is user, tap:DEV or bridge:DEV, with ,mac=ADDRESS, not '%.64s'",
-			     word);
+	if (words_net(word, &w) < 0)
+		vmfile_wrong(r, "'net' is " words_net_help ", not '%.64s'", word);
 	vmfile_add_net(r, word);
 }
 
@@ -267,8 +256,16 @@ static void check(struct vmfile_reader *r)
 {
 	struct vmfile *v = r->v;
 	struct vdisk_error why;
+	uint64_t memory;
+	unsigned n;
 
 	r->line = MAX(r->line, 1u);
+	if (v->memory && words_memory(v->memory, &memory) < 0)
+		vmfile_wrong(r, "memory is " words_memory_help ", not '%.40s'", v->memory);
+	if (v->cpus && words_number(v->cpus, 1, CPUS_MAX, &n) < 0)
+		vmfile_wrong(r, "a guest has " words_cpus_help ", not '%.40s'", v->cpus);
+	if (v->time_limit && words_number(v->time_limit, 1, TIME_LIMIT_MAX, &n) < 0)
+		vmfile_wrong(r, "time-limit is a number of seconds, not '%.40s'", v->time_limit);
 	if (v->name && vmfile_check_name(v->name, &why) < 0)
 		vmfile_wrong(r, "%s", why.msg);
 	if (!v->n_disks && !v->kernel)

@@ -8,6 +8,7 @@
 #ifndef CLI_VMFILE_H
 #define CLI_VMFILE_H
 
+#include "cli/disk_words.h"
 #include "guest/arena.h"
 #include "vdisk.h"
 
@@ -16,13 +17,6 @@ enum {
 	VMFILE_MEMORY = 4 << 20,	/* for one evaluation */
 	VMFILE_DISKS = 24,
 	VMFILE_NETS = 4,
-};
-
-struct vmfile_disk {
-	const char *locator;
-	const char *format, *cache;	/* NULL: not said */
-	const char *old_name;		/* "xvda": what the guest called it; NULL */
-	bool read_only, snapshot;
 };
 
 /* Everything that is not said is NULL or false. */
@@ -39,7 +33,7 @@ struct vmfile {
 	const char *engine;		/* "kvm", "uml" */
 	const char *on_shutdown, *on_reset, *on_crash; /* "reset", "exit", "exit:N" */
 	const char *time_limit;
-	struct vmfile_disk disk[VMFILE_DISKS];
+	struct guest_disk disk[VMFILE_DISKS];
 	unsigned n_disks;
 	const char *net[VMFILE_NETS];	/* as --net takes them */
 	unsigned n_nets;
@@ -73,7 +67,7 @@ NORETURN void vmfile_wrong(struct vmfile_reader *r, const char *fmt, ...) PRINTF
 void vmfile_note(struct vmfile_reader *r, const char *fmt, ...) PRINTF_FMT(2, 3);
 /* A path as it stands, or from the file's directory. */
 const char *vmfile_path(struct vmfile_reader *r, const char *path);
-struct vmfile_disk *vmfile_add_disk(struct vmfile_reader *r);
+struct guest_disk *vmfile_add_disk(struct vmfile_reader *r);
 void vmfile_add_net(struct vmfile_reader *r, const char *option);
 void vmfile_read_xen(struct vmfile_reader *r);
 

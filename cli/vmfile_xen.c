@@ -305,7 +305,7 @@ static struct spec parse_disk(struct vmfile_reader *r, const char *text)
 static void add_disk(struct vmfile_reader *r, const char *text)
 {
 	struct spec s = parse_disk(r, text);
-	struct vmfile_disk *d;
+	struct guest_disk *d;
 
 	if (!s.target || !*s.target) {
 		if (!s.cdrom)

@@ -14,43 +14,13 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/passed.h"
 #include "vmm-lite/vmm.h"
 
-union fds {
-	char buf[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
-	struct cmsghdr align;
-};
-
 /* ---- leaving it ---- */
-
-static int leave(const struct vmm *v, json_t *message, const int *fds, unsigned n)
-{
-	AUTO_FREE char *text = json_dumps(message, JSON_COMPACT);
-	struct iovec iov = { text, text ? strlen(text) : 0 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union fds control = { 0 };
-
-	json_decref(message);
-	if (!text)
-		return -EILSEQ;
-	if (n) {
-		struct cmsghdr *h;
-
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, n * sizeof(int));
-	}
-	return sendmsg(v->options.carry_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
 
 /* Those that it was started with, as far as the guest has them still. */
 static int leave_first(const struct vmm *v)
@@ -59,8 +29,8 @@ static int leave_first(const struct vmm *v)
 
 	for (unsigned i = 0; i < v->n_disks; i++)
 		if (!v->disk[i]->later && !v->disk[i]->leaving)
-			json_object_set_new(has, v->disk[i]->id, limits_json(&v->disk[i]->limits));
-	return leave(v, json_pack("{so si}", "has", has, "next", v->next_id), NULL, 0);
+			json_object_set_new(has, v->disk[i]->id, passed_limits_json(&v->disk[i]->limits));
+	return passed_leave(v->options.carry_fd, json_pack("{so si}", "has", has, "next", v->next_id), NULL, 0);
 }
 
 static int leave_disk(const struct vmm *v, const struct vmm_disk *d)
@@ -76,9 +46,9 @@ static int leave_disk(const struct vmm *v, const struct vmm_disk *d)
 		fds[i] = files[i].fd;
 		json_array_append_new(names, json_string(files[i].path));
 	}
-	return leave(v, json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator", d->locator,
+	return passed_leave(v->options.carry_fd, json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator", d->locator,
 				  "format", d->format, "serial", d->serial, "cache", d->cache,
-				  "read-only", d->read_only, "limits", limits_json(&d->limits),
+				  "read-only", d->read_only, "limits", passed_limits_json(&d->limits),
 				  "files", names), fds, n);
 }
 
@@ -140,64 +110,15 @@ static int find_disk(struct vmm *v, struct control_call *call, struct vdisk_erro
 	return 0;
 }
 
-/* The length of a message and its descriptors; 0: there are no more. */
-static ssize_t receive(int fd, char *text, int *fds, unsigned *n_fds)
+static int find_one(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
-	union fds control;
-	struct iovec iov = { text, CONTROL_LINE_MAX };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
-	ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct vmm *v = vmm;
 
-	*n_fds = 0;
-	for (struct cmsghdr *h = n < 0 ? NULL : CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		*n_fds = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(h), *n_fds * sizeof(int));
-	}
-	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
-	return n;
-}
-
-static int find_one(struct vmm *v, const char *text, size_t len, int *fds, unsigned n_fds,
-		    struct vdisk_error *err)
-{
-	struct control_call call = {
-		.request = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL), .fds = fds,
-		.n_fds = n_fds,
-	};
-	int r;
-
-	if (!json_is_object(call.request))
-		r = vd_fail(err, EPROTO, "what was left before the reset is not understood");
-	else if (json_object_get(call.request, "has"))
-		r = find_first(v, call.request, err);
-	else
-		r = find_disk(v, &call, err);
-	json_decref(call.request);
-	for (unsigned i = 0; i < n_fds; i++)
-		close(fds[i]);
-	return r;
+	return json_object_get(call->request, "has") ? find_first(v, call->request, err) :
+						       find_disk(v, call, err);
 }
 
 int carry_in(struct vmm *v, struct vdisk_error *err)
 {
-	AUTO_FREE char *text = v->options.carry_fd < 0 ? NULL : malloc(CONTROL_LINE_MAX);
-	int fds[CONTROL_FDS_MAX], r = 0;
-	unsigned n_fds;
-	ssize_t n;
-
-	if (v->options.carry_fd < 0)
-		return 0;
-	if (!text)
-		return vd_fail(err, ENOMEM, "out of memory");
-	while (!r && (n = receive(v->options.carry_fd, text, fds, &n_fds)) != 0) {
-		if (n < 0)
-			r = vd_fail(err, (int)-n, "disks of before the reset: %s", strerror((int)-n));
-		else
-			r = find_one(v, text, (size_t)n, fds, n_fds, err);
-	}
-	return r;
+	return v->options.carry_fd < 0 ? 0 : passed_find(v->options.carry_fd, find_one, v, err);
 }

@@ -220,7 +220,7 @@ static bool output_waits(struct console *c)
 
 enum vmm_end console_run(struct console *c, const struct console_others *others)
 {
-	enum { END, SIGNAL, TIMER, WAKE, INPUT, OUTPUT, VIEWER, CONTROL = VIEWER + VIEWERS_MAX,
+	enum { END, SIGNAL, TIMER, WAKE, WATCH, INPUT, OUTPUT, VIEWER, CONTROL = VIEWER + VIEWERS_MAX,
 	       N = CONTROL + CONTROL_CLIENTS_MAX + 1 };
 
 	for (;;) {
@@ -230,6 +230,7 @@ enum vmm_end console_run(struct console *c, const struct console_others *others)
 			[SIGNAL] = { .fd = c->signal_fd, .events = POLLIN },
 			[TIMER] = { .fd = c->timer_fd, .events = POLLIN },
 			[WAKE] = { .fd = c->wake_fd, .events = POLLIN },
+			[WATCH] = { .fd = others->watch_fd, .events = POLLIN },
 			[INPUT] = { .fd = room ? STDIN_FILENO : -1, .events = POLLIN },
 			[OUTPUT] = { .fd = output_waits(c) ? STDOUT_FILENO : -1,
 				     .events = POLLOUT },
@@ -262,6 +263,8 @@ enum vmm_end console_run(struct console *c, const struct console_others *others)
 				read_viewer(c, i);
 		if (fds[END].revents)
 			return others->ended(others->arg);
+		if (fds[WATCH].revents)
+			others->watched(others->arg);
 		if (others->control)
 			control_handle(others->control, fds + CONTROL);
 		if (end == VMM_RUNNING)

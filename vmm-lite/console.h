@@ -34,6 +34,9 @@ struct console_others {
 	struct control *control;	/* NULL: none */
 	/* After each turn: VMM_RUNNING, or how the guest shall end. */
 	enum vmm_end (*turn)(void *arg);
+	/* Something else that may be readable, and who looks at it then; -1: nothing. */
+	int watch_fd;
+	void (*watched)(void *arg);
 	/* The terminal has another size. */
 	void (*resized)(void *arg);
 	void *arg;

@@ -242,7 +242,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	struct virtio_device *device[DISKS_MAX + NICS_MAX + 4];
 	struct console_others others = {
 		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn,
-		.ended = ended, .resized = resized, .arg = v,
+		.ended = ended, .watch_fd = -1, .resized = resized, .arg = v,
 	};
 	struct machine_config config = {
 		.ram = &v->ram, .serial = &v->serial, .devices = device,
@@ -362,7 +362,7 @@ int main(int argc, char **argv)
 	enum vmm_end end = VMM_ERROR;
 	int r, closed;
 
-	options_parse(&v.options, argc, argv);
+	options_parse(&v.options, argc, argv, "Run one Linux guest on KVM.");
 	log_set_verbose(v.options.verbose);
 	signal(SIGPIPE, SIG_IGN);
 	clock_gettime(CLOCK_MONOTONIC, &v.started);

@@ -16,6 +16,7 @@ VMM_SRCS := \
  vmm-lite/keeper.c \
  vmm-lite/log.c \
  vmm-lite/options.c \
+ vmm-lite/passed.c \
  vmm-lite/requests.c \
  vmm-lite/sandbox.c \
  vmm-lite/terminal.c \
@@ -65,6 +66,18 @@ vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhos
 vdisk-vhost_PKGS := libseccomp
 tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
+
+# The same guests on User-Mode Linux.
+PROGS += vmm-uml
+vmm-uml_SRCS := vmm-lite/uml/main.c vmm-lite/uml/disks.c vmm-lite/uml/kernel.c \
+ vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c \
+ vmm-lite/console.c vmm-lite/control.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
+ vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/words.c \
+ vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c \
+ vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c vmm-lite/vhost/session.c \
+ vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
+vmm-uml_PKGS := libseccomp jansson
+vmm-uml_LDFLAGS := -Wl,--as-needed
 
 # User-Mode Linux: what is preloaded into it, and the guest's first process.
 ALONE += vdisk-uml.so vdisk-uml-init

@@ -328,16 +328,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
-static const struct argp argp = {
-	.options = options, .parser = parse,
-	.doc = "Run one Linux guest on KVM.\v"
-	       "The guest's console is on standard input and output; Ctrl-] q ends it.\n"
-	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--on-reset=exit), "
-	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside.",
-};
+#define DOC "\v" \
+	       "The guest's console is on standard input and output; Ctrl-] q ends it.\n" \
+	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--on-reset=exit), " \
+	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside."
 
-void options_parse(struct options *out, int argc, char **argv)
+void options_parse(struct options *out, int argc, char **argv, const char *what)
 {
+	char doc[1024];
+	struct argp argp = { .options = options, .parser = parse, .doc = doc };
+
+	snprintf(doc, sizeof(doc), "%s" DOC, what);
 	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
 		.carry_fd = -1, .kvm_fd = -1, .poll_us = -1,
 		.pid = getpid(),

@@ -68,7 +68,7 @@ struct options {
 	bool force, no_sandbox, stats, verbose, check;
 };
 
-/* Ends the program where the command line is wrong. */
-void options_parse(struct options *out, int argc, char **argv);
+/* @what the program does, for --help.  Ends the program where the command line is wrong. */
+void options_parse(struct options *out, int argc, char **argv, const char *what);
 
 #endif

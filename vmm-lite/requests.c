@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "vmm-lite/passed.h"
 #include "vmm-lite/vhost/front.h"
 #include "vmm-lite/virtio/balloon.h"
 #include "vmm-lite/vmm.h"
@@ -29,20 +30,12 @@ static uint64_t seconds_since(const struct timespec *start)
 	return (uint64_t)(now.tv_sec - start->tv_sec);
 }
 
-json_t *limits_json(const struct blk_limits *l)
-{
-	char text[LIMITS_TEXT_MAX];
-
-	words_format_limits(text, l);
-	return json_string(text);
-}
-
 static json_t *disk_json(const struct vmm_disk *d)
 {
 	json_t *j = json_pack("{ss ss ss ss sI ss so sb sb sb}", "id", d->id, "locator", d->locator,
 			      "format", disk_format(d), "serial", d->serial, "bytes",
 			      (json_int_t)disk_bytes(d), "cache", d->cache, "limits",
-			      limits_json(&d->limits), "read-only", disk_read_only(d), "leaving",
+			      passed_limits_json(&d->limits), "read-only", disk_read_only(d), "leaving",
 			      d->leaving, "isolated", !d->disk);
 
 	if (!d->disk)
@@ -72,17 +65,6 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	return 0;
 }
 
-static json_t *stats_json(const char *id, const struct blk_stats *b)
-{
-	return json_pack("{ss sI sI sI sI sI sI sI sI sI}", "id", id,
-			 "reads", (json_int_t)b->reads, "writes", (json_int_t)b->writes,
-			 "flushes", (json_int_t)b->flushes, "discards", (json_int_t)b->discards,
-			 "errors", (json_int_t)b->errors,
-			 "read-bytes", (json_int_t)b->read_bytes,
-			 "written-bytes", (json_int_t)b->written_bytes,
-			 "interrupts", (json_int_t)b->interrupts, "sleeps", (json_int_t)b->sleeps);
-}
-
 static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
 	json_t *disks = json_array();
@@ -94,7 +76,7 @@ static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *e
 
 		if (disk_stats(v->disk[i], &b) < 0)
 			continue;
-		json_array_append_new(disks, stats_json(v->disk[i]->id, &b));
+		json_array_append_new(disks, passed_stats_json(v->disk[i]->id, &b));
 	}
 	json_object_set_new(call->answer, "disks", disks);
 	machine_stats(v->machine, &s);
@@ -136,48 +118,14 @@ static int console(struct vmm *v, struct control_call *call, struct vdisk_error 
 	return 0;
 }
 
-static int disk_options(struct disk_option *o, const struct control_call *call,
-			struct vdisk_error *err)
-{
-	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
-	const json_t *block = json_object_get(call->request, "block-size");
-
-	if (cache && words_cache(cache, &o->cache) < 0)
-		return vd_fail(err, EINVAL, "cache is " words_cache_help ", not '%.40s'", cache);
-	if (o->serial && !words_serial_ok(o->serial))
-		return vd_fail(err, EINVAL, "serial is " words_serial_help ", not '%.40s'", o->serial);
-	o->block_size = (uint32_t)json_integer_value(block);
-	if (block && o->block_size != 512 && o->block_size != 4096)
-		return vd_fail(err, EINVAL, "block-size is " words_block_size_help);
-	if (limits && words_limits(limits, &o->limits) < 0)
-		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
-	return 0;
-}
-
 int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
 	struct vdisk_open_file files[CONTROL_FDS_MAX];
-	json_t *names = json_object_get(call->request, "files");
-	struct disk_option o = {
-		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
-		.serial = text_of(call, "serial"), .files = files,
-		.read_only = json_is_true(json_object_get(call->request, "read-only")),
-	};
-	int r;
+	struct disk_option o;
+	int r = passed_disk(&o, files, call, err);
 
-	if (!o.locator || !json_array_size(names) || json_array_size(names) != call->n_fds)
-		return vd_fail(err, EINVAL, "attach-disk: a locator, and a descriptor for each of "
-			       "\"files\" are needed");
-	for (unsigned i = 0; i < call->n_fds; i++) {
-		files[i].path = json_string_value(json_array_get(names, i));
-		files[i].fd = call->fds[i];
-		if (!files[i].path)
-			return vd_fail(err, EINVAL, "attach-disk: \"files\" are names");
-	}
-	o.n_files = call->n_fds;
-	if (o.serial && disk_find(v, o.serial))
-		return vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
-	r = disk_options(&o, call, err);
+	if (!r && o.serial && disk_find(v, o.serial))
+		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
 	if (!r)
 		r = disk_add(v, &o, err);
 	if (!r)

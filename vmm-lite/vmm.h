@@ -86,8 +86,6 @@ int carry_in(struct vmm *v, struct vdisk_error *err);
 
 /* ---- requests.c: the commands of the control socket ---- */
 
-/* As words_limits() takes them. */
-json_t *limits_json(const struct blk_limits *l);
 int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err);
 
 #endif

@@ -186,3 +186,33 @@ int words_mac(const char *text, uint8_t out[6])
 		out[i] = (uint8_t)b[i];
 	return 0;
 }
+
+int words_net(const char *text, struct net_words *out)
+{
+	static const char *const kinds[] = { "user", "tap:", "bridge:" };
+	struct net_words w = { .kind = NET_USER };
+	const char *p = NULL;
+	size_t len;
+
+	for (unsigned i = 0; !p && i < ARRAY_SIZE(kinds); i++) {
+		if (strncmp(text, kinds[i], strlen(kinds[i])))
+			continue;
+		w.kind = i;
+		p = text + strlen(kinds[i]);
+	}
+	if (!p)
+		return -EINVAL;
+	len = strcspn(p, ",");
+	/* an interface has a name of 1 to 15 characters */
+	if ((w.kind == NET_USER) != !len || len >= sizeof(w.dev) || memchr(p, '/', len))
+		return -EINVAL;
+	memcpy(w.dev, p, len);
+	p += len;
+	if (*p) {
+		if (strncmp(p, ",mac=", 5) || words_mac(p + 5, w.mac) < 0)
+			return -EINVAL;
+		w.has_mac = true;
+	}
+	*out = w;
+	return 0;
+}

@@ -15,6 +15,7 @@
 #include "vdisk.h"
 #include "vmm-lite/virtio/limiter.h"
 
+#define TIME_LIMIT_MAX		1000000u	/* seconds */
 #define CPUS_MAX		64u
 #define MEMORY_MIN		(UINT64_C(32) << 20)
 #define MEMORY_MAX		(UINT64_C(1) << 40)
@@ -68,5 +69,15 @@ int words_file(char *text, struct vdisk_open_file *out);
 /* xx:xx:xx:xx:xx:xx, of one card: no multicast address. */
 int words_mac(const char *text, uint8_t out[6]);
 #define words_mac_help		"xx:xx:xx:xx:xx:xx of a single card"
+
+/* A network card, of the launcher's --net. */
+struct net_words {
+	enum { NET_USER, NET_TAP, NET_BRIDGE } kind;
+	char dev[16];		/* of the last two */
+	bool has_mac;
+	uint8_t mac[6];
+};
+int words_net(const char *text, struct net_words *out);
+#define words_net_help		"user, tap:DEV or bridge:DEV, with ,mac=ADDRESS"
 
 #endif

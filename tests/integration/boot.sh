@@ -74,6 +74,24 @@ expect 1 "${boot[@]}" --initrd none disk.raw
 like_output 'initrd: none: No such file'
 expect 2 "${boot[@]}" --kernel b/vmlinuz-2.6 --entry 0 disk.raw
 
+# ---- what cannot be is refused before anything is opened ----
+
+for bad in '-m 0' '-m 12x' '-c 100' '-c 0' '--cache=foo' '--time-limit 0' '--net user,mac=1' '--net tap:' \
+    '--on-crash exit:256' '--disk uki.raw,cache=foo' '--disk x,serial=,ro' '--disk x,block-size=1024'; do
+    # shellcheck disable=SC2086 # words
+    expect 2 "${boot[@]}" $bad no-such-disk
+done
+expect 2 "${boot[@]}" no-such-disk,limit=much
+expect 1 "${boot[@]}" no-such-disk
+
+# what is said of one disk, beside what is said of all; a name with commas
+truncate -s 1M 'a,b' 'a,serial=b'
+expect 0 "${boot[@]}" --cache none --disk 'a,b,read-only,cache=unsafe,bytes=1M,ops=9' \
+    --disk 'a,serial=b,' 'disk.raw,serial=first,block-size=512,format=raw'
+[[ $(sed '/^--file/,+1d' got/args | tr '\n' ' ') == *" --disk disk.raw --format raw --cache none --serial first \
+--block-size 512 --disk a,b --cache unsafe --limit bytes=1M,ops=9 --read-only --disk a,serial=b --cache none "* ]] ||
+    fail "disks: $(cat got/args)"
+
 # ---- an EFI partition with a unified image and no other menu ----
 
 mkdir -p e/EFI/Linux

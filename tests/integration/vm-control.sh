@@ -97,7 +97,7 @@ expect 1 qemu-io -c quit "$tmp/more.qcow2" # it is in use
 expect 1 vm attach-disk web "$tmp/more.qcow2"
 [ "$(vm show --json web | field '[d["format"] for d in j["disks"]]')" = "['raw', 'qcow2']" ]
 expect 1 vm attach-disk web "$tmp/missing"
-expect 1 vm attach-disk web "$tmp/base.raw" --serial 'much-too-long-for-a-serial-number'
+expect 2 vm attach-disk web "$tmp/base.raw" --serial 'much-too-long-for-a-serial-number'
 expect 0 vm attach-disk -r -f raw web "$tmp/base.raw"
 for ((i = 3; i < 27; i++)); do # every slot
     truncate -s 1M "$tmp/d$i"
@@ -120,7 +120,7 @@ expect 0 vm resize-disk --shrink web disk0 4M
 [ "$(vm show --json web | field '[d["bytes"] for d in j["disks"]][:2]')" = '[4194304, 8388608]' ]
 vm stats web | grep -q '"exits"'
 expect 0 vm limit web disk0 bytes=1M,ops=50
-expect 1 vm limit web disk0 sometimes
+expect 2 vm limit web disk0 sometimes
 
 # a reset in the launcher's hands starts it again, the socket stays; so do the disks
 # (but for the one that was to leave), with what was changed about them
@@ -128,7 +128,7 @@ expect 0 vm limit web disk2 ops=50,burst=250
 vm detach-disk --wait 0 web disk4
 disks() { vm show --json web | field '[d for d in j["disks"] if not d["leaving"]]'; }
 before=$(disks)
-grep -q "'burst=250,ops=50'" <<< "$before" || fail "no limits: $before"
+grep -q "'ops=50,burst=250'" <<< "$before" || fail "no limits: $before"
 expect 0 vm reset web
 again() { [ "$(grep -c 'ring 3' "$tmp/log")" = 2 ]; }
 wait_for 20 again

@@ -38,7 +38,7 @@ static bool has_note(const struct vmfile *v, const char *text)
 	return false;
 }
 
-static void check_disk(const struct vmfile_disk *d, const char *locator, const char *format,
+static void check_disk(const struct guest_disk *d, const char *locator, const char *format,
 		       const char *old_name, bool read_only)
 {
 	assert_string_equal(d->locator, locator);

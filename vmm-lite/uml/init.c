@@ -12,6 +12,12 @@
  *	root DEVICE			the root file system
  *	ro				read-only, for now
  *	init FILE			what is started there
+ *	agent DEVICE			leave a process behind that obeys this terminal
+ *
+ * The agent does what only somebody inside can: a line "bind N" or "unbind N" gives
+ * device N of UML's vhost-user driver to that driver or takes it away, "poweroff" has
+ * the system power off.  It says "ready" first, "unbound N" when a device is taken away,
+ * and "failed N ERRNO".
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,15 +28,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define WAIT_MS		10000u
 #define TABLE_BYTES	(1u << 20)
 
 static struct {
-	char root[512], init[512];
+	char root[512], init[512], agent[512];
 	bool ro;
 	/* the volume that is being put together */
 	struct dm_ioctl *dm;
@@ -178,6 +187,108 @@ static void enter_root(void)
 		stop("root", boot.root);
 }
 
+/* ---- the agent ---- */
+
+static struct {
+	int tty;
+	int driver;	/* the directory of UML's driver */
+	int proc;	/* ours, which moves to the root with the others */
+} agent;
+
+static void bind_device(const char *file, unsigned n)
+{
+	int fd = openat(agent.driver, file, O_WRONLY | O_CLOEXEC);
+	char name[32];
+	size_t len = (size_t)snprintf(name, sizeof(name), "virtio-uml.%u", n);
+
+	if (fd < 0 || write(fd, name, len) != (ssize_t)len)
+		dprintf(agent.tty, "failed %u %d\n", n, errno);
+	else if (*file == 'u')
+		dprintf(agent.tty, "unbound %u\n", n);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* In the root of the first process, as somebody there would type it. */
+static void power_off_once(void)
+{
+	static const char *const places[] = { "/sbin", "/usr/sbin", "/bin", "/usr/bin" };
+	int root = openat(agent.proc, "1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char path[64];
+
+	if (root < 0 || fchdir(root) < 0 || chroot(".") < 0 || chdir("/") < 0)
+		_exit(1);
+	setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
+	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path, sizeof(path), "%s/poweroff", places[i]);
+		execl(path, "poweroff", (char *)NULL);
+	}
+	_exit(1);
+}
+
+/* A system that is just coming up may not listen yet. */
+static void power_off(void)
+{
+	int status = 1;
+
+	for (unsigned i = 0; i < 20 && status; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			power_off_once();
+		if (pid < 0 || waitpid(pid, &status, 0) < 0)
+			return;
+		if (status)
+			sleep(1);
+	}
+}
+
+static void serve_agent(void)
+{
+	FILE *f = fdopen(agent.tty, "r");
+	char line[64];
+	unsigned n;
+
+	dprintf(agent.tty, "ready\n");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "bind %u", &n) == 1)
+			bind_device("bind", n);
+		else if (sscanf(line, "unbind %u", &n) == 1)
+			bind_device("unbind", n);
+		else if (!strncmp(line, "poweroff", 8))
+			power_off();
+	}
+	_exit(0);
+}
+
+/* Without it the guest runs as well, but nobody can ask it anything. */
+static void start_agent(void)
+{
+	struct termios t;
+	pid_t pid;
+
+	agent.tty = open(boot.agent, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	agent.driver = open("/sys/bus/platform/drivers/virtio-uml", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	agent.proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (agent.tty < 0 || agent.driver < 0 || agent.proc < 0 || tcgetattr(agent.tty, &t) < 0)
+		return;
+	cfmakeraw(&t);
+	tcsetattr(agent.tty, TCSANOW, &t);
+	pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		setsid();
+		prctl(PR_SET_NAME, "vdisk-agent");
+		for (int i = 0; null >= 0 && i < 3; i++)
+			dup2(null, i);
+		serve_agent();
+	}
+	close(agent.tty);
+	close(agent.driver);
+	close(agent.proc);
+}
+
 static void obey(char *line)
 {
 	unsigned long long start, length, offset;
@@ -198,6 +309,8 @@ static void obey(char *line)
 		memcpy(boot.root, a, sizeof(a));
 	else if (sscanf(line, "init %511s", a) == 1)
 		memcpy(boot.init, a, sizeof(a));
+	else if (sscanf(line, "agent %511s", a) == 1)
+		memcpy(boot.agent, a, sizeof(a));
 	else if (!strncmp(line, "ro", 2))
 		boot.ro = true;
 }
@@ -225,6 +338,8 @@ int main(void)
 	if (!mount_root(boot.ro ? MS_RDONLY : 0, NULL) &&
 	    !(boot.ro && (mount_root(MS_RDONLY, "noload") || mount_root(MS_RDONLY, "norecovery"))))
 		stop("cannot mount the root", boot.root);
+	if (*boot.agent)
+		start_agent();
 	enter_root();
 	execl(boot.init, boot.init, (char *)NULL);
 	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++)

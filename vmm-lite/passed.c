@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* passed.c - see passed.h */
+#include "vmm-lite/passed.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+
+union fds {
+	char buf[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
+	struct cmsghdr align;
+};
+
+bool passed_is_remote(const char *locator)
+{
+	return !strncmp(locator, "iscsi://", 8);
+}
+
+static const char *text_of(const struct control_call *call, const char *key)
+{
+	return json_string_value(json_object_get(call->request, key));
+}
+
+static int options_of(struct disk_option *o, const struct control_call *call,
+		      struct vdisk_error *err)
+{
+	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
+	const json_t *block = json_object_get(call->request, "block-size");
+
+	if (cache && words_cache(cache, &o->cache) < 0)
+		return vd_fail(err, EINVAL, "cache is " words_cache_help ", not '%.40s'", cache);
+	if (o->serial && !words_serial_ok(o->serial))
+		return vd_fail(err, EINVAL, "serial is " words_serial_help ", not '%.40s'", o->serial);
+	o->block_size = (uint32_t)json_integer_value(block);
+	if (block && o->block_size != 512 && o->block_size != 4096)
+		return vd_fail(err, EINVAL, "block-size is " words_block_size_help);
+	if (limits && words_limits(limits, &o->limits) < 0)
+		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
+	return 0;
+}
+
+int passed_disk(struct disk_option *out, struct vdisk_open_file *files,
+		const struct control_call *call, struct vdisk_error *err)
+{
+	json_t *names = json_object_get(call->request, "files");
+	struct disk_option o = {
+		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
+		.serial = text_of(call, "serial"), .files = files, .n_files = call->n_fds,
+		.read_only = json_is_true(json_object_get(call->request, "read-only")),
+	};
+
+	if (!o.locator || json_array_size(names) != call->n_fds ||
+	    (!call->n_fds && !passed_is_remote(o.locator)))
+		return vd_fail(err, EINVAL, "attach-disk: a locator, and a descriptor for each of "
+			       "\"files\" are needed");
+	for (unsigned i = 0; i < call->n_fds; i++) {
+		files[i].path = json_string_value(json_array_get(names, i));
+		files[i].fd = call->fds[i];
+		if (!files[i].path)
+			return vd_fail(err, EINVAL, "attach-disk: \"files\" are names");
+	}
+	*out = o;
+	return options_of(out, call, err);
+}
+
+json_t *passed_limits_json(const struct blk_limits *l)
+{
+	char text[LIMITS_TEXT_MAX];
+
+	words_format_limits(text, l);
+	return json_string(text);
+}
+
+json_t *passed_stats_json(const char *id, const struct blk_stats *b)
+{
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI}", "id", id,
+			 "reads", (json_int_t)b->reads, "writes", (json_int_t)b->writes,
+			 "flushes", (json_int_t)b->flushes, "discards", (json_int_t)b->discards,
+			 "errors", (json_int_t)b->errors,
+			 "read-bytes", (json_int_t)b->read_bytes,
+			 "written-bytes", (json_int_t)b->written_bytes,
+			 "interrupts", (json_int_t)b->interrupts, "sleeps", (json_int_t)b->sleeps);
+}
+
+/* ---- lives ---- */
+
+int passed_leave(int carry_fd, json_t *message, const int *fds, unsigned n)
+{
+	AUTO_FREE char *text = json_dumps(message, JSON_COMPACT);
+	struct iovec iov = { text, text ? strlen(text) : 0 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	union fds control = { 0 };
+
+	json_decref(message);
+	if (!text)
+		return -EILSEQ;
+	if (n) {
+		struct cmsghdr *h;
+
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
+		h = CMSG_FIRSTHDR(&m);
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN(n * sizeof(int));
+		memcpy(CMSG_DATA(h), fds, n * sizeof(int));
+	}
+	return sendmsg(carry_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+/* The length of a message and its descriptors; 0: there are no more. */
+static ssize_t receive(int fd, char *text, int *fds, unsigned *n_fds)
+{
+	union fds control;
+	struct iovec iov = { text, CONTROL_LINE_MAX };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	*n_fds = 0;
+	for (struct cmsghdr *h = n < 0 ? NULL : CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+			continue;
+		*n_fds = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(h), *n_fds * sizeof(int));
+	}
+	if (n < 0)
+		return errno == EAGAIN ? 0 : -errno;
+	return n;
+}
+
+static int hand_out(const char *text, size_t len, int *fds, unsigned n_fds,
+		    int (*one)(void *arg, struct control_call *call, struct vdisk_error *err),
+		    void *arg, struct vdisk_error *err)
+{
+	struct control_call call = {
+		.request = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL), .fds = fds,
+		.n_fds = n_fds,
+	};
+	int r;
+
+	if (json_is_object(call.request))
+		r = one(arg, &call, err);
+	else
+		r = vd_fail(err, EPROTO, "what was left before the reset is not understood");
+	json_decref(call.request);
+	for (unsigned i = 0; i < n_fds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return r;
+}
+
+int passed_find(int carry_fd, int (*one)(void *arg, struct control_call *call, struct vdisk_error *err),
+		void *arg, struct vdisk_error *err)
+{
+	AUTO_FREE char *text = malloc(CONTROL_LINE_MAX);
+	int fds[CONTROL_FDS_MAX], r = 0;
+	unsigned n_fds;
+	ssize_t n;
+
+	if (!text)
+		return vd_fail(err, ENOMEM, "out of memory");
+	while (!r && (n = receive(carry_fd, text, fds, &n_fds)) != 0) {
+		if (n < 0)
+			r = vd_fail(err, (int)-n, "disks of before the reset: %s", strerror((int)-n));
+		else
+			r = hand_out(text, (size_t)n, fds, n_fds, one, arg, err);
+	}
+	return r;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * main.c - vmm-uml: run one guest on User-Mode Linux
+ *
+ * The counterpart of vmm-lite where KVM is missing, with the same command line, console
+ * and control socket.  This process only looks after the others: it sees no disk's
+ * bytes.  It is no sandbox: User-Mode Linux is an ordinary process of the user's.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+#include "vmm-lite/terminal.h"
+#include "vmm-lite/uml/uml.h"
+#include "vmm-lite/vhost/command.h"
+
+/* ---- what the console's loop calls ---- */
+
+static enum vmm_end ended(void *arg)
+{
+	return uml_kernel_end(arg, false);
+}
+
+static enum vmm_end turn(void *arg)
+{
+	struct uml *u = arg;
+	enum vmm_end asked = u->asked;
+
+	u->asked = VMM_RUNNING;
+	return asked;
+}
+
+static void watched(void *arg)
+{
+	struct uml *u = arg;
+	struct epoll_event event;
+
+	/* one at a time: what is done for it may be the end of the next */
+	if (epoll_wait(u->watch_fd, &event, 1, 0) != 1)
+		return;
+	if (event.data.ptr)
+		uml_disk_ended(u, event.data.ptr);
+	else
+		uml_agent_hear(u);
+}
+
+static void resized(void *arg)
+{
+	struct uml *u = arg;
+	uint16_t columns, rows;
+
+	terminal_size(&columns, &rows);
+	line_resize(&u->line, columns, rows);
+}
+
+static void new_console(void *arg, int fd)
+{
+	struct uml *u = arg;
+
+	console_add_viewer(&u->console, fd);
+}
+
+/* ---- a life ---- */
+
+static int make_dir(struct uml *u, struct vdisk_error *err)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	if (!tmp || strlen(tmp) > 72)
+		tmp = "/tmp";
+	snprintf(u->dir, sizeof(u->dir), "%.72s/vdisk-uml.XXXXXX", tmp);
+	if (mkdtemp(u->dir))
+		return 0;
+	u->dir[0] = '\0';
+	return vd_fail(err, errno, "%s/vdisk-uml: %m", tmp);
+}
+
+static void remove_dir(const struct uml *u)
+{
+	/* what UML leaves in its directory when it is killed */
+	static const char *const left[] = { "mconsole", "pid", "" };
+	char path[128];
+
+	for (unsigned i = 0; u->dir[0] && i < ARRAY_SIZE(left); i++) {
+		snprintf(path, sizeof(path), "%s/guest/%s", u->dir, left[i]);
+		if (unlink(path) < 0)
+			rmdir(path);
+	}
+	if (u->dir[0])
+		rmdir(u->dir);
+}
+
+static int make_agent(struct uml *u, int *its, struct vdisk_error *err)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int ends[2];
+
+	u->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (u->watch_fd < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return vd_fail(err, errno, "a socket for the guest's agent: %m");
+	u->agent_fd = ends[0];
+	*its = ends[1];
+	return epoll_ctl(u->watch_fd, EPOLL_CTL_ADD, u->agent_fd, &event) < 0 ?
+		vd_fail(err, errno, "epoll_ctl: %m") : 0;
+}
+
+/* While there is one thread: processes are forked off. */
+static int make_devices(struct uml *u, struct vdisk_error *err)
+{
+	const struct options *o = &u->options;
+	int r = vhost_program(u->vhost, err);
+
+	u->n_slots = o->n_disks + o->n_nics + UML_SPARE_SLOTS;
+	for (unsigned i = 0; !r && i < o->n_nics; i++)
+		r = uml_nic_add(u, &o->nic[i], err);
+	for (unsigned i = 0; !r && i < o->n_disks; i++)
+		r = uml_disk_add(u, &o->disk[i], false, err);
+	return r ? r : uml_carry_in(u, err);
+}
+
+static int start(struct uml *u, struct vdisk_error *err)
+{
+	AUTO_CLOSE int agent = -1;
+	int r = make_dir(u, err);
+
+	if (!r)
+		r = line_new(&u->line, err);
+	if (!r)
+		r = make_agent(u, &agent, err);
+	if (!r)
+		r = make_devices(u, err);
+	if (!r)
+		r = console_init(&u->console, &u->line.tty, u->options.time_limit, err);
+	if (r < 0)
+		return r;
+	resized(u);
+	terminal_raw();
+	r = uml_kernel_start(u, agent, err);
+	return r ? r : line_start(&u->line, err);
+}
+
+static void print_stats(struct uml *u)
+{
+	for (unsigned i = 0; i < u->n_disks; i++) {
+		struct blk_stats b;
+
+		if (vhost_lines_stats(&u->disk[i]->lines, &b, NULL) == 0)
+			log_warnx("%s: reads %" PRIu64 " writes %" PRIu64 " flushes %" PRIu64
+				  " interrupts %" PRIu64 " sleeps %" PRIu64, u->disk[i]->id, b.reads,
+				  b.writes, b.flushes, b.interrupts, b.sleeps);
+	}
+}
+
+static enum vmm_end run(struct uml *u)
+{
+	struct console_others others = {
+		.control = u->options.control_fd >= 0 ? &u->control : NULL,
+		.end_fd = u->kernel_fd, .ended = ended, .turn = turn, .resized = resized,
+		.watch_fd = u->watch_fd, .watched = watched, .arg = u,
+	};
+	enum vmm_end end = console_run(&u->console, &others);
+
+	if (u->options.stats)
+		print_stats(u);
+	if (u->kernel)
+		uml_kernel_end(u, true);
+	line_finish(&u->line);
+	console_finish(&u->console);
+	return end;
+}
+
+/* All that it left. */
+static void finish(struct uml *u, enum vmm_end end)
+{
+	if (u->kernel)
+		uml_kernel_end(u, true);
+	uml_nics_finish(u);
+	uml_disks_finish(u);
+	if (end == VMM_REBOOT)
+		uml_carry_out(u);
+	uml_disks_free(u);
+	control_destroy(&u->control);
+	line_free(&u->line);
+	remove_dir(u);
+}
+
+/* What is vmm-lite's alone. */
+static int check_options(const struct options *o, struct vdisk_error *err)
+{
+	if (o->virtio_console)
+		return vd_fail(err, EINVAL, "User-Mode Linux has consoles of its own: no --console virtio");
+	if (o->huge_pages)
+		return vd_fail(err, EINVAL, "User-Mode Linux has no use for --huge-pages");
+	if (o->vcpus > 1)
+		return vd_fail(err, EINVAL, "User-Mode Linux has one processor");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1,
+		.asked = VMM_RUNNING, .line = { .master = -1, .slave = -1, .wake_fd = -1 } };
+	struct vdisk_error err = { 0 };
+	enum vmm_end end = VMM_ERROR;
+	int r;
+
+	options_parse(&u.options, argc, argv, "Run one guest on User-Mode Linux.");
+	log_set_verbose(u.options.verbose);
+	signal(SIGPIPE, SIG_IGN);
+	clock_gettime(CLOCK_MONOTONIC, &u.started);
+	control_init(&u.control, u.options.control_fd);
+	u.control.serve = uml_serve;
+	u.control.console = new_console;
+	u.control.arg = &u;
+	terminal_look();
+	r = check_options(&u.options, &err);
+	if (r < 0) {
+		log_warnx("%s", err.msg);
+		return VMM_USAGE;
+	}
+	r = start(&u, &err);
+	if (!r)
+		end = run(&u);
+	terminal_restore();
+	if (r < 0)
+		log_warnx("%s", err.msg);
+	finish(&u, end);
+	return u.disks_failed && end == VMM_POWER_OFF ? VMM_ERROR : (int)end;
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * requests.c - the commands of the control socket, for a guest on User-Mode Linux
+ *
+ * The protocol is vmm-lite(8)'s; what User-Mode Linux cannot do is refused by name.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "core/driver.h"
+#include "vmm-lite/log.h"
+#include "vmm-lite/passed.h"
+#include "vmm-lite/uml/uml.h"
+
+static const char *text_of(const struct control_call *call, const char *key)
+{
+	return json_string_value(json_object_get(call->request, key));
+}
+
+static uint64_t seconds_since(const struct timespec *start)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)(now.tv_sec - start->tv_sec);
+}
+
+static json_t *disk_json(struct uml_disk *d)
+{
+	struct blk_stats s;
+	uint64_t bytes = 0;
+
+	vhost_lines_stats(&d->lines, &s, &bytes);
+	return json_pack("{ss ss ss ss sI ss so sb sb sb si}", "id", d->id, "locator", d->locator,
+			 "format", d->format ? d->format : "", "serial", d->serial, "bytes",
+			 (json_int_t)bytes, "cache", words_cache_name(d->cache), "limits",
+			 passed_limits_json(&d->limits), "read-only", d->read_only, "leaving",
+			 d->leaving, "isolated", true, "process", (int)d->pid);
+}
+
+static int show(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	json_t *a = call->answer, *disks = json_array();
+
+	(void)err;
+	json_object_set_new(a, "name", json_string(u->options.name ? u->options.name : ""));
+	json_object_set_new(a, "engine", json_string("uml"));
+	json_object_set_new(a, "pid", json_integer(u->kernel));
+	json_object_set_new(a, "memory", json_integer((json_int_t)u->options.memory));
+	json_object_set_new(a, "cpus", json_integer(1));
+	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&u->started)));
+	json_object_set_new(a, "resets", json_integer(0));
+	/* its first process has come to where it takes and gives back devices */
+	json_object_set_new(a, "agent", json_boolean(u->agent_ready));
+	for (unsigned i = 0; i < u->n_disks; i++)
+		json_array_append_new(disks, disk_json(u->disk[i]));
+	json_object_set_new(a, "disks", disks);
+	return 0;
+}
+
+static int stats(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	json_t *disks = json_array();
+
+	(void)err;
+	for (unsigned i = 0; i < u->n_disks; i++) {
+		struct blk_stats b;
+
+		if (vhost_lines_stats(&u->disk[i]->lines, &b, NULL) == 0)
+			json_array_append_new(disks, passed_stats_json(u->disk[i]->id, &b));
+	}
+	json_object_set_new(call->answer, "disks", disks);
+	return 0;
+}
+
+static int need_agent(const struct uml *u, struct vdisk_error *err)
+{
+	return u->agent_ready ? 0 : vd_fail(err, EAGAIN, "the guest is not up yet: try again");
+}
+
+static int stop(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	int r = need_agent(u, err);
+
+	(void)call;
+	if (!r && uml_agent_tell(u, "poweroff\n") < 0)
+		r = vd_fail(err, EIO, "nobody in the guest listens any more");
+	return r;
+}
+
+static int kill_guest(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	(void)call;
+	(void)err;
+	u->asked = VMM_STOPPED;
+	return 0;
+}
+
+static int reset(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	(void)call;
+	(void)err;
+	u->asked = VMM_REBOOT;
+	return 0;
+}
+
+static int console(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	(void)u;
+	(void)err;
+	call->console = true;
+	return 0;
+}
+
+static int add_passed(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	struct vdisk_open_file files[CONTROL_FDS_MAX];
+	struct disk_option o;
+	int r = passed_disk(&o, files, call, err);
+
+	if (!r && o.serial && uml_disk_find(u, o.serial))
+		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
+	return r ? r : uml_disk_add(u, &o, true, err);
+}
+
+static int attach_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	struct uml_disk *d;
+	int r = need_agent(u, err);
+
+	if (!r)
+		r = add_passed(u, call, err);
+	if (r < 0)
+		return r;
+	d = u->disk[u->n_disks - 1];
+	if (uml_agent_tell(u, "bind %u\n", d->slot) < 0) {
+		d->leaving = true;
+		uml_disk_remove(u, d);
+		return vd_fail(err, EIO, "nobody in the guest listens any more");
+	}
+	json_object_set_new(call->answer, "id", json_string(d->id));
+	return 0;
+}
+
+static int named_disk(struct uml *u, const struct control_call *call, struct uml_disk **out,
+		      struct vdisk_error *err)
+{
+	const char *id = text_of(call, "disk");
+
+	*out = id ? uml_disk_find(u, id) : NULL;
+	return *out ? 0 : vd_fail(err, ENOENT, "there is no disk '%s'", id ? id : "");
+}
+
+static int detach_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	struct uml_disk *d;
+	int r = named_disk(u, call, &d, err);
+
+	if (!r)
+		r = need_agent(u, err);
+	if (!r && uml_agent_tell(u, "unbind %u\n", d->slot) < 0)
+		r = vd_fail(err, EIO, "nobody in the guest listens any more");
+	if (!r)
+		d->leaving = true;
+	return r;
+}
+
+static int resize_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
+	struct uml_disk *d;
+	struct blk_stats s;
+	uint64_t now = 0;
+	int r = named_disk(u, call, &d, err);
+
+	if (!r && (bytes <= 0 || bytes % 512))
+		r = vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
+			    (int64_t)bytes);
+	if (!r && vhost_lines_stats(&d->lines, &s, &now) < 0)
+		r = vd_fail(err, ETIMEDOUT, "%s: its process does not answer", d->locator);
+	if (!r && (uint64_t)bytes < now && !json_is_true(json_object_get(call->request, "shrink")))
+		r = vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
+	return r ? r : vhost_lines_resize(&d->lines, (uint64_t)bytes, err);
+}
+
+static int limit(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	const char *text = text_of(call, "limits");
+	struct blk_limits limits;
+	struct uml_disk *d;
+	int r = named_disk(u, call, &d, err);
+
+	if (!r && (!text || words_limits(text, &limits) < 0))
+		r = vd_fail(err, EINVAL, "limits are " words_limits_help ", not '%.80s'",
+			    text ? text : "");
+	if (!r)
+		r = vhost_lines_limit(&d->lines, &limits, err);
+	if (!r)
+		d->limits = limits;
+	return r;
+}
+
+static int memory(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	(void)u;
+	(void)call;
+	return vd_fail(err, ENOTSUP, "User-Mode Linux has no balloon: its memory stays as it is");
+}
+
+static const struct {
+	const char *name;
+	int (*serve)(struct uml *u, struct control_call *call, struct vdisk_error *err);
+} commands[] = {
+	{ "show", show },
+	{ "stats", stats },
+	{ "stop", stop },
+	{ "kill", kill_guest },
+	{ "reset", reset },
+	{ "console", console },
+	{ "attach-disk", attach_disk },
+	{ "detach-disk", detach_disk },
+	{ "resize-disk", resize_disk },
+	{ "limit", limit },
+	{ "memory", memory },
+};
+
+int uml_serve(void *uml, const char *command, struct control_call *call, struct vdisk_error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(commands[i].name, command))
+			return commands[i].serve(uml, call, err);
+	return vd_fail(err, ENOTSUP, "unknown command '%.40s'", command);
+}
+
+/* ---- what one life leaves to the next ---- */
+
+static int leave_disk(const struct uml *u, const struct uml_disk *d)
+{
+	json_t *names = json_array(), *message;
+	int fds[DISK_FILES_MAX];
+
+	for (unsigned i = 0; i < d->n_files; i++) {
+		fds[i] = d->files[i].fd;
+		json_array_append_new(names, json_string(d->files[i].path));
+	}
+	message = json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator", d->locator,
+			    "format", d->format, "serial", d->serial, "cache",
+			    words_cache_name(d->cache), "read-only", d->read_only, "limits",
+			    passed_limits_json(&d->limits), "files", names);
+	if (message && d->block_size)
+		json_object_set_new(message, "block-size", json_integer(d->block_size));
+	return passed_leave(u->options.carry_fd, message, fds, d->n_files);
+}
+
+void uml_carry_out(struct uml *u)
+{
+	json_t *has = json_object();
+	int r;
+
+	if (u->options.carry_fd < 0) {
+		json_decref(has);
+		return;
+	}
+	for (unsigned i = 0; i < u->n_disks; i++)
+		if (!u->disk[i]->later && !u->disk[i]->leaving)
+			json_object_set_new(has, u->disk[i]->id,
+					    passed_limits_json(&u->disk[i]->limits));
+	r = passed_leave(u->options.carry_fd, json_pack("{so si}", "has", has, "next",
+							(int)u->next_id), NULL, 0);
+	for (unsigned i = 0; !r && i < u->n_disks; i++)
+		if (u->disk[i]->later && !u->disk[i]->leaving)
+			r = leave_disk(u, u->disk[i]);
+	if (r < 0)
+		log_warnx("disks: what has changed cannot be left for the next life: %s",
+			  strerror(-r));
+}
+
+/* Of those of the command line, the ones that the guest still has, with their limits. */
+static int find_first(struct uml *u, const json_t *message, struct vdisk_error *err)
+{
+	const json_t *has = json_object_get(message, "has");
+	json_int_t next = json_integer_value(json_object_get(message, "next"));
+	int r = 0;
+
+	for (unsigned i = u->n_disks; !r && i-- > 0; ) {
+		struct uml_disk *d = u->disk[i];
+		const char *limits = json_string_value(json_object_get(has, d->id));
+
+		if (!limits) {
+			d->leaving = true;	/* the slot stays free */
+			uml_disk_remove(u, d);
+		} else if (words_limits(limits, &d->limits) < 0) {
+			r = vd_fail(err, EPROTO, "%s: '%.80s' are no limits", d->id, limits);
+		} else if (d->limits.bytes || d->limits.ops) {
+			r = vhost_lines_limit(&d->lines, &d->limits, err);
+		}
+	}
+	if (next > (json_int_t)u->next_id && next < 1 << 30)
+		u->next_id = (unsigned)next;
+	return r;
+}
+
+static int find_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+{
+	const char *id = text_of(call, "id");
+	struct uml_disk *d;
+	int r;
+
+	if (!id || strlen(id) >= sizeof(d->id) || uml_disk_find(u, id))
+		return vd_fail(err, EPROTO, "a disk without an id of its own was left");
+	r = add_passed(u, call, err);
+	if (r < 0)
+		return r;
+	d = u->disk[u->n_disks - 1];
+	memset(d->id, 0, sizeof(d->id));
+	memcpy(d->id, id, strlen(id));
+	u->next_id--;	/* it took none */
+	return 0;
+}
+
+static int find_one(void *uml, struct control_call *call, struct vdisk_error *err)
+{
+	struct uml *u = uml;
+
+	return json_object_get(call->request, "has") ? find_first(u, call->request, err) :
+						       find_disk(u, call, err);
+}
+
+int uml_carry_in(struct uml *u, struct vdisk_error *err)
+{
+	return u->options.carry_fd < 0 ? 0 : passed_find(u->options.carry_fd, find_one, u, err);
+}
