@@ -143,7 +143,7 @@ echo "CLEAN $c"
 END
 done
 rc=0
-in_machine --modules 'kvm-amd virtio_blk' --mem 1024 --limit $((n_lives * 300 + 200)) --machine "$drives" -- \
+in_machine --modules 'kvm-amd virtio_blk' --mem 1024 --limit $((n_lives * 600 + 300)) --machine "$drives" -- \
     bash "$tmp/job" > "$tmp/out" 2>&1 || rc=$?
 awk '/^rig: started again/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' \
     "$tmp/out" | tr -d '\r' > "$tmp/last"
