@@ -222,16 +222,17 @@ static void print_stats(const struct vmm *v)
 	struct machine_stats s;
 
 	machine_stats(v->machine, &s);
-	log_warnx("exits %" PRIu64 " port %" PRIu64 " memory %" PRIu64 " other %" PRIu64, s.exits,
-		  s.port, s.memory, s.other);
+	log_warnx("exits %" PRIu64 " port %" PRIu64 " (serial %" PRIu64 " pci %" PRIu64 ") memory %"
+		  PRIu64 " other %" PRIu64, s.exits, s.port, s.serial, s.pci, s.memory, s.other);
 	for (unsigned i = 0; i < v->n_disks; i++) {
 		struct blk_stats b;
 
 		if (disk_stats(v->disk[i], &b) < 0)
 			continue;
 		log_warnx("%s: reads %" PRIu64 " writes %" PRIu64 " flushes %" PRIu64 " interrupts %"
-			  PRIu64 " sleeps %" PRIu64, v->disk[i]->id, b.reads, b.writes, b.flushes,
-			  b.interrupts, b.sleeps);
+			  PRIu64 " sleeps %" PRIu64 " batches %" PRIu64 " enters %" PRIu64,
+			  v->disk[i]->id, b.reads, b.writes, b.flushes, b.interrupts, b.sleeps,
+			  b.batches, b.enters);
 	}
 }
 

@@ -75,13 +75,14 @@ json_t *passed_limits_json(const struct blk_limits *l)
 
 json_t *passed_stats_json(const char *id, const struct blk_stats *b)
 {
-	return json_pack("{ss sI sI sI sI sI sI sI sI sI}", "id", id,
+	return json_pack("{ss sI sI sI sI sI sI sI sI sI sI sI}", "id", id,
 			 "reads", (json_int_t)b->reads, "writes", (json_int_t)b->writes,
 			 "flushes", (json_int_t)b->flushes, "discards", (json_int_t)b->discards,
 			 "errors", (json_int_t)b->errors,
 			 "read-bytes", (json_int_t)b->read_bytes,
 			 "written-bytes", (json_int_t)b->written_bytes,
-			 "interrupts", (json_int_t)b->interrupts, "sleeps", (json_int_t)b->sleeps);
+			 "interrupts", (json_int_t)b->interrupts, "sleeps", (json_int_t)b->sleeps,
+			 "batches", (json_int_t)b->batches, "enters", (json_int_t)b->enters);
 }
 
 /* ---- lives ---- */

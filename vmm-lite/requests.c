@@ -80,8 +80,9 @@ static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *e
 	}
 	json_object_set_new(call->answer, "disks", disks);
 	machine_stats(v->machine, &s);
-	json_object_set_new(call->answer, "exits", json_pack("{sI sI sI sI}", "all",
-			    (json_int_t)s.exits, "port", (json_int_t)s.port, "memory",
+	json_object_set_new(call->answer, "exits", json_pack("{sI sI sI sI sI sI}", "all",
+			    (json_int_t)s.exits, "port", (json_int_t)s.port, "serial",
+			    (json_int_t)s.serial, "pci", (json_int_t)s.pci, "memory",
 			    (json_int_t)s.memory, "other", (json_int_t)s.other));
 	return 0;
 }

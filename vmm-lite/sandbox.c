@@ -148,6 +148,7 @@ static const struct ioctl_rule {
 	{ KVM_CREATE_IRQCHIP, MAIN, "the same" },
 	{ KVM_SET_USER_MEMORY_REGION, MAIN, "the same" },
 	{ KVM_CREATE_VCPU, MAIN, "the same" },
+	{ KVM_REGISTER_COALESCED_MMIO, MAIN, "the same" },
 	{ KVM_SET_CPUID2, MAIN, "the same" },
 	{ KVM_GET_LAPIC, MAIN, "the same" },
 	{ KVM_SET_LAPIC, MAIN, "the same" },

@@ -329,6 +329,8 @@ int vd_flush(struct vdisk *disk) MUST_CHECK;
  * host's) would lose what was written since the last flush?  Never blocks.
  */
 bool vd_unsaved(struct vdisk *disk);
+/* How often this queue has called io_uring_enter(2).  The owner's thread. */
+uint64_t vd_queue_enters(const struct vdisk_queue *queue);
 /* Punch a hole where possible; errors do not matter to the caller's promise. */
 void vd_discard_hint(struct vdisk *disk, uint64_t off, uint64_t len);
 int vd_zero_range(struct vdisk *disk, uint64_t off, uint64_t len) MUST_CHECK;

@@ -96,6 +96,7 @@ struct vdisk_queue {
 	bool enabled;		/* the ring is bound to the owner's thread */
 	bool unsubmitted;	/* operations wait for the end of the batch */
 	bool armed;		/* a read of efd is in the ring */
+	uint64_t enters;	/* io_uring_enter() calls, for vd_queue_enters() */
 	unsigned in_flight;	/* submitted, not yet reaped */
 	unsigned at_workers;	/* and at sources */
 	struct vd_aio *begun, **begun_tail;	/* for the sources, at the end of the batch */
@@ -354,6 +355,7 @@ static void ring_submit(struct vdisk_queue *q)
 	while (io_uring_sq_ready(&q->ring) > 0) {
 		int r = io_uring_submit(&q->ring);
 
+		q->enters++;
 		if (r == -EBUSY)
 			ring_reap(q);
 		else
@@ -1022,18 +1024,29 @@ static bool drain_wakeups(struct vdisk_queue *q)
 	return preadv2(q->efd, &iov, 1, -1, RWF_NOWAIT) == sizeof(n);
 }
 
+/* Have the kernel run what is ready to complete, unless the ring says that nothing is. */
+static int run_completions(struct vdisk_queue *q)
+{
+	if (!(__atomic_load_n(q->ring.sq.kflags, __ATOMIC_RELAXED) &
+	      (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
+		return 0;
+	q->enters++;
+	return io_uring_get_events(&q->ring);
+}
+
 /* Until efd, which the ring writes too, says that there is something. */
 static int wait_polled(struct vdisk_queue *q, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = q->efd, .events = POLLIN };
 
+	q->enters += io_uring_sq_ready(&q->ring) > 0;
 	io_uring_submit(&q->ring);
 	if (timeout_ms != 0) {
 		if (poll(&pfd, 1, timeout_ms) < 0)
 			return -errno;
 		(void)drain_wakeups(q);
 	}
-	return io_uring_get_events(&q->ring);
+	return run_completions(q);
 }
 
 static int wait_ring(struct vdisk_queue *q, int timeout_ms)
@@ -1055,9 +1068,11 @@ static int wait_ring(struct vdisk_queue *q, int timeout_ms)
 		arm_wakeup(q);
 	q->unsubmitted = false;
 	if (timeout_ms == 0) {
+		q->enters += io_uring_sq_ready(&q->ring) > 0;
 		io_uring_submit(&q->ring);
-		return io_uring_get_events(&q->ring);
+		return run_completions(q);
 	}
+	q->enters++;
 	r = io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
 	return r == -ETIME || r == -EAGAIN || r == -EBUSY ? 0 : r;
 }
@@ -1174,6 +1189,11 @@ int vdisk_queue_fd(struct vdisk_queue *q)
 	if (q->in_flight > 0 && write(q->efd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 	return q->efd;
+}
+
+uint64_t vd_queue_enters(const struct vdisk_queue *q)
+{
+	return q->enters;
 }
 
 const char *vdisk_queue_name(const struct vdisk_queue *q)

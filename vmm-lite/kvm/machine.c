@@ -39,6 +39,10 @@
 
 #define STOP_SIGNAL	SIGUSR1
 
+/* linux/kvm.h has it in terms of the kernel's own PAGE_SIZE */
+#define COALESCED_MAX	((4096u - (uint32_t)sizeof(struct kvm_coalesced_mmio_ring)) / \
+			 (uint32_t)sizeof(struct kvm_coalesced_mmio))
+
 struct vcpu {
 	struct machine *m;
 	unsigned id;
@@ -62,6 +66,9 @@ struct machine {
 	struct events events;
 	pthread_mutex_t slot_lock;	/* guards slot[] */
 	struct virtio_device *slot[PCI_SLOTS];	/* borrowed */
+	/* where KVM leaves writes that need no exit, in vcpu[0].run; NULL: nowhere */
+	struct kvm_coalesced_mmio_ring *coalesced;
+	pthread_mutex_t coalesced_lock;		/* guards coalesced->first */
 	size_t run_size;
 	unsigned n_vcpus;
 	struct vcpu vcpu[VCPUS_MAX];
@@ -174,10 +181,34 @@ static void port_write(struct machine *m, unsigned port, const uint8_t *buf, uns
 		end_guest(m, VMM_REBOOT);
 }
 
-static void port_exit(struct machine *m, struct kvm_run *run)
+/*
+ * The address of a PCI configuration access is remembered by KVM without an exit,
+ * until one happens for another reason: that of the access itself, at the latest.
+ */
+static void take_coalesced(struct machine *m)
+{
+	struct kvm_coalesced_mmio_ring *r = m->coalesced;
+
+	if (!r || r->first == __atomic_load_n(&r->last, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&m->coalesced_lock);
+	while (r->first != __atomic_load_n(&r->last, __ATOMIC_ACQUIRE)) {
+		const struct kvm_coalesced_mmio *c = &r->coalesced_mmio[r->first];
+
+		port_write(m, (unsigned)c->phys_addr, c->data, MIN(c->len, 8u));
+		__atomic_store_n(&r->first, (r->first + 1) % COALESCED_MAX, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&m->coalesced_lock);
+}
+
+static void port_exit(struct vcpu *c, struct kvm_run *run)
 {
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	struct machine *m = c->m;
 
+	c->stats.port++;
+	c->stats.serial += run->io.port - PORT_SERIAL < 8;
+	c->stats.pci += run->io.port - PORT_PCI_ADDRESS < 8;
 	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
 		if (run->io.direction == KVM_EXIT_IO_IN)
 			port_read(m, run->io.port, data, run->io.size);
@@ -224,10 +255,10 @@ static void handle_exit(struct vcpu *c)
 	struct machine *m = c->m;
 
 	c->stats.exits++;
+	take_coalesced(m);
 	switch (c->run->exit_reason) {
 	case KVM_EXIT_IO:
-		c->stats.port++;
-		port_exit(m, c->run);
+		port_exit(c, c->run);
 		break;
 	case KVM_EXIT_MMIO:
 		c->stats.memory++;
@@ -352,6 +383,20 @@ static int make_vcpu(struct machine *m, unsigned id, const struct kvm_cpuid2 *cp
 	return cpu_setup(fd, m->kvm_fd, cpuid, id, m->config.boot.vcpus, id ? NULL : entry, err);
 }
 
+/* Two exits for each access to PCI's configuration become one, where KVM can do it. */
+static void coalesce_addresses(struct machine *m)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	int at = ioctl(m->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO);
+	struct kvm_coalesced_mmio_zone zone = { .addr = PORT_PCI_ADDRESS, .size = 4, .pio = 1 };
+
+	if (at <= 0 || ((size_t)at + 1) * page > m->run_size ||
+	    ioctl(m->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_PIO) <= 0 ||
+	    ioctl(m->vm_fd, KVM_REGISTER_COALESCED_MMIO, &zone) < 0)
+		return;
+	m->coalesced = (void *)((uint8_t *)m->vcpu[0].run + (size_t)at * page);
+}
+
 static int make_vcpus(struct machine *m, const struct boot_entry *entry, struct vdisk_error *err)
 {
 	AUTO_FREE struct kvm_cpuid2 *cpuid = NULL;
@@ -363,6 +408,8 @@ static int make_vcpus(struct machine *m, const struct boot_entry *entry, struct 
 	r = cpu_supported(&cpuid, m->kvm_fd, err);
 	for (unsigned i = 0; !r && i < m->config.boot.vcpus; i++)
 		r = make_vcpu(m, i, cpuid, entry, err);
+	if (!r)
+		coalesce_addresses(m);
 	return r;
 }
 
@@ -469,6 +516,7 @@ int machine_new(struct machine **out, int kvm_fd, const struct machine_config *c
 	m->config = *config;
 	pci_bus_init(&m->pci);
 	pthread_mutex_init(&m->slot_lock, NULL);
+	pthread_mutex_init(&m->coalesced_lock, NULL);
 	events_init(&m->events, &m->irq, slot_ejected, m);
 	m->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = m->end_fd < 0 ? vd_fail(err, errno, "eventfd: %m") : 0;
@@ -529,6 +577,7 @@ void machine_free(struct machine *m)
 	pci_bus_destroy(&m->pci);	/* which stops the devices */
 	events_destroy(&m->events);
 	pthread_mutex_destroy(&m->slot_lock);
+	pthread_mutex_destroy(&m->coalesced_lock);
 	for (unsigned i = 0; i < m->n_vcpus; i++) {
 		munmap(m->vcpu[i].run, m->run_size);
 		close(m->vcpu[i].fd);
@@ -548,6 +597,8 @@ void machine_stats(const struct machine *m, struct machine_stats *out)
 	for (unsigned i = 0; i < m->n_vcpus; i++) {
 		out->exits += m->vcpu[i].stats.exits;
 		out->port += m->vcpu[i].stats.port;
+		out->serial += m->vcpu[i].stats.serial;
+		out->pci += m->vcpu[i].stats.pci;
 		out->memory += m->vcpu[i].stats.memory;
 		out->other += m->vcpu[i].stats.other;
 	}

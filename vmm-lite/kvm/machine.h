@@ -31,7 +31,9 @@ struct machine_config {
 };
 
 struct machine_stats {
-	uint64_t exits, port, memory, other;	/* to user space */
+	uint64_t exits;			/* to user space: port + memory + other */
+	uint64_t port, memory, other;
+	uint64_t serial, pci;		/* of port: the serial port's, PCI configuration's */
 };
 
 struct machine;

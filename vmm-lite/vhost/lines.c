@@ -72,6 +72,7 @@ int vhost_lines_stats(struct vhost_lines *l, struct blk_stats *out, uint64_t *by
 		.errors = number_of(a, " errors="), .read_bytes = number_of(a, " read-bytes="),
 		.written_bytes = number_of(a, " written-bytes="),
 		.interrupts = number_of(a, " interrupts="), .sleeps = number_of(a, " sleeps="),
+		.batches = number_of(a, " batches="), .enters = number_of(a, " enters="),
 	};
 	if (bytes)
 		*bytes = number_of(a, " size=");

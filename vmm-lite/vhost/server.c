@@ -132,9 +132,11 @@ static void say_stats(struct vhost_server *s, char *out, size_t room)
 	blk_get_stats(s->dev, &st);
 	snprintf(out, room, "ok size=%" PRIu64 " connected=%d reads=%" PRIu64 " writes=%" PRIu64
 		 " flushes=%" PRIu64 " discards=%" PRIu64 " errors=%" PRIu64 " read-bytes=%" PRIu64
-		 " written-bytes=%" PRIu64 " interrupts=%" PRIu64 " sleeps=%" PRIu64,
+		 " written-bytes=%" PRIu64 " interrupts=%" PRIu64 " sleeps=%" PRIu64
+		 " batches=%" PRIu64 " enters=%" PRIu64,
 		 vdisk_size(s->disk), session != NULL, st.reads, st.writes, st.flushes, st.discards,
-		 st.errors, st.read_bytes, st.written_bytes, st.interrupts, st.sleeps);
+		 st.errors, st.read_bytes, st.written_bytes, st.interrupts, st.sleeps, st.batches,
+		 st.enters);
 }
 
 static void resize(struct vhost_server *s, const char *text, char *out, size_t room)

@@ -533,6 +533,10 @@ static bool turn(struct queue *q)
 		taken++;
 	flush_batch(q);
 	reaped = reap(q);
+	if (q->vq.used_idx != q->vq.used_seen) {
+		tally(&q->stats.batches, 1);
+		__atomic_store_n(&q->stats.enters, vd_queue_enters(q->io), __ATOMIC_RELAXED);
+	}
 	if (virtq_publish(&q->vq)) {
 		tally(&q->stats.interrupts, 1);
 		q->blk->host.interrupt(q->blk->host.arg, q->index);
@@ -864,6 +868,8 @@ void blk_get_stats(struct virtio_device *dev, struct blk_stats *out)
 		out->written_bytes += tallied(&s->written_bytes);
 		out->interrupts += tallied(&s->interrupts);
 		out->sleeps += tallied(&s->sleeps);
+		out->batches += tallied(&s->batches);
+		out->enters += tallied(&s->enters);
 	}
 }
 

@@ -33,6 +33,8 @@ struct blk_stats {
 	uint64_t reads, writes, flushes, discards, errors;	/* requests */
 	uint64_t read_bytes, written_bytes;
 	uint64_t interrupts, sleeps;
+	uint64_t batches;	/* times that the used index was moved, over one request or many */
+	uint64_t enters;	/* calls of io_uring_enter(2) */
 };
 void blk_get_stats(struct virtio_device *dev, struct blk_stats *out);
 
