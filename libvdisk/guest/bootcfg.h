@@ -25,6 +25,7 @@ struct boot_volume {
 	unsigned number;	/* of the partition; 0: none */
 	char name[264];		/* in a locator: "p1", "vg0/root"; "": the whole disk */
 	char lvm[264];		/* "vg0-root", as below /dev/mapper; "" unless a logical volume */
+	char lvmid[80];		/* "VG-UUID/LV-UUID" of that, as LVM writes them */
 	char uuid[64];		/* of the file system; "" unknown */
 	char label[256];
 	char type[32];		/* "ext4" */

@@ -17,9 +17,21 @@ static int find_lvm(const struct grub *g, const char *name, size_t len)
 	return -1;
 }
 
+/* "VG-UUID/LV-UUID"; grub-install writes both with LVM's dashes. */
+static int find_lvmid(const struct grub *g, const char *id, size_t len)
+{
+	for (unsigned i = 0; i < g->env->n_volumes; i++) {
+		const char *its = g->env->volumes[i].lvmid;
+
+		if (*its && strlen(its) == len && !memcmp(its, id, len))
+			return (int)i;
+	}
+	return -1;
+}
+
 /*
- * The volume that a device name means: "hd0,gpt2", "hd0,2", "ahci0,msdos1",
- * "hd0", "lvm/vg0-root".  Which drive does not matter, a guest has one here.  -1: none.
+ * The volume that a device name means: "hd0,gpt2", "hd0,2", "ahci0,msdos1", "hd0",
+ * "lvm/vg0-root", "lvmid/VG-UUID/LV-UUID".  Which drive does not matter, a guest has one here.  -1: none.
  */
 int grub_find_device(const struct grub *g, const char *name, size_t len)
 {
@@ -30,7 +42,9 @@ int grub_find_device(const struct grub *g, const char *name, size_t len)
 
 	if (len > 4 && !strncmp(name, "lvm/", 4))
 		return find_lvm(g, name + 4, len - 4);
-	if (memchr(name, '/', len))	/* lvmid/..., mduuid/..., cryptouuid/... */
+	if (len > 6 && !strncmp(name, "lvmid/", 6))
+		return find_lvmid(g, name + 6, len - 6);
+	if (memchr(name, '/', len))	/* mduuid/..., cryptouuid/... */
 		return -1;
 	if (comma) {
 		comma++;

@@ -67,8 +67,11 @@ static int open_volume(void *arg, const struct vdisk_volume *from)
 			snprintf(volume->type, sizeof(volume->type), "%s", probe.type);
 			snprintf(volume->part_uuid, sizeof(volume->part_uuid), "%s",
 				 from->part ? from->part->uuid : "");
-			if (from->lv)
+			if (from->lv) {
 				lvm_name(volume->lvm, sizeof(volume->lvm), from);
+				snprintf(volume->lvmid, sizeof(volume->lvmid), "%s/%s", from->vg->uuid,
+					 from->lv->uuid);
+			}
 			v->n++;
 		}
 	}

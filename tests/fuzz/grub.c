@@ -85,7 +85,7 @@ static int in_stat(void *arg, unsigned volume, const char *path, uint64_t *size)
 	}
 	/* kernels are there when their name says so */
 	*size = 1;
-	if (volume == 1 && strstr(path, "vmlinuz"))
+	if (volume >= 1 && strstr(path, "vmlinuz"))
 		return 0;
 	return strstr(path, "loader/entries") || strstr(path, "/EFI/Linux") ? 1 : -ENOENT;
 }
@@ -122,6 +122,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct boot_volume volumes[] = {
 		{ .number = 1, .uuid = "1111-2222", .label = "root", .type = "ext4" },
 		{ .number = 2, .uuid = "3333-4444", .label = "boot", .type = "ext4" },
+		{ .name = "vg/root", .lvm = "vg-root", .lvmid = "aaaaaa-bbbb/cccccc-dddd",
+		  .uuid = "5555-6666", .type = "ext4" },
 	};
 	struct input in;
 	struct boot_env env = {

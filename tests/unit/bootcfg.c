@@ -107,12 +107,16 @@
 #define OLD_KERNEL "/boot/vmlinuz-6.1.0-21-amd64", "/boot/initrd.img-6.1.0-21-amd64"
 #define ROOT "root=UUID=" UUID " ro "
 
-/* /boot on a partition, the root on a logical volume: both kinds of names. */
+#define VG_ID "b7Kx2l-0Rns-Yv5m-Qw1E-rTyU-iOpA-sDfGhJ"
+#define LV_ID "zXcVbN-mQwE-rTyU-iOpA-sDfG-hJkL-1a2B3c"
+
+/* /boot on a partition, the root on a logical volume: all kinds of names. */
 static void root_on_lvm(void **state)
 {
 	static const struct boot_volume volumes[] = {
 		{ .number = 1, .name = "p1", .uuid = BOOT_UUID, .type = "ext4" },
-		{ .name = "my-vg/root", .lvm = "my--vg-root", .uuid = UUID, .type = "ext4" },
+		{ .name = "my-vg/root", .lvm = "my--vg-root", .lvmid = VG_ID "/" LV_ID, .uuid = UUID,
+		  .type = "ext4" },
 	};
 	static const struct file files[] = {
 		{ 0, "/grub/grub.cfg",
@@ -120,18 +124,26 @@ static void root_on_lvm(void **state)
 		  "set root='lvm/my--vg-root'\nsource /menu.cfg\n" },
 		{ 1, "/menu.cfg", "menuentry a { linux /boot/k root=/dev/mapper/my--vg-root }\n"
 		  "search --fs-uuid --set=root --hint='lvmid/a/b' " UUID "\n"
-		  "menuentry $root { linux (lvm/my--vg-root)/boot/k }\n" },
+		  "menuentry $root { linux (lvm/my--vg-root)/boot/k }\n"
+		  "set root='lvmid/" VG_ID "/" LV_ID "'\n"
+		  "if [ -e /boot/k ]; then menuentry by-id { linux /boot/k }; fi\n"
+		  "if [ -e (lvmid/" LV_ID "/" VG_ID ")/boot/k -o -e (lvmid/" VG_ID ")/boot/k "
+		  "-o -e (lvmid/)/boot/k -o -e (lvmid//)/boot/k -o -e (lvmid/" VG_ID "/" LV_ID "x)/boot/k ]; "
+		  "then menuentry wrong { linux /k }; fi\n"
+		  "menuentry direct { linux (lvmid/" VG_ID "/" LV_ID ")/boot/k }\n" },
 		{ 1, "/boot/k", NULL },
 	};
 	struct boot_menu menu;
 
 	(void)state;
 	assert_int_equal(read_menu(&menu, volumes, 2, files, ARRAY_SIZE(files), NULL), 0);
-	assert_int_equal(menu.n_entries, 2);
+	assert_int_equal(menu.n_entries, 4);
 	assert_string_equal(menu.entries[0].title, "a");
-	assert_int_equal(menu.entries[0].kernel.volume, 1);
 	assert_string_equal(menu.entries[1].title, "lvm/my--vg-root");
-	assert_int_equal(menu.entries[1].kernel.volume, 1);
+	assert_string_equal(menu.entries[2].title, "by-id");
+	assert_string_equal(menu.entries[3].title, "direct");
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(menu.entries[i].kernel.volume, 1);
 	boot_menu_free(&menu);
 }
 
