@@ -236,6 +236,14 @@ struct wanted {
 	bool found;
 };
 
+/* A UUID as the device mapper has it: without dashes.  (LVM in the guest knows it by that.) */
+static void put_plain(FILE *f, const char *uuid)
+{
+	for (; *uuid; uuid++)
+		if (*uuid != '-')
+			fputc(*uuid, f);
+}
+
 /* A table for the device mapper; a volume of too many pieces is left out. */
 static void write_volume(struct wanted *w, const struct vdisk_volume *v)
 {
@@ -263,7 +271,10 @@ static void write_volume(struct wanted *w, const struct vdisk_volume *v)
 			 v->vg->name, v->lv->name);
 		return;
 	}
-	fprintf(w->conf, "volume %s LVM-%s%s\n%s", name, v->vg->uuid, v->lv->uuid, text);
+	fprintf(w->conf, "volume %s LVM-", name);
+	put_plain(w->conf, v->vg->uuid);
+	put_plain(w->conf, v->lv->uuid);
+	fprintf(w->conf, "\n%s", text);
 }
 
 static int look_at(void *arg, const struct vdisk_volume *v)

@@ -15,6 +15,7 @@ bb=/bin/busybox
 $bb mount -o remount,rw / || echo 'stays read-only'
 echo "device $($bb awk '$2 == "/" { print $1 }' /proc/mounts | $bb tail -n 1)"
 echo "disks $($bb ls /sys/block | $bb grep -c ^vd)"
+[ ! -e /sys/block/dm-0 ] || echo "uuid $($bb cat /sys/block/dm-0/dm/uuid)"
 echo "written by $(. /etc/os-release; echo $ID)" > /root/file
 $bb sync
 case $($bb cat /proc/cmdline) in
@@ -85,6 +86,7 @@ printf 'label: gpt\nsize=8M\nsize=50M, type=lvm\n' | sfdisk -q "$tmp/lvm.raw"
 expect 0 in_machine --engine uml --modules dm-mod --machine "ubd1=$tmp/lvm.raw" -- bash "$tmp/lvm.sh" "$root"
 boot 0 --engine uml "$tmp/lvm.raw"
 like_output 'root file system: /dev/mapper/the--guest-root'
+like_output '^uuid LVM-[A-Za-z0-9]{64}.?$'
 expect 0 "$VDISK" cat "$tmp/lvm.raw#the-guest/root:/root/file"
 [ "$output" = 'written by test' ] || fail "in the file on the logical volume: $output"
 expect 0 "$VDISK" fsck -n -F "$tmp/lvm.raw#the-guest/root"
