@@ -21,6 +21,7 @@ struct iscsi_address {
 	char *host, *port;	/* owned */
 	char *target;		/* owned: the target's name */
 	char *user, *secret;	/* owned, or NULL */
+	char *their_user, *their_secret; /* what the target proves itself with; owned, or NULL */
 	char *initiator;	/* owned: our own name */
 	uint32_t lun;
 	bool header_digest;

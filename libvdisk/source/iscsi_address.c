@@ -30,6 +30,10 @@ void iscsi_address_clear(struct iscsi_address *a)
 {
 	if (a->secret)
 		explicit_bzero(a->secret, strlen(a->secret));
+	if (a->their_secret)
+		explicit_bzero(a->their_secret, strlen(a->their_secret));
+	free(a->their_user);
+	free(a->their_secret);
 	free(a->name);
 	free(a->host);
 	free(a->port);
@@ -173,8 +177,16 @@ static int set_option(struct iscsi_address *a, char *text, struct vdisk_error *e
 		a->initiator = strdup(value);
 		return a->initiator ? 0 : no_memory(err);
 	}
+	if (!strcmp(text, "target-user")) {
+		if (!value || !unescape(value) || !*value || strlen(value) > SECRET_MAX)
+			return vd_fail(err, EINVAL, "iscsi: target-user is the name by which the target "
+				       "proves itself");
+		free(a->their_user);
+		a->their_user = strdup(value);
+		return a->their_user ? 0 : no_memory(err);
+	}
 	return vd_fail(err, EINVAL, "iscsi: there is no option '%s' (header-digest, timeout, "
-		       "initiator)", text);
+		       "initiator, target-user)", text);
 }
 
 static int split_options(struct iscsi_address *a, char *text, struct vdisk_error *err)
@@ -300,25 +312,49 @@ static const char *env(const char *name)
 	return v && v[0] ? v : NULL;
 }
 
-static int find_secret(struct iscsi_address *a, struct vdisk_error *err)
+/* One side of CHAP: a user that the address names or the environment, and its secret. */
+static int find_side(const struct iscsi_address *a, char **user, char **secret,
+		     const char *const names[3], struct vdisk_error *err)
 {
-	const char *user = env("VDISK_ISCSI_USER"), *file = env("VDISK_ISCSI_SECRET_FILE");
-	const char *secret = env("VDISK_ISCSI_SECRET");
+	const char *other = env(names[0]), *file = env(names[1]), *given = env(names[2]);
 
-	if (!a->user && user) {
-		a->user = strdup(user);
-		if (!a->user)
+	if (!*user && other) {
+		*user = strdup(other);
+		if (!*user)
 			return no_memory(err);
 	}
-	if (!a->user || a->secret)
+	if (!*user || *secret)
 		return 0;
 	if (file)
-		return read_secret(&a->secret, file, err);
-	if (!secret)
-		return vd_fail(err, EACCES, "%s: user '%s' has no secret: set VDISK_ISCSI_SECRET_FILE to "
-			       "the name of a file that has it", a->name, a->user);
-	a->secret = strdup(secret);
-	return a->secret ? 0 : no_memory(err);
+		return read_secret(secret, file, err);
+	if (!given)
+		return vd_fail(err, EACCES, "%s: user '%s' has no secret: set %s to the name of a file "
+			       "that has it", a->name, *user, names[1]);
+	*secret = strdup(given);
+	return *secret ? 0 : no_memory(err);
+}
+
+static int find_secrets(struct iscsi_address *a, struct vdisk_error *err)
+{
+	static const char *const ours[] = { "VDISK_ISCSI_USER", "VDISK_ISCSI_SECRET_FILE",
+					    "VDISK_ISCSI_SECRET" };
+	static const char *const theirs[] = { "VDISK_ISCSI_TARGET_USER",
+		"VDISK_ISCSI_TARGET_SECRET_FILE", "VDISK_ISCSI_TARGET_SECRET" };
+	int r = find_side(a, &a->user, &a->secret, ours, err);
+
+	if (!r)
+		r = find_side(a, &a->their_user, &a->their_secret, theirs, err);
+	if (r || !a->their_user)
+		return r;
+	/* RFC 7143, 12.1.3: the target is only asked for its proof by one who gives his own */
+	if (!a->user)
+		return vd_fail(err, EINVAL, "%s: a target proves itself to a user only: there is none "
+			       "(iscsi://USER@..., or VDISK_ISCSI_USER)", a->name);
+	/* ... and a secret for both could be had from the target by asking it */
+	if (!strcmp(a->secret, a->their_secret))
+		return vd_fail(err, EINVAL, "%s: the target's secret must be another one than ours",
+			       a->name);
+	return 0;
 }
 
 /* What this host calls itself, so that its access at the target is its own. */
@@ -360,7 +396,7 @@ int iscsi_address_parse(struct iscsi_address *out, const char *uri, struct vdisk
 
 	if (r < 0)
 		return r;
-	r = find_secret(&a, err);
+	r = find_secrets(&a, err);
 	if (!r)
 		r = find_initiator(&a, err);
 	if (r < 0) {

@@ -67,6 +67,7 @@ static struct {
 	__typeof__(iscsi_set_session_type) *set_session_type;
 	__typeof__(iscsi_set_header_digest) *set_header_digest;
 	__typeof__(iscsi_set_initiator_username_pwd) *set_initiator_username_pwd;
+	__typeof__(iscsi_set_target_username_pwd) *set_target_username_pwd;
 	__typeof__(iscsi_connect_async) *connect_async;
 	__typeof__(iscsi_login_async) *login_async;
 	__typeof__(iscsi_logout_async) *logout_async;
@@ -95,6 +96,7 @@ static void lib_load(void)
 		{ "iscsi_set_session_type", &lib.set_session_type },
 		{ "iscsi_set_header_digest", &lib.set_header_digest },
 		{ "iscsi_set_initiator_username_pwd", &lib.set_initiator_username_pwd },
+		{ "iscsi_set_target_username_pwd", &lib.set_target_username_pwd },
 		{ "iscsi_connect_async", &lib.connect_async },
 		{ "iscsi_login_async", &lib.login_async },
 		{ "iscsi_logout_async", &lib.logout_async },
@@ -550,6 +552,8 @@ static void connect_now(struct iscsi_session *s, int64_t now)
 						 ISCSI_HEADER_DIGEST_NONE_CRC32C);
 	if (!r && a->user)
 		r = lib.set_initiator_username_pwd(c, a->user, a->secret);
+	if (!r && a->their_user)
+		r = lib.set_target_username_pwd(c, a->their_user, a->their_secret);
 	if (!r)
 		r = lib.connect_async(c, s->where[s->at_where], on_connect, s);
 	if (r)

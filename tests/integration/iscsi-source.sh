@@ -17,19 +17,24 @@ port=$(free_port)
 iqn=iqn.2026-11.test
 
 # ---- vdiskd
-for f in raw small closed readonly hidden; do truncate -s 48M $f.img; done
+for f in raw small closed readonly hidden proves; do truncate -s 48M $f.img; done
 truncate -s 32M grow.img
 "$VDISK" create -q -f qcow2 disk.qcow2 64M
 chmod 666 ./*.img disk.qcow2
 printf 'the secret of alice\n' > alice
 chmod 600 alice
-[ "$(id -u)" != 0 ] || { chown 0:65534 alice; chmod 640 alice; }
+printf 'the proof of the target\n' > target
+chmod 600 target
+[ "$(id -u)" != 0 ] || { chown 0:65534 alice target; chmod 640 alice target; }
 # configuration SIZE: of LUN 3
 configuration() {
     cat > conf <<END
 portal 127.0.0.1:$port
 chap-user alice {
 secret-file $tmp/alice
+}
+chap-user the-target {
+secret-file $tmp/target
 }
 target $iqn:open {
     lun 0 $tmp/raw.img
@@ -47,6 +52,11 @@ target $iqn:open {
 target $iqn:closed {
     chap alice
     lun 0 $tmp/closed.img
+}
+target $iqn:proves {
+    chap alice
+    chap-mutual the-target
+    lun 0 $tmp/proves.img
 }
 target $iqn:hidden {
     initiator $iqn:somebody-else
@@ -133,6 +143,45 @@ for what in "info" "cat" "ls"; do
 done
 VDISK_ISCSI_SECRET=wrong-but-long expect 1 t "$VDISK" info "$secure"
 like_output 'uthentication'
+
+# mutual CHAP: the target proves itself, with another secret; one that does not, or does it
+# wrongly, is not logged in to, and no secret is shown
+export VDISK_ISCSI_SECRET_FILE=$tmp/alice
+proves=iscsi://alice@127.0.0.1:$port/$iqn:proves/0?target-user=the-target
+expect 1 t "$VDISK" info "$proves"
+like_output 'VDISK_ISCSI_TARGET_SECRET_FILE'
+VDISK_ISCSI_TARGET_SECRET_FILE=$tmp/target expect 0 t "$VDISK" info "$proves"
+VDISK_ISCSI_TARGET_SECRET_FILE=$tmp/target VDISK_ISCSI_TARGET_USER=the-target \
+    expect 0 t "$VDISK" info "${proves%\?*}"
+VDISK_ISCSI_TARGET_SECRET='the proof of the target' expect 0 t "$VDISK" info "$proves"
+! grep -q 'proof of' <<< "$output" || fail "the secret is in: $output"
+VDISK_ISCSI_TARGET_SECRET='the proof of another' expect 1 t "$VDISK" info "$proves"
+! grep -q 'proof of' <<< "$output" || fail "the secret is in: $output"
+like_output 'Invalid CHAP_R response from the target'
+export VDISK_ISCSI_TARGET_SECRET='the proof of the target'
+expect 1 t "$VDISK" info "${proves%the-target}somebody"
+like_output 'Wrong CHAP targetname'
+expect 1 t "$VDISK" info "$secure?target-user=the-target"
+like_output 'uthentication failure'
+expect 1 t "$VDISK" info "iscsi://127.0.0.1:$port/$iqn:open/0?target-user=the-target"
+like_output 'to a user only'
+VDISK_ISCSI_TARGET_SECRET='the secret of alice' expect 1 t "$VDISK" info "$proves"
+like_output 'must be another one'
+cp target leaky
+chmod 644 leaky
+VDISK_ISCSI_TARGET_SECRET_FILE=$tmp/leaky expect 1 t "$VDISK" info "$proves"
+like_output 'accessible by others'
+false_port=$(free_port)
+start python3 "$TOP/tests/integration/iscsi-no-proof.py" "$false_port" > no-proof.log 2>&1
+wait_for 30 answers "$false_port"
+impostor=iscsi://alice@127.0.0.1:$false_port/$iqn:x/0?timeout=1
+expect 1 t "$VDISK" info "$impostor&target-user=the-target"
+like_output 'did not return CHAP_N'
+[ ! -s no-proof.log ] || fail "logged in to: $(head -3 no-proof.log)"
+expect 1 t "$VDISK" info "$impostor"
+grep -q 'logged in' no-proof.log || fail 'the impostor is not even believed by those who ask for nothing'
+unset VDISK_ISCSI_TARGET_SECRET
+unset VDISK_ISCSI_SECRET_FILE
 
 # ---- a target that goes and comes back, while we write
 start "$load" -t 4 -q 32 "$url:open/0" > load.out 2>&1
