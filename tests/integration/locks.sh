@@ -122,3 +122,62 @@ qemu_io_holds top.qcow2 ''
 expect 0 "$VDISK" convert -y d.qcow2 out.raw
 refused "$VDISK" resize d.qcow2 +1M
 release
+
+# ---- held by each of our own: named with command and pid, by us and by QEMU; and the other way round ----
+export VDISK_RUNTIME_DIR=$tmp/run VDISK_RUNTIME=$tmp/run
+rm -f d.qcow2
+"$VDISK" create -q -f qcow2 d.qcow2 32M
+port=$(free_port)
+mkdir -m 700 run
+mkdir m
+touch view
+printf 'portal 127.0.0.1:%s\ntarget iqn.2026-11.test:d {\nlun 0 %s\n}\n' "$port" "$tmp/d.qcow2" >conf
+chmod 644 conf
+kinds=('export --vhost-user sock' "export --iscsi 127.0.0.1:$port" vdiskd)
+if [ -w /dev/fuse ] && command -v fusermount3 mke2fs >/dev/null; then
+    "$VDISK" mkfs -t ext4 d.qcow2
+    kinds+=('export --fuse view' 'mount --fuse')
+fi
+if "$O/vmm-lite" --check --force >/dev/null 2>&1; then
+    "$TOP/tests/tools/ring3/build" main.c guest
+    kinds+=('boot --force -m 64 --kernel guest --append spin')
+fi
+! command -v linux.uml >/dev/null || kinds+=('boot --engine uml --append root=/dev/none')
+
+run_kind() {	# KIND: in its own foreground
+    case $1 in
+    vdiskd) exec vdiskd -c conf ;;
+    mount*) exec "$VDISK" $1 -F d.qcow2 m ;;
+    *) exec "$VDISK" $1 d.qcow2 ;;
+    esac
+}
+open_for_writing() { ! "$VDISK" resize -q d.qcow2 +0 2>/dev/null; }
+for kind in "${kinds[@]}"; do
+    rm -f sock
+    # somebody else has it: each refuses, and says who
+    qemu_io_holds d.qcow2 ''
+    got=0
+    output=$(run_kind "$kind" 2>&1 </dev/null) || got=$?
+    [ $got != 0 ] || fail "$kind: takes a disk that qemu-io has"
+    # (vdiskd has no privileges any more that would let it see who)
+    [ "$kind" = vdiskd ] || like_output "another program .*qemu-io.*pid $holder"
+    like_output 'another program'
+    release
+    # it has it
+    run_kind "$kind" >kind.out 2>&1 </dev/null &
+    holder=$!
+    pids+=("$holder")
+    wait_for 60 open_for_writing
+    expect 1 "$VDISK" resize d.qcow2 +1M
+    like_output "(in use by|open for writing in) another program \(.*(vdisk|vmm-lite|linux.uml).*, pid [0-9]+\)"
+    pid=$(sed -n 's/.*, pid \([0-9]*\)).*/\1/p' <<<"$output")
+    # (the process itself, or one that it started)
+    parent=$pid
+    while [ "$parent" -gt 1 ] && [ "$parent" != "$holder" ]; do parent=$(awk '/^PPid:/ { print $2 }' "/proc/$parent/status"); done
+    [ "$parent" = "$holder" ] || fail "$kind: pid $pid is named, which is not of $holder"
+    refused_by_qemu qemu-io -f qcow2 -c 'write 0 512' d.qcow2
+    case $kind in mount*) fusermount3 -u m ;; *) kill "$holder" ;; esac
+    wait "$holder" 2>/dev/null || true
+    wait_for 30 "$VDISK" resize -q d.qcow2 +0
+    echo "ok $kind"
+done

@@ -78,6 +78,9 @@ def raid(metadata, level, n):
     run('mdadm', '--create', '/dev/md9', '--run', '--assume-clean', f'--metadata={metadata}', f'--level={level}',
         f'--raid-devices={n}', *(['--name=arr'] if metadata.startswith('1') else []), '--homehost=box', *loops)
     run('mke2fs', '-q', '-t', 'ext2', '-L', 'on array', '/dev/md9')
+    r = subprocess.run([vdisk, 'mkfs', '-y', 'r0'], capture_output=True, text=True)
+    if r.returncode != 1 or f'attached to {loops[0]}, which is held by md9' not in r.stderr:
+        sys.exit(f'in use by md: {r}')
     run('mdadm', '--stop', '/dev/md9')
     said = dict(l.split('=', 1) for l in run('mdadm', '--examine', '--export', loops[0]).split())
     run('udevadm', 'trigger', '--settle', loops[0])
