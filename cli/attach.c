@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* attach.c - vdisk attach, detach, attached: a disk and its volumes as block devices */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "cli/attached.h"
 #include "cli/cli.h"
@@ -90,6 +92,46 @@ static void volume_names(const struct attach *t, const struct vdisk_volume *v, c
 			id[n] = '-';
 }
 
+/* Without device-mapper: a loop device on the disk's, for a volume that is one run of it. */
+static int loop_volume(void *arg, const struct vdisk_volume *v)
+{
+	struct attach *t = arg;
+	AUTO_FREE struct vd_dm_segment *segments = NULL;
+	bool read_only = t->a->read_only || (v->lv && !v->lv->writable);
+	struct vdisk_error err = { 0 };
+	struct vd_loop loop;
+	unsigned long long at = 0;
+	char path[32];
+	AUTO_CLOSE int fd = -1;
+	int n;
+
+	if (!v->lv)		/* the kernel makes partitions */
+		return 0;
+	n = vd_dm_table(&segments, v->disk, t->disk, t->h.major, t->h.minor, &err);
+	if (n > 1)
+		snprintf(err.msg, sizeof(err.msg), "it is in %d pieces, which takes device-mapper, "
+			 "and there is none here (modprobe dm-mod)", n);
+	if (n != 1 || sscanf(segments[0].params, "%*u:%*u %llu", &at) != 1) {
+		cli_note("%s: no device is made: %s", v->name, err.msg);
+		return 0;
+	}
+	fd = open(t->h.device, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	if (fd < 0) {
+		cli_error("%s: %m", t->h.device);
+		t->status = CLI_FAILED;
+		return 0;
+	}
+	if (vd_loop_attach(&loop, fd, v->name, at * 512, segments[0].length * 512, 0,
+			   read_only ? VD_LOOP_READ_ONLY : 0, &err) < 0) {
+		t->status = cli_fail(&err);
+		return 0;
+	}
+	close(loop.fd);
+	snprintf(path, sizeof(path), "/dev/loop%d", loop.number);
+	json_array_append_new(t->devices, device_json(path, v->name));
+	return 0;
+}
+
 static int attach_volume(void *arg, const struct vdisk_volume *v)
 {
 	struct attach *t = arg;
@@ -142,6 +184,62 @@ static void kernel_partitions(struct attach *t)
 	free(parts);
 }
 
+/* ---- what is attached already ---- */
+
+static bool is_read_only(const struct stat *st)
+{
+	char path[64], c = '0';
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/ro", major(st->st_rdev),
+		 minor(st->st_rdev));
+	f = fopen(path, "re");
+	if (f) {
+		c = (char)getc(f);
+		fclose(f);
+	}
+	return c == '1';
+}
+
+struct otherwise {
+	bool read_only;
+	char path[160];		/* the first device that is the other thing */
+};
+
+static int look_at_map(void *arg, const struct vd_dm_device *d)
+{
+	struct otherwise *o = arg;
+	struct stat st = { .st_rdev = makedev(d->major, d->minor) };
+
+	/* (a volume of LVM may be one that nobody writes) */
+	if (strncmp(d->uuid, "part", 4) != 0 || is_read_only(&st) == o->read_only)
+		return 0;
+	snprintf(o->path, sizeof(o->path), "/dev/mapper/%s", d->name);
+	return 1;
+}
+
+/* A device that can be written is no answer to -r, nor one that cannot to its absence. */
+static int check_attached(const struct attach *t)
+{
+	struct host_disk h = t->h;
+	struct otherwise o = { .read_only = t->a->read_only || t->a->snapshot };
+	struct stat st;
+
+	if (!host_disk_find(&h))
+		return CLI_OK;
+	/* a device that is not ours is what it is */
+	if (!(h.plain && S_ISBLK(h.st.st_mode)) && stat(h.device, &st) == 0 &&
+	    is_read_only(&st) != o.read_only)
+		snprintf(o.path, sizeof(o.path), "%s", h.device);
+	else if (vd_dm_available(NULL) == 0 && !t->a->snapshot)
+		host_each_map(&h, look_at_map, &o);
+	if (!o.path[0])
+		return CLI_OK;
+	cli_error("%s: is attached %s already, as %s: detach it first", h.locator,
+		  o.read_only ? "for writing" : "read-only", o.path);
+	return CLI_FAILED;
+}
+
 static int attach(struct attach *t, const char *locator)
 {
 	AUTO_DISK struct vdisk *disk = NULL;
@@ -151,6 +249,8 @@ static int attach(struct attach *t, const char *locator)
 	};
 	struct vdisk_error err = { 0 };
 
+	if (check_attached(t) != CLI_OK)
+		return CLI_FAILED;
 	/* of a file that somebody writes, what is attached is a view of a snapshot */
 	if (t->a->read_only && S_ISREG(t->h.st.st_mode) && t->h.plain && steady_needed(locator))
 		t->h.plain = false;
@@ -166,7 +266,8 @@ static int attach(struct attach *t, const char *locator)
 	json_array_append_new(t->devices, device_json(t->h.device, ""));
 	if (vd_dm_available(NULL) < 0)
 		kernel_partitions(t);
-	else if (vdisk_each_volume(disk, attach_volume, t, &err) < 0)
+	if (vdisk_each_volume(disk, vd_dm_available(NULL) < 0 ? loop_volume : attach_volume, t,
+			      &err) < 0)
 		return cli_fail(&err);
 	return t->status;
 }
@@ -235,6 +336,39 @@ static int detach_snapshot(struct detach *t, const struct host_disk *h)
 	return CLI_OK;
 }
 
+/* Call @each for the loop devices of volumes on the disk's device; they may go meanwhile. */
+static int each_volume_loop(const struct host_disk *h, int (*each)(void *arg, int number), void *arg)
+{
+	int number[64], n = 0, r = 0;
+	struct stat st;
+
+	if (stat(h->device, &st) < 0)
+		return 0;
+	while (n < (int)ARRAY_SIZE(number) && (number[n] = vd_loop_of(&st, n)) >= 0)
+		n++;
+	for (int i = 0; r == 0 && i < n; i++)
+		r = each(arg, number[i]);
+	return r;
+}
+
+static int detach_loop(void *arg, int number)
+{
+	struct detach *t = arg;
+	struct vdisk_error err = { 0 };
+	char path[32], how[300];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/dev/loop%d", number);
+	if (stat(path, &st) == 0 && vd_in_use(&st, how, sizeof(how))) {
+		cli_error("%s: is in use: %s", path, how);
+		t->status = CLI_FAILED;
+		return 1;
+	}
+	if (vd_loop_detach(number, &err) < 0)
+		t->status = cli_fail(&err);
+	return 0;
+}
+
 static int detach(const char *locator, const struct attach_args *a)
 {
 	struct detach t = { .flags = a->deferred ? VD_DM_DEFERRED : VD_DM_RETRY };
@@ -253,7 +387,8 @@ static int detach(const char *locator, const struct attach_args *a)
 	} else {
 		struct stat st;
 
-		if (stat(h.device, &st) == 0 && vd_in_use(&st, how, sizeof(how))) {
+		each_volume_loop(&h, detach_loop, &t);
+		if (t.status == CLI_OK && stat(h.device, &st) == 0 && vd_in_use(&st, how, sizeof(how))) {
 			cli_error("%s: %s is in use: %s", locator, h.device, how);
 			return CLI_FAILED;
 		}
@@ -317,6 +452,15 @@ static int list_map(void *arg, const struct vd_dm_device *d)
 	return 0;
 }
 
+static int list_loop(void *arg, int number)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/dev/loop%d", number);
+	json_array_append_new(arg, json_string(path));
+	return 0;
+}
+
 static int list_view(void *arg, struct running *r)
 {
 	const char *disk = running_string(r, "disk");
@@ -337,6 +481,8 @@ static int list_view(void *arg, struct running *r)
 			host_each_map(&snapshot, list_map, devices);
 		}
 	}
+	if (vd_dm_available(NULL) < 0)
+		each_volume_loop(&h, list_loop, devices);
 	one = json_pack("{s:s, s:o, s:i, s:o}", "disk", disk, "devices", devices, "pid",
 			(int)running_number(r, "pid"), "read-only",
 			json_boolean(json_is_true(json_object_get(r->info, "read-only"))));

@@ -18,12 +18,14 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/running.h"
+#include "cli/steady.h"
+#include "part/part.h"
 
 #define SECTOR 512u
 
 struct kpartx {
 	char action;		/* l, a, d, u */
-	bool verbose, read_only, nosync, gpt;
+	bool verbose, read_only, nosync, gpt, raw;
 	const char *delim;	/* NULL: "p" after a digit */
 	struct host_disk disk;
 	struct vdisk_parts *parts;	/* owned */
@@ -64,21 +66,36 @@ static bool has_protective_mbr(struct vdisk *disk)
 	return false;
 }
 
+/* With -g a GPT behind an MBR that does not protect it counts, too. */
+static void force_gpt(struct kpartx *k, struct vdisk *disk)
+{
+	struct vdisk_parts *gpt = NULL;
+
+	if (part_gpt_read(&gpt, disk, NULL) < 0 || strcmp(gpt->scheme, "gpt") != 0) {
+		free(gpt);
+		return;
+	}
+	free(k->parts);
+	k->parts = gpt;
+}
+
 static int read_parts(struct kpartx *k)
 {
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE,
-		.format = k->disk.plain ? "raw" : cli.format, .refs = cli.refs,
+		.format = k->raw ? "raw" : cli.format, .refs = cli.refs,
 	};
 	struct vdisk_error err = { 0 };
 
 	/* the cache of a device with maps on it may be older than what lies below */
-	if (k->disk.plain && S_ISBLK(k->disk.st.st_mode))
+	if (k->raw && S_ISBLK(k->disk.st.st_mode))
 		opts.flags |= VDISK_OPEN_DIRECT;
 	if (vdisk_open(&disk, k->disk.locator, &opts, &err) < 0 ||
 	    vdisk_parts_read(&k->parts, disk, &err) < 0)
 		return cli_fail(&err);
+	if (k->gpt && strcmp(k->parts->scheme, "gpt") != 0)
+		force_gpt(k, disk);
 	if (!strcmp(k->parts->scheme, "gpt")) {
 		if (!k->gpt && !has_protective_mbr(disk)) {
 			cli_note("%s: there is a GPT without a protective MBR; -g takes it",
@@ -199,6 +216,10 @@ static int kpartx_add(struct kpartx *k)
 
 	if (vd_dm_available(&err) < 0)
 		return cli_fail(&err);
+	/* of a file that somebody writes, the maps are on a view of a snapshot */
+	if (k->read_only && k->disk.plain && S_ISREG(k->disk.st.st_mode) &&
+	    steady_needed(k->disk.locator))
+		k->disk.plain = false;
 	if (read_parts(k) != CLI_OK || host_disk_make(&k->disk, k->read_only, false) != CLI_OK)
 		return CLI_FAILED;
 	for (unsigned i = 0; i < k->parts->count; i++)
@@ -281,6 +302,7 @@ int cmd_kpartx(int argc, char **argv)
 
 	if (host_disk_open(&k.disk, locator) != CLI_OK)
 		return CLI_FAILED;
+	k.raw = k.disk.plain;
 	running_sweep();
 	status = k.action == 'l' ? kpartx_list(&k) :
 		 k.action == 'd' ? kpartx_delete(&k) : kpartx_add(&k);

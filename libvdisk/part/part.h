@@ -134,6 +134,9 @@ int part_list_read(struct part_list *list, struct vdisk *disk, struct part_place
 int part_table_read(struct vdisk_parts **out, struct vdisk *disk, struct part_places *places,
 		    struct vdisk_error *err);
 
+/* The GPT, whatever the first sector says; one without a scheme if there is none. */
+int part_gpt_read(struct vdisk_parts **out, struct vdisk *disk, struct vdisk_error *err);
+
 /* ---- type names (types.c) ---- */
 
 struct part_types;		/* the tables of libfdisk */

@@ -190,8 +190,12 @@ static int read_any(struct part_list *list, struct vdisk *disk, struct part_plac
 	return r == -ENOENT ? 0 : r;
 }
 
-int part_list_read(struct part_list *list, struct vdisk *disk, struct part_places *places,
-		   struct vdisk_error *err)
+/* How a table is read. */
+typedef int read_fn(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		    struct vdisk_error *err);
+
+static int list_read(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		     read_fn *read, struct vdisk_error *err)
 {
 	int r;
 
@@ -200,7 +204,7 @@ int part_list_read(struct part_list *list, struct vdisk *disk, struct part_place
 		return vd_fail(err, ENOMEM, "out of memory");
 	list->parts->scheme = "";
 	list->parts->sector_size = disk->block_size == 4096 ? 4096 : 512;
-	r = read_any(list, disk, places, err);
+	r = read(list, disk, places, err);
 	if (r == 0) {
 		r = check_bounds(list, disk->size);
 		if (r == 0)
@@ -210,6 +214,30 @@ int part_list_read(struct part_list *list, struct vdisk *disk, struct part_place
 	}
 	if (r < 0)
 		free(STEAL(list->parts));
+	return r;
+}
+
+int part_list_read(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		   struct vdisk_error *err)
+{
+	return list_read(list, disk, places, read_any, err);
+}
+
+static int read_gpt(struct part_list *list, struct vdisk *disk, struct part_places *places,
+		    struct vdisk_error *err)
+{
+	int r = gpt_read(list, disk, NULL, places, err);
+
+	return r == -ENOENT ? 0 : r;
+}
+
+int part_gpt_read(struct vdisk_parts **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	struct part_list list = { 0 };
+	int r = list_read(&list, disk, NULL, read_gpt, err);
+
+	if (r == 0)
+		*out = list.parts;
 	return r;
 }
 

@@ -85,6 +85,12 @@ layout='GPT without a protective MBR'
 printf 'label: gpt\nsize=8M\nsize=16M\n' | sfdisk -q d
 dd if=/dev/zero of=d bs=512 count=1 conv=notrunc status=none
 for action in -l '-l -g'; do same "$action" d; done
+layout='GPT behind an MBR of its own'
+printf 'label: gpt\nsize=8M\nsize=16M\n' | sfdisk -q d
+dd if=d of=gpt bs=512 skip=1 count=33 status=none
+printf 'label: dos\nsize=9M\n' | sfdisk -q -w never -W never d
+dd if=gpt of=d bs=512 seek=1 conv=notrunc status=none
+for action in -l '-l -g' '-av -g'; do same "$action" d; done
 layout='on device-mapper'
 rm -f d
 truncate -s 64M d
@@ -214,9 +220,26 @@ for disk in d q; do
     [ -z "$(losetup -a)$(ls /run/vdisk)" ] || fail "left: $(losetup -a; ls /run/vdisk)"
     [ "$("$VDISK" cat "$disk#vg0/root:/file")" = "through $disk" ] || fail "$disk: not saved"
 done
-expect 0 "$VDISK" attach -r q
-expect 1 mkfs.ext4 -q /dev/mapper/loop0p1
-expect 0 "$VDISK" detach q
+for disk in d q; do
+    expect 0 "$VDISK" attach -r $disk
+    expect 1 mkfs.ext4 -q /dev/mapper/loop0p1
+    expect 1 "$VDISK" attach $disk			# one that can be written is asked for
+    like_output "$disk: is attached read-only already, as /dev/loop0: detach it first"
+    expect 0 "$VDISK" attach -r $disk
+    expect 0 "$VDISK" detach $disk
+    expect 0 "$VDISK" attach $disk
+    for how in -r --snapshot; do
+        expect 1 "$VDISK" attach $how $disk
+        like_output "$disk: is attached for writing already, as /dev/loop0: detach it first"
+    done
+    expect 0 "$VDISK" detach $disk
+done
+l=$(losetup -f --show d)
+expect 0 "$VDISK" attach "$l"
+expect 1 "$VDISK" attach -r "$l"
+like_output "is attached for writing already, as /dev/mapper/${l#/dev/}p1"
+expect 0 "$VDISK" detach "$l"
+losetup -d "$l"
 expect 1 "$VDISK" detach q
 like_output 'not attached'
 
@@ -248,3 +271,26 @@ expect 1 "$VDISK" detach q
 like_output 'was killed; its remains are cleared'
 wait_for 20 test -z "$(losetup -a)"
 [ -z "$(ls /run/vdisk)$(dmsetup ls | grep -v 'No dev')" ] || fail "left: $(ls /run/vdisk; dmsetup ls)"
+
+# ---- without device-mapper: partitions by the kernel, a volume by a loop device, or why not ----
+echo /bin/false >/proc/sys/kernel/modprobe	# it would come back by itself
+for i in 1 2 3 4 5 6 7 8 9; do rmmod dm_snapshot dm_mirror dm_region_hash dm_log dm_bufio dm_mod 2>/dev/null || true; done
+if [ -e /sys/module/dm_mod ]; then echo 'device-mapper cannot be taken away: not tested without'; exit 0; fi
+for disk in d q; do
+    expect 0 "$VDISK" attach $disk
+    [ "$(grep -v vdisk: <<<"$output" | sort)" = '/dev/loop0
+/dev/loop0p1  p1
+/dev/loop0p2  p2
+/dev/loop1  vg0/other' ] || fail "attach without device-mapper: $output"
+    like_output 'vg0/root: no device is made: it is in 2 pieces, which takes device-mapper, and there is none'
+    mkfs.ext4 -q -L plain /dev/loop1
+    mount /dev/loop1 m
+    expect 1 "$VDISK" detach $disk
+    like_output '/dev/loop1: is in use: mounted at /mnt/m'
+    umount m
+    expect 0 "$VDISK" attached
+    like_output '/dev/loop1'
+    expect 0 "$VDISK" detach $disk
+    [ "$("$VDISK" label "$disk#vg0/other")" = plain ] || fail "$disk: not saved"
+    [ -z "$(losetup -a)$(ls /run/vdisk)" ] || fail "left: $(losetup -a; ls /run/vdisk)"
+done
