@@ -47,13 +47,72 @@ static int attach(struct vd_loop *loop, int fd, struct vdisk *volume, uint64_t o
 			      VD_LOOP_AUTOCLEAR | (writable ? 0u : (unsigned)VD_LOOP_READ_ONLY), err);
 }
 
+/* Loop devices that a helper's process has: they go a moment after the mount. */
+static int helped[16];
+static unsigned n_helped;
+
+void kernel_fs_end(void)
+{
+	while (n_helped)
+		wait_for_loop(helped[--n_helped]);
+}
+
+static int run_mount(const char *type, const char *options, const char *device, const char *dir)
+{
+	const char *argv[] = { "mount", "-t", type, "-o", options, device, dir, NULL };
+	int status = 0;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+		dup2(null, 1);
+		dup2(null, 2);
+		execvp(argv[0], (char *const *)(uintptr_t)argv);
+		_exit(127);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+/* By a program that mount(8) knows, like ntfs-3g: in a directory that only is there until then. */
+static int mount_by_helper(int number, const char *helper, bool writable, struct vdisk_error *err)
+{
+	AUTO_FREE char *base = running_dir();
+	AUTO_FREE char *dir = NULL;
+	char device[32];
+	int root = -1;
+
+	snprintf(device, sizeof(device), "/dev/loop%d", number);
+	if (!base || asprintf(&dir, "%s/fs-XXXXXX", base) < 0 || !mkdtemp(dir))
+		return vd_fail(err, errno ? errno : EIO, "no place to mount %s: %m", device);
+	if (run_mount(helper, writable ? "nosuid,nodev,noexec" : "ro,nosuid,nodev,noexec", device,
+		      dir) == 0) {
+		root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW);
+		if (n_helped < ARRAY_SIZE(helped))
+			helped[n_helped++] = number;
+	}
+	rmdir(dir);
+	return root >= 0 ? root : vd_fail(err, ENODEV, "this host has neither a kernel nor a "
+					  "program (%s) that mounts it", helper);
+}
+
 /* The root of the file system on a loop device, which then goes with it. */
 static int mount_loop(int number, const char *type, bool writable, struct vdisk_error *err)
 {
 	char path[32];
+	int r;
 
 	snprintf(path, sizeof(path), "/dev/loop%d", number);
-	return vd_host_mount(path, type, !writable, err);
+	if (strcmp(type, "ntfs") != 0)
+		return vd_host_mount(path, type, !writable, err);
+	/* (the kernel's "ntfs" was a driver that read only) */
+	r = vd_host_mount(path, "ntfs3", !writable, err);
+	return r == -ENODEV ? mount_by_helper(number, "ntfs-3g", writable, err) : r;
 }
 
 /* ---- the server ---- */

@@ -34,4 +34,7 @@ int kernel_fs_lend(struct vdisk_fs **out, const char **inside, struct vdisk *vol
 /* Among the volumes that the kernel alone can read, which is the root of the guest? */
 int kernel_fs_root(char name[264], struct vdisk *disk);
 
+/* When all of them are closed: wait until their devices have gone. */
+void kernel_fs_end(void);
+
 #endif

@@ -9,12 +9,14 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "cli/attached.h"
 #include "cli/running.h"
 #include "cli/steady.h"
 
 #define MAX_INFO 65536
+#define PLACE_SECONDS 60
 
 static int ready_fd = -1;	/* where the first process waits */
 
@@ -314,9 +316,31 @@ static int sweep_one(void *arg, struct running *r)
 	return 0;
 }
 
+/*
+ * What something was to be mounted on by a process that was killed right then: see kernel_fs.c.
+ * It has such a name only for a moment.
+ */
+static void sweep_places(void)
+{
+	AUTO_FREE char *dir = running_dir();
+	DIR *d = dir ? opendir(dir) : NULL;
+	struct dirent *e;
+	struct stat st;
+
+	while (d && (e = readdir(d)))
+		if (!strncmp(e->d_name, "fs-", 3) &&
+		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		    st.st_mtime + PLACE_SECONDS < time(NULL) &&
+		    (S_ISDIR(st.st_mode) || (S_ISREG(st.st_mode) && !st.st_size)))
+			unlinkat(dirfd(d), e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0);
+	if (d)
+		closedir(d);
+}
+
 void running_sweep(void)
 {
 	running_each(sweep_one, NULL);
+	sweep_places();
 }
 
 /* ---- into the background ---- */

@@ -113,6 +113,7 @@ static NORETURN void child(int to, struct vdisk *disk)
 			memcpy(s.inside, l.lent[i].inside, sizeof(s.inside));
 	for (unsigned i = 0; i < l.n; i++)
 		vdisk_fs_close(l.lent[i].fs, NULL);
+	kernel_fs_end();
 	if (put(to, &r, sizeof(r)) && (r < 0 ? put(to, &err, sizeof(err)) : send_system(to, &s)))
 		_exit(0);
 	_exit(1);

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../functions.sh"
 
 if [ "${1:-}" != inside ]; then
-    requires linux.uml mkfs.xfs mke2fs mkfs.btrfs btrfs lvm xfs_repair busybox setfattr getfattr setpriv
+    requires linux.uml mkfs.xfs mkntfs ntfs-3g mke2fs mkfs.btrfs btrfs lvm xfs_repair busybox setfattr getfattr setpriv
     expect 0 in_machine --engine uml --mem 1280 --limit 600 \
         --modules 'loop dm-mod xfs btrfs ext4 f2fs fuse' -- bash "$(readlink -f "$0")" inside
     echo "$output"
@@ -131,7 +131,13 @@ for round in 1 2 3 4; do
     expect 0 "$VDISK" ls 'xfs.qcow2#p1:/etc'
     like_output os-release
 done
-rm -f /run/vdisk/fs-*		# what is left of a server that was killed: an empty file
+# what is left of a server that was killed goes, but not what one is about to use
+touch /run/vdisk/fs-now
+touch -d '2 minutes ago' /run/vdisk/fs-old /run/vdisk/fs-*
+touch /run/vdisk/fs-now
+"$VDISK" attached
+[ "$(ls /run/vdisk)" = fs-now ] || fail "swept: $(ls /run/vdisk)"
+rm /run/vdisk/fs-now
 nothing_left
 
 # ---- which system is on it: the root in a subvolume of btrfs, and on XFS on LVM ----
@@ -241,6 +247,22 @@ for d in d.raw d.qcow2; do
     inspects $d 'CentOS Linux 7' cl/root xfs /boot/vmlinuz-6.5.1 '/=cl/root /home=cl/home /boot=p1'
     mounts $d 'CentOS Linux 7'
 done
+# ---- NTFS: a program, where the kernel has no driver ----
+rm -f d.*
+truncate -s 32M d.raw
+mkntfs -F -Q -q d.raw >/dev/null 2>&1
+"$VDISK" convert -q -O qcow2 d.raw d.qcow2
+for d in d.raw d.qcow2; do
+    expect 0 "$VDISK" mkdir "$d:/dir"
+    expect 0 "$VDISK" cp dpkg "$d:/dir/file"
+    expect 0 "$VDISK" mv "$d:/dir/file" "$d:/moved"
+    "$VDISK" cat "$d:/moved" | cmp - dpkg || fail "$d: cat"
+    expect 0 "$VDISK" ls "$d:/"
+    like_output '^moved$'
+    nothing_left
+    expect 0 "$VDISK" fsck -n $d
+done
+
 # an ordinary user is told what would work
 chmod 666 xfs.raw
 expect 1 setpriv --reuid=65534 --regid=65534 --clear-groups "$VDISK" ls 'xfs.raw#p1:/'
