@@ -72,6 +72,34 @@ static const struct argp mount_argp = {
 	       "By FUSE (ext and FAT), without root; as root by the kernel.",
 };
 
+static bool can_be_read(const char *source)
+{
+	const struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .format = cli.format, .refs = cli.refs,
+		.block_size = cli.block_size,
+	};
+	struct vdisk *disk;
+
+	if (vdisk_open(&disk, source, &opts, NULL) < 0)
+		return false;
+	vdisk_close(disk, NULL);
+	return true;
+}
+
+/* What cannot be written (a snapshot, a file of somebody else) may still be read. */
+static int open_writable(struct vdisk **out, const char *source)
+{
+	AUTO_DISK struct vdisk *disk = NULL;
+
+	if (cli_open(&disk, source, VDISK_OPEN_WRITE) == 0 && vdisk_writable(disk)) {
+		*out = STEAL(disk);
+		return CLI_OK;
+	}
+	if (disk || can_be_read(source))
+		cli_error("%s: it can be mounted read-only, with -r", source);
+	return CLI_FAILED;
+}
+
 /* The disk that a locator names, and the partition of it, to be freed. */
 static int open_disk(struct vdisk **out, struct steady *steady, char **part, const char *locator,
 		     const struct mount_args *a)
@@ -92,8 +120,8 @@ static int open_disk(struct vdisk **out, struct steady *steady, char **part, con
 		cli_error("out of memory");
 	else if (a->read_only)
 		status = steady_open(out, steady, source);
-	else if (cli_open(out, source, VDISK_OPEN_WRITE) == 0)
-		status = CLI_OK;
+	else
+		status = open_writable(out, source);
 	vdisk_locator_clear(&loc);
 	return status;
 }

@@ -255,20 +255,44 @@ static void take_inside(struct mount_point *root, const struct cli_system *syste
 		snprintf(root->options, sizeof(root->options), "subvol=%s", system->inside);
 }
 
+struct only {
+	char name[264];		/* of the first */
+	unsigned n;
+};
+
+static int count_file_systems(void *arg, const struct vdisk_volume *v)
+{
+	struct only *only = arg;
+	struct vdisk_probe probe = { 0 };
+
+	if (vdisk_probe(v->disk, &probe, NULL) == 0 && !strcmp(probe.usage, "filesystem") &&
+	    only->n++ == 0)
+		memcpy(only->name, v->name, sizeof(only->name));
+	return only->n > 1;
+}
+
 /*
  * The volume with the guest's root.  Where we read none that is more than the only one we can
- * read, the kernel may.
+ * read, the kernel may; the only file system there is needs no signs of one.
  */
 static int find_root(struct mount_point *root, struct vdisk *disk, char name[264], bool by_kernel,
 		     struct vdisk_error *err)
 {
 	AUTO_DISK struct vdisk *volume = NULL;
+	struct only only = { .n = 0 };
 	struct cli_system system;
 	int r = vdisk_root_name(name, disk, err);
 
 	if (!by_kernel || (r == 0 && vdisk_open_root(&volume, disk, NULL) == 0 &&
-			   files_is_root(volume)) || cli_inspect(&system, disk, NULL) < 0)
+			   files_is_root(volume)))
 		return r;
+	if (cli_inspect(&system, disk, NULL) < 0) {
+		if (r == 0 || vdisk_each_volume(disk, count_file_systems, &only, NULL) < 0 ||
+		    only.n != 1)
+			return r;
+		memcpy(name, only.name, sizeof(only.name));
+		return 0;
+	}
 	memcpy(name, system.in->root, sizeof(system.in->root));
 	take_inside(root, &system);
 	cli_system_free(&system);

@@ -4,9 +4,9 @@
 . "$(dirname "$0")/../functions.sh"
 
 if [ "${1:-}" != inside ]; then
-    requires linux.uml mke2fs e2fsck mkfs.xfs mkfs.vfat busybox
+    requires linux.uml mke2fs e2fsck mkfs.xfs mkfs.btrfs mkfs.vfat busybox
     in_machine --engine uml --mem 1280 --limit 600 \
-        --modules 'loop dm-mod ext4 xfs vfat nls_cp437 nls_ascii nls_iso8859-1 fuse' -- bash "$(readlink -f "$0")" inside
+        --modules 'loop dm-mod ext4 xfs btrfs vfat nls_cp437 nls_ascii nls_iso8859-1 fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi
 
@@ -55,6 +55,43 @@ for fs in 'mke2fs -q -F -t ext4' 'mkfs.xfs -q -f' 'mkfs.vfat'; do
 done
 expect 1 "$VDISK" mount 'd.raw#p7' m
 nothing_left
+
+# ---- a snapshot that nobody unmounted, read-only: its journal is replayed beside it ----
+for fs in ext4 xfs btrfs; do
+    rm -f d.*
+    truncate -s 330M d.raw
+    case $fs in
+    ext4) mke2fs -q -F -t ext4 d.raw ;;
+    xfs) mkfs.xfs -q -f d.raw ;;
+    btrfs) mkfs.btrfs -q -f d.raw >/dev/null ;;
+    esac
+    mount -o loop d.raw m
+    echo old >m/old
+    sync -f m
+    echo new >m/new
+    sync m/new			# (fsync: for btrfs in its log tree)
+    "$VDISK" convert -q -U -O qcow2 d.raw d.qcow2
+    cp --sparse=always d.raw copy.raw
+    umount m
+    "$VDISK" snapshot create d.qcow2 unclean
+    sum=$(sha256sum <copy.raw)
+    for d in copy.raw d.qcow2@unclean d.qcow2; do
+        expect 0 "$VDISK" mount -r $d m
+        [ "$(cat m/old m/new 2>&1 | tr '\n' ' ')" = 'old new ' ] || fail "$fs: $d: $(ls m)"
+        expect 1 touch m/x
+        expect 0 "$VDISK" umount m
+        nothing_left
+    done
+    [ "$(sha256sum <copy.raw)" = "$sum" ] || fail "$fs: -r wrote"
+    expect 1 "$VDISK" mount d.qcow2@unclean m
+    like_output 'd.qcow2@unclean: it can be mounted read-only, with -r'
+    for how in '' --all; do
+        [ $fs = ext4 ] || [ -z "$how" ] || continue
+        expect 1 "$VDISK" mount --fuse $how d.qcow2@unclean m
+        like_output 'with -r'
+    done
+    nothing_left
+done
 
 # FUSE writes, the kernel reads
 truncate -s 200M e.img
