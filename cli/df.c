@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/steady.h"
 
 enum column { COL_NAME, COL_TYPE, COL_LABEL, COL_SIZE, COL_USED, COL_AVAIL, COL_USE, COL_IFREE };
 
@@ -113,7 +114,7 @@ static int df_disk(struct libscols_table *t, const char *locator)
 	struct df d = { .table = t, .locator = locator };
 	struct vdisk_error err = { 0 };
 
-	if (cli_open(&disk, locator, 0) < 0)
+	if (steady_look(&disk, locator) != CLI_OK)
 		return CLI_FAILED;
 	if (vdisk_each_volume(disk, df_each, &d, &err) < 0)
 		return cli_fail(&err);

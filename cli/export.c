@@ -11,6 +11,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/steady.h"
 
 #define MAX_PORTALS 16u
 
@@ -257,6 +258,8 @@ int cmd_export(int argc, char **argv)
 		return cli_export_fuse(a.fuse, disks[0], a.read_only);
 	if (cli.share && !a.read_only)
 		cli_usage("--force-share is for reading only: use it with -r");
+	for (char **d = disks; a.read_only && *d; d++)
+		*d = steady_locator(*d);	/* ours until the server takes over */
 	if (cli_sibling(&server, a.vhost ? "vdisk-vhost" : "vdiskd") != CLI_OK)
 		return CLI_FAILED;
 	if (a.vhost) {

@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/steady.h"
 
 static struct vdisk_fuse *serving;
 
@@ -59,15 +60,21 @@ static int serve(struct vdisk *disk, const char *file)
 int cli_export_fuse(const char *file, const char *locator, bool read_only)
 {
 	AUTO_DISK struct vdisk *disk = NULL;
+	struct steady steady = { 0 };
 	bool made;
 	int status;
 
-	if (cli_open(&disk, locator, read_only ? 0 : VDISK_OPEN_WRITE) < 0)
+	if (read_only ? steady_open(&disk, &steady, locator) != CLI_OK :
+			cli_open(&disk, locator, VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
-	if (make_file(file, &made) != CLI_OK)
-		return CLI_FAILED;
-	status = serve(disk, file);
-	if (made)
-		unlink(file);
-	return cli_close(&disk) == CLI_OK ? status : CLI_FAILED;
+	status = make_file(file, &made);
+	if (status == CLI_OK) {
+		status = serve(disk, file);
+		if (made)
+			unlink(file);
+	}
+	if (cli_close(&disk) != CLI_OK)
+		status = CLI_FAILED;
+	steady_end(&steady);
+	return status;
 }

@@ -6,6 +6,7 @@
 
 #include "cli/files.h"
 #include "cli/kernel_fs.h"
+#include "cli/steady.h"
 #include "kernel/host.h"
 
 struct open_fs {
@@ -110,7 +111,8 @@ static int open_volume(struct open_fs *o, const char *part)
 		o->disk = vdisk_ref(other->disk);
 	if (lent_to_other(o))
 		return CLI_FAILED;
-	if (!o->disk && cli_open(&o->disk, o->source, o->write ? VDISK_OPEN_WRITE : 0) < 0)
+	if (!o->disk && (o->write ? cli_open(&o->disk, o->source, VDISK_OPEN_WRITE) < 0 :
+				    steady_look(&o->disk, o->source) != CLI_OK))
 		return CLI_FAILED;
 	if (part) {
 		if (vdisk_open_part(&o->volume, o->disk, part, &err) < 0)
@@ -220,6 +222,7 @@ int cli_files_close(int status)
 			status = CLI_FAILED;
 		open_fs_free(o);
 	}
+	kernel_fs_end();
 	return status;
 }
 

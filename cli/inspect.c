@@ -23,6 +23,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/steady.h"
 #include "cli/system.h"
 
 struct inspect {
@@ -307,7 +308,7 @@ int cmd_inspect(int argc, char **argv)
 	AUTO_DISK struct vdisk *disk = NULL;
 	int status;
 
-	if (cli_open(&disk, args[0], 0) < 0)
+	if (steady_look(&disk, args[0]) != CLI_OK)
 		return CLI_FAILED;
 	s.disk = disk;
 	status = inspect(&s);

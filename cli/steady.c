@@ -181,17 +181,12 @@ static void age_text(char out[40], int64_t seconds)
 		snprintf(out, 40, "%d days", (int)(seconds / 86400));
 }
 
-static struct vdisk *open_snapshot(struct vdisk *live, const char *locator, const char *who)
+/* The locator of the newest one, to be freed; NULL: there is none.  Which it is, is said. */
+static char *newest_snapshot(struct vdisk *live, const char *locator, const char *who)
 {
 	AUTO_FREE struct vdisk_snapshot *v = NULL;
-	AUTO_FREE char *text = NULL;
-	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
-		.refs = cli.refs, .block_size = cli.block_size,
-	};
 	struct vdisk_locator loc = { 0 };
-	struct vdisk *disk = NULL;
-	char age[40];
+	char *text = NULL, age[40];
 	int n = vdisk_snapshot_list(live, &v, NULL), newest = 0;
 
 	for (int i = 1; i < n; i++)
@@ -205,11 +200,22 @@ static struct vdisk *open_snapshot(struct vdisk *live, const char *locator, cons
 		text = vdisk_locator_format(&loc);
 	}
 	vdisk_locator_clear(&loc);
-	if (!text || vdisk_open(&disk, text, &opts, NULL) < 0)
-		return NULL;
 	age_text(age, MAX((int64_t)time(NULL) - v[newest].date_sec, 0));
-	cli_note("%s: read is its snapshot '%s', %s old", who, v[newest].name, age);
-	return disk;
+	if (text)
+		cli_note("%s: read is its snapshot '%s', %s old", who, v[newest].name, age);
+	return text;
+}
+
+static struct vdisk *open_snapshot(struct vdisk *live, const char *locator, const char *who)
+{
+	AUTO_FREE char *text = newest_snapshot(live, locator, who);
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
+		.refs = cli.refs, .block_size = cli.block_size,
+	};
+	struct vdisk *disk = NULL;
+
+	return text && vdisk_open(&disk, text, &opts, NULL) == 0 ? disk : NULL;
 }
 
 /* ---- which way ---- */
@@ -326,4 +332,38 @@ int steady_open(struct vdisk **out, struct steady *s, const char *locator)
 		return r < 0 ? cli_fail(&err) : CLI_OK;
 	snprintf(who, sizeof(who), "%.*s", (int)strcspn(err.msg, ";"), err.msg);
 	return open_other(out, s, locator, NULL, who);
+}
+
+int steady_look(struct vdisk **out, const char *locator)
+{
+	struct steady s = { 0 };
+	struct vdisk_error err = { 0 };
+	char who[700];
+	int r;
+
+	if (cli.share)
+		return cli_open(out, locator, 0) < 0 ? CLI_FAILED : CLI_OK;
+	r = try_open(out, locator, &err);
+	if (r != -EBUSY)
+		return r < 0 ? cli_fail(&err) : CLI_OK;
+	snprintf(who, sizeof(who), "%.*s", (int)strcspn(err.msg, ";"), err.msg);
+	return open_other(out, &s, locator, NULL, who);
+}
+
+char *steady_locator(const char *locator)
+{
+	const struct vdisk_open_opts share = {
+		.size = sizeof(share), .flags = VDISK_OPEN_SHARE, .format = cli.format,
+		.refs = cli.refs, .block_size = cli.block_size,
+	};
+	AUTO_DISK struct vdisk *disk = NULL, *live = NULL;
+	struct vdisk_error err = { 0 };
+	char *text = NULL;
+
+	if (!cli.share && try_open(&disk, locator, &err) == -EBUSY &&
+	    vdisk_open(&live, locator, &share, NULL) == 0) {
+		err.msg[strcspn(err.msg, ";")] = '\0';
+		text = newest_snapshot(live, locator, err.msg);
+	}
+	return text ? text : strdup(locator);
 }

@@ -19,6 +19,16 @@ bool steady_needed(const char *locator);
  * Else it is refused, or with --force-share read as it is, with a warning.
  */
 int steady_open(struct vdisk **out, struct steady *s, const char *locator);
+/*
+ * The same for a command that only looks: of a device no snapshot is made for it, and there is
+ * nothing to end.
+ */
+int steady_look(struct vdisk **out, const char *locator);
+/*
+ * For a server that opens the disk itself: the locator to give it, to be freed; of a disk that
+ * is being written that of its newest snapshot, if it has one, which is said.
+ */
+char *steady_locator(const char *locator);
 /* After the disk is closed. */
 void steady_end(struct steady *s);
 /* Remove the snapshot @lvm, which a killed process left. */

@@ -147,6 +147,22 @@ for d in x/d x/q; do
     [ "$(cat out/two)" = two ] || fail "$d: attach -r"
     umount out
     expect 0 "$VDISK" detach $d
+    expect 0 "$VDISK" kpartx -a -r $d		# (no table: nothing to map)
+    expect 0 "$VDISK" kpartx -d $d
+    # those who only look have it from a snapshot, too
+    expect 0 "$VDISK" cat $d:/two
+    like_output 'mount --fuse.*: read is how it was at [0-9:]+, as after a power cut'
+    like_output '^two$'
+    expect 0 "$VDISK" df $d
+    like_output '^x/. .*ext4'
+    expect 1 "$VDISK" cp $d:/two $d:/three
+    like_output 'another program'
+    start "$VDISK" export --fuse $d.view -r $d
+    wait_for 30 mountpoint -q $d.view
+    cp --sparse=always $d.view copy
+    [ "$("$VDISK" cat copy:/two)" = two ] || fail "$d: export -r"
+    kill "$started"
+    wait "$started" || true
     expect 0 "$VDISK" umount m
 done
 umount x
@@ -156,11 +172,22 @@ expect 0 "$VDISK" mount -r 'here.qcow2#p1' out
 like_output "read is its snapshot 'clean', [0-9]+ (s|min) old"
 cmp out/data tree/data || fail "the snapshot in the image"
 expect 0 "$VDISK" umount out
+expect 0 "$VDISK" stat 'here.qcow2#p1:/data'
+like_output "read is its snapshot 'clean', [0-9]+ (s|min) old"
+expect 0 "$VDISK" kpartx -a -r here.qcow2
+like_output "read is its snapshot 'clean'"
+mount -o ro,noload /dev/mapper/loop0p1 out
+cmp out/data tree/data || fail "kpartx -r"
+umount out
+expect 0 "$VDISK" kpartx -d here.qcow2
 expect 0 "$VDISK" umount m
 "$VDISK" snapshot delete here.qcow2 clean
 expect 0 "$VDISK" mount --fuse here.qcow2 m
 expect 1 "$VDISK" mount -r 'here.qcow2#p1' out
 like_output 'no snapshot to read, and none can be made; --force-share'
+expect 1 "$VDISK" ls 'here.qcow2#p1:/'
+like_output 'no snapshot to read, and none can be made; --force-share'
+expect 0 "$VDISK" ls -U 'here.qcow2#p1:/'
 expect 0 "$VDISK" mount -r -U 'here.qcow2#p1' out
 like_output 'may be torn'
 expect 0 "$VDISK" umount out
