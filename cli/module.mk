@@ -64,5 +64,6 @@ vdisk_SRCS += \
  cli/host_view.c \
  cli/attach.c \
  cli/host_disk.c \
- cli/running.c
+ cli/running.c \
+ cli/ext_crc.c
 vdisk_PKGS := jansson smartcols

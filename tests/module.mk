@@ -27,5 +27,6 @@ tests/tools/blk-load_SRCS := tests/tools/blk-load.c vmm-lite/virtio/virtq.c vmm-
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c cli/disk_words.c vmm-lite/words.c
 tests/unit/words_SRCS := cli/disk_words.c vmm-lite/words.c
 tests/unit/try_guest_SRCS := cli/try_guest.c
+tests/unit/ext_crc_SRCS := cli/ext_crc.c
 tests/fuzz/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c cli/disk_words.c vmm-lite/words.c
 tests/unit/journal_crash_SRCS := tests/lib/memlog.c
