@@ -3,11 +3,15 @@
 #define FUSE_USE_VERSION 314
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "core/driver.h"
 #include "kernel/session.h"
@@ -48,6 +52,39 @@ uint8_t *vd_session_buffer(void)
 	return buf;
 }
 
+/* ---- reading ahead ---- */
+
+/*
+ * The kernel reads 128 KiB ahead, however much a server would take: too little for
+ * several threads to have something to do.  Root may ask for more, when the first
+ * request is answered: that answer can only make it less.
+ */
+#define READ_AHEAD_KIB "512"
+
+/* Without asking the server, who does not answer yet. */
+static void find_device(struct vd_session *s, const char *path)
+{
+	struct statx st;
+
+	if (geteuid() == 0 && statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, 0, &st) == 0)
+		s->device = makedev(st.stx_dev_major, st.stx_dev_minor);
+}
+
+static void read_ahead(const struct vd_session *s)
+{
+	AUTO_CLOSE int fd = -1;
+	char path[64];
+	ssize_t n;
+
+	if (!s->device)
+		return;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->device),
+		 minor(s->device));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	n = fd >= 0 ? write(fd, READ_AHEAD_KIB, sizeof(READ_AHEAD_KIB) - 1) : 0;
+	(void)n;	/* it works without */
+}
+
 /* ---- beginning and end ---- */
 
 int vd_session_start(struct vd_session *s, const char *path, const struct fuse_lowlevel_ops *ops,
@@ -74,6 +111,7 @@ int vd_session_start(struct vd_session *s, const char *path, const struct fuse_l
 			       access("/dev/fuse", R_OK | W_OK) == 0 ? "" :
 			       " (/dev/fuse is not accessible)");
 	s->mounted = true;
+	find_device(s, path);
 	return 0;
 }
 
@@ -121,6 +159,8 @@ static void *work(void *arg)
 		if (r <= 0 || fuse_session_exited(w->s->fuse))
 			break;		/* unmounted, or broken */
 		fuse_session_process_buf(w->s->fuse, &w->buf);
+		if (!atomic_exchange(&w->s->begun, true))
+			read_ahead(w->s);
 	}
 	w->result = r;
 	vd_session_stop(w->s);

@@ -3,6 +3,8 @@
 #ifndef VD_SESSION_H
 #define VD_SESSION_H
 
+#include <sys/types.h>
+
 #include "core/compiler.h"
 #include "vdisk.h"
 
@@ -15,6 +17,8 @@ struct vd_session {
 	struct fuse_session *fuse;	/* owned */
 	int stop_fd;			/* owned: eventfd, readable when it shall end; -1 */
 	bool mounted;
+	dev_t device;			/* of what is mounted; 0: not known */
+	_Atomic bool begun;		/* the first request, the kernel's greeting, is answered */
 };
 
 /*
