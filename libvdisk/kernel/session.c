@@ -52,14 +52,20 @@ uint8_t *vd_session_buffer(void)
 	return buf;
 }
 
-/* ---- reading ahead ---- */
+/* ---- the kernel's caution ---- */
 
 /*
- * The kernel reads 128 KiB ahead, however much a server would take: too little for
- * several threads to have something to do.  Root may ask for more, when the first
- * request is answered: that answer can only make it less.
+ * Of a FUSE mount the kernel reads 128 KiB ahead, however much the server would take,
+ * and lets little wait to be written: a hundredth of what may wait at all, while who
+ * writes more sleeps.  Both leave several threads with nothing to do.  Root may ask
+ * for more, when the first request is answered: that answer can only make it less.
  */
-#define READ_AHEAD_KIB "512"
+static const struct {
+	const char *name, *value;
+} knobs[] = {
+	{ "read_ahead_kb", "512" },
+	{ "max_ratio", "20" },		/* percent */
+};
 
 /* Without asking the server, who does not answer yet. */
 static void find_device(struct vd_session *s, const char *path)
@@ -70,19 +76,19 @@ static void find_device(struct vd_session *s, const char *path)
 		s->device = makedev(st.stx_dev_major, st.stx_dev_minor);
 }
 
-static void read_ahead(const struct vd_session *s)
+static void turn_knobs(const struct vd_session *s)
 {
-	AUTO_CLOSE int fd = -1;
-	char path[64];
-	ssize_t n;
+	for (size_t i = 0; s->device && i < ARRAY_SIZE(knobs); i++) {
+		AUTO_CLOSE int fd = -1;
+		char path[80];
+		ssize_t n;
 
-	if (!s->device)
-		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(s->device),
-		 minor(s->device));
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	n = fd >= 0 ? write(fd, READ_AHEAD_KIB, sizeof(READ_AHEAD_KIB) - 1) : 0;
-	(void)n;	/* it works without */
+		snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/%s", major(s->device),
+			 minor(s->device), knobs[i].name);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		n = fd >= 0 ? write(fd, knobs[i].value, strlen(knobs[i].value)) : 0;
+		(void)n;	/* it works without */
+	}
 }
 
 /* ---- beginning and end ---- */
@@ -160,7 +166,7 @@ static void *work(void *arg)
 			break;		/* unmounted, or broken */
 		fuse_session_process_buf(w->s->fuse, &w->buf);
 		if (!atomic_exchange(&w->s->begun, true))
-			read_ahead(w->s);
+			turn_knobs(w->s);
 	}
 	w->result = r;
 	vd_session_stop(w->s);
