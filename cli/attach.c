@@ -159,11 +159,32 @@ static int attach_volume(void *arg, const struct vdisk_volume *v)
 	return 0;
 }
 
-/* Without device-mapper the kernel makes the partitions of a loop device itself. */
+#define NODE_MS	1000	/* until there is a node of a partition that the kernel has */
+
+/* Is there a node of a partition?  Where the kernel does not know it, no wait helps. */
+static bool partition_node(const char *path, unsigned *waited)
+{
+	AUTO_FREE char *known = NULL;
+
+	if (asprintf(&known, "/sys/class/block/%s", path + strlen("/dev/")) < 0)
+		return false;
+	for (; access(path, F_OK) < 0; *waited += 5) {
+		if (access(known, F_OK) < 0 || *waited >= NODE_MS)
+			return false;
+		usleep(5000);
+	}
+	return true;
+}
+
+/*
+ * Without device-mapper the partitions are the kernel's: those it finds itself, and, as it
+ * may not know the kind of table, those that we tell it of.
+ */
 static void kernel_partitions(struct attach *t)
 {
 	struct vdisk_error err = { 0 };
 	struct vdisk_parts *parts = NULL;
+	unsigned waited = 0;
 	char path[200], name[16];
 
 	if (vd_loop_partitions(t->h.device, &err) < 0) {
@@ -173,13 +194,17 @@ static void kernel_partitions(struct attach *t)
 	if (vdisk_parts_read(&parts, t->disk, &err) < 0)
 		return;
 	for (unsigned i = 0; i < parts->count; i++) {
+		const struct vdisk_part *p = &parts->part[i];
+
 		snprintf(path, sizeof(path), "%s%s%u", t->h.device, host_delimiter(&t->h),
-			 parts->part[i].number);
-		snprintf(name, sizeof(name), "p%u", parts->part[i].number);
-		for (int n = 0; n < 100 && access(path, F_OK) < 0; n++)
-			usleep(10000);
-		if (access(path, F_OK) == 0)
+			 p->number);
+		snprintf(name, sizeof(name), "p%u", p->number);
+		if (!p->extended)
+			vd_loop_add_partition(t->h.device, p->number, p->offset, p->length);
+		if (partition_node(path, &waited))
 			json_array_append_new(t->devices, device_json(path, name));
+		else if (!p->extended)
+			cli_note("%s: no device is made: the kernel does not take it", name);
 	}
 	free(parts);
 }
@@ -248,6 +273,8 @@ static int attach(struct attach *t, const char *locator)
 		.format = t->h.plain ? "raw" : cli.format, .refs = cli.refs,
 	};
 	struct vdisk_error err = { 0 };
+	bool dm = vd_dm_available(NULL) == 0;
+	int r;
 
 	if (check_attached(t) != CLI_OK)
 		return CLI_FAILED;
@@ -264,12 +291,12 @@ static int attach(struct attach *t, const char *locator)
 		return cli_fail(&err);
 	t->disk = disk;
 	json_array_append_new(t->devices, device_json(t->h.device, ""));
-	if (vd_dm_available(NULL) < 0)
+	if (!dm)
 		kernel_partitions(t);
-	if (vdisk_each_volume(disk, vd_dm_available(NULL) < 0 ? loop_volume : attach_volume, t,
-			      &err) < 0)
-		return cli_fail(&err);
-	return t->status;
+	vd_dm_hold();
+	r = vdisk_each_volume(disk, dm ? attach_volume : loop_volume, t, &err);
+	vd_dm_settle();
+	return r < 0 ? cli_fail(&err) : t->status;
 }
 
 int cmd_attach(int argc, char **argv)
@@ -374,6 +401,7 @@ static int detach(const char *locator, const struct attach_args *a)
 	struct detach t = { .flags = a->deferred ? VD_DM_DEFERRED : VD_DM_RETRY };
 	struct host_disk h;
 	char how[300];
+	int status;
 
 	if (host_disk_open(&h, locator) != CLI_OK)
 		return CLI_FAILED;
@@ -382,8 +410,13 @@ static int detach(const char *locator, const struct attach_args *a)
 		return CLI_FAILED;
 	}
 	if (vd_dm_available(NULL) == 0) {
-		if (detach_snapshot(&t, &h) != CLI_OK || host_each_map(&h, detach_map, &t) < 0)
-			return CLI_FAILED;
+		vd_dm_hold();
+		status = detach_snapshot(&t, &h);
+		if (status == CLI_OK && host_each_map(&h, detach_map, &t) < 0)
+			status = CLI_FAILED;
+		vd_dm_settle();
+		if (status != CLI_OK)
+			return status;
 	} else {
 		struct stat st;
 

@@ -234,30 +234,14 @@ int host_disk_drop(struct host_disk *h, bool verbose)
 
 /* ---- its maps ---- */
 
-struct wanted {
-	const char *name, *uuid;
-};
-
-static int name_taken(void *arg, const struct vd_dm_device *d)
-{
-	const struct wanted *want = arg;
-
-	return !strcmp(d->name, want->name) && strcmp(d->uuid, want->uuid) != 0;
-}
-
 int host_map_set(struct vd_dm_device *out, const struct host_disk *h, const char *name,
 		 const char *id, const struct vd_dm_segment *segments, unsigned n,
 		 bool read_only, bool wait)
 {
-	char uuid[200];
-	struct wanted want = { .name = name, .uuid = uuid };
 	struct vdisk_error err = { 0 };
+	char uuid[200];
 
 	snprintf(uuid, sizeof(uuid), "%s-%s", id, h->uuid);
-	if (vd_dm_each(name_taken, &want, &err)) {
-		cli_error("%s: a device of that name belongs to another disk", name);
-		return CLI_FAILED;
-	}
 	if (vd_dm_set(out, name, uuid, segments, n, read_only, wait, &err) < 0)
 		return cli_fail(&err);
 	return CLI_OK;

@@ -222,10 +222,12 @@ static int kpartx_add(struct kpartx *k)
 		k->disk.plain = false;
 	if (read_parts(k) != CLI_OK || host_disk_make(&k->disk, k->read_only, false) != CLI_OK)
 		return CLI_FAILED;
+	vd_dm_hold();
 	for (unsigned i = 0; i < k->parts->count; i++)
 		add_one(k, &k->parts->part[i]);
 	if (k->action == 'u' && host_each_map(&k->disk, delete_one, k) < 0)
-		return CLI_FAILED;
+		k->status = CLI_FAILED;
+	vd_dm_settle();
 	return k->status;
 }
 
@@ -235,8 +237,10 @@ static int kpartx_delete(struct kpartx *k)
 
 	if (vd_dm_available(&err) < 0)
 		return cli_fail(&err);
+	vd_dm_hold();
 	if (host_disk_find(&k->disk) && host_each_map(&k->disk, delete_one, k) < 0)
-		return CLI_FAILED;
+		k->status = CLI_FAILED;
+	vd_dm_settle();
 	return k->status == CLI_OK ? host_disk_drop(&k->disk, k->verbose) : k->status;
 }
 

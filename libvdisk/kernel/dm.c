@@ -4,7 +4,9 @@
  *
  * Where udev runs it makes the names under /dev, and we wait for it by its
  * cookies; where it does not, or DM_DISABLE_UDEV says so, libdevmapper makes
- * them.  What the library would print is kept for the message.
+ * them.  Several changes may share a cookie and one wait (vd_dm_hold): udev works
+ * at several devices at a time, and looking at one takes it longer than all else.
+ * What the library would print is kept for the message.
  */
 #include <errno.h>
 #include <libdevmapper.h>
@@ -17,7 +19,7 @@
 #include "core/late.h"
 #include "kernel/host.h"
 
-#define RETRIES 25	/* of 200 ms */
+#define BUSY_MS 5000	/* so long is a device that is busy tried again */
 
 /* ---- the library ---- */
 
@@ -105,17 +107,38 @@ int vd_dm_available(struct vdisk_error *err)
 	return 0;
 }
 
+/* Between vd_dm_hold() and vd_dm_settle(). */
+static _Thread_local struct {
+	bool on;
+	uint32_t cookie;	/* 0: nothing to wait for yet */
+} held;
+
+void vd_dm_hold(void)
+{
+	held.on = true;
+}
+
+void vd_dm_settle(void)
+{
+	if (held.cookie)
+		dm.udev_wait(held.cookie);
+	held.on = false;
+	held.cookie = 0;
+}
+
 /* Run a task that changes names, and wait for these. */
 static int run_named(struct dm_task *task, bool wait)
 {
-	uint32_t cookie = 0;
+	uint32_t cookie = wait && held.on ? held.cookie : 0;
 	bool udev = dm.udev_get_sync_support();
 	int r;
 
 	if (udev && !dm.task_set_cookie(task, &cookie, 0))
 		udev = false;
 	r = run(task);
-	if (udev && wait)
+	if (udev && wait && held.on)
+		held.cookie = cookie;
+	else if (udev && wait)
 		dm.udev_wait(cookie);
 	else if (udev)
 		dm.udev_complete(cookie);
@@ -124,13 +147,19 @@ static int run_named(struct dm_task *task, bool wait)
 	return r;
 }
 
-static bool exists(const char *name)
+/* Is there a device of that name?  1, with its UUID, or 0. */
+static int find_name(const char *name, char *uuid, size_t size)
 {
 	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_INFO);
 	struct dm_info info = { 0 };
+	const char *found;
 
-	return task && dm.task_set_name(task, name) && run(task) == 0 &&
-	       dm.task_get_info(task, &info) && info.exists;
+	if (!task || !dm.task_set_name(task, name) || run(task) < 0 ||
+	    !dm.task_get_info(task, &info) || !info.exists)
+		return 0;
+	found = dm.task_get_uuid(task);
+	snprintf(uuid, size, "%s", found ? found : "");
+	return 1;
 }
 
 static int resume(const char *name, bool wait)
@@ -154,12 +183,14 @@ int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
 {
 	AUTO_TASK struct dm_task *task = NULL, *query = NULL;
 	struct dm_info info = { 0 };
-	bool there;
-	int r = dm_setup(err);
+	char old[sizeof(out->uuid)];
+	int there, r = dm_setup(err);
 
 	if (r < 0)
 		return r;
-	there = exists(name);
+	there = find_name(name, old, sizeof(old));
+	if (there && uuid && strcmp(old, uuid) != 0)
+		return vd_fail(err, EEXIST, "%s: a device of that name belongs to another disk", name);
 	task = dm.task_create(there ? DM_DEVICE_RELOAD : DM_DEVICE_CREATE);
 	if (!task || !dm.task_set_name(task, name) || (read_only && !dm.task_set_ro(task)) ||
 	    (!there && uuid && !dm.task_set_uuid(task, uuid)))
@@ -206,35 +237,27 @@ static int busy(const char *name, struct vdisk_error *err)
 
 int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err)
 {
+	unsigned pause = 5, waited = 0;		/* ms */
 	int r = dm_setup(err);
 
 	if (r < 0)
 		return r;
-	r = -EBUSY;
-	for (int i = 0; r == -EBUSY && i < (flags & VD_DM_RETRY ? RETRIES : 1); i++) {
+	for (;; pause = MIN(2 * pause, 200u)) {
 		AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_REMOVE);
 
 		if (!task || !dm.task_set_name(task, name))
 			return fail(err, -ENOMEM, "remove", name);
-		if (i)
-			usleep(200000);
 		if (flags & VD_DM_DEFERRED)
 			dm.task_deferred_remove(task);
 		r = run_named(task, !(flags & VD_DM_NOWAIT));
+		if (r != -EBUSY || !(flags & VD_DM_RETRY) || waited >= BUSY_MS)
+			break;
+		usleep(1000 * pause);
+		waited += pause;
 	}
 	if (r == -EBUSY)
 		return busy(name, err);
 	return r < 0 ? fail(err, r, "remove", name) : 0;
-}
-
-static void uuid_of(const char *name, char *out, size_t size)
-{
-	AUTO_TASK struct dm_task *task = dm.task_create(DM_DEVICE_INFO);
-	const char *uuid = NULL;
-
-	if (task && dm.task_set_name(task, name) && run(task) == 0)
-		uuid = dm.task_get_uuid(task);
-	snprintf(out, size, "%s", uuid ? uuid : "");
 }
 
 int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
@@ -255,7 +278,8 @@ int vd_dm_each(int (*each)(void *arg, const struct vd_dm_device *d), void *arg,
 		struct vd_dm_device d = { .major = major(names->dev), .minor = minor(names->dev) };
 
 		snprintf(d.name, sizeof(d.name), "%s", names->name);
-		uuid_of(d.name, d.uuid, sizeof(d.uuid));
+		if (!find_name(d.name, d.uuid, sizeof(d.uuid)))
+			d.uuid[0] = '\0';
 		r = each(arg, &d);
 		if (r || !names->next)
 			return r;

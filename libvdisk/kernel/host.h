@@ -48,6 +48,8 @@ int vd_loop_attach(struct vd_loop *out, int fd, const char *name, uint64_t offse
 		   uint32_t block_size, unsigned flags, struct vdisk_error *err);
 /* Have the kernel make devices of the partitions on it, or on an NBD device. */
 int vd_loop_partitions(const char *device, struct vdisk_error *err);
+/* Make a partition (bytes) that the kernel did not find itself; one that is there is no error. */
+int vd_loop_add_partition(const char *device, unsigned number, uint64_t offset, uint64_t length);
 int vd_loop_detach(int number, struct vdisk_error *err);
 
 /* ---- nbd.c: a disk of any format as a block device ---- */
@@ -97,7 +99,8 @@ struct vd_dm_device {
 /* 0, or why not: no module, no permission. */
 int vd_dm_available(struct vdisk_error *err);
 /*
- * Make the device @name, or give it a new table if there is one of that name.
+ * Make the device @name, or give it a new table if there is one of that name; one with
+ * another UUID than @uuid (NULL: any) is somebody else's: -EEXIST.
  * @wait: until udev, where there is one, has made its names.
  */
 int vd_dm_set(struct vd_dm_device *out, const char *name, const char *uuid,
@@ -108,6 +111,12 @@ enum vd_dm_remove_flags {
 	VD_DM_DEFERRED = 1 << 1, /* goes with its last user */
 	VD_DM_NOWAIT = 1 << 2,
 };
+/*
+ * What this thread does between the two waits for udev once, at the end: several devices
+ * at a time.  Until then their names may be missing.
+ */
+void vd_dm_hold(void);
+void vd_dm_settle(void);
 /* -EBUSY says who. */
 int vd_dm_remove(const char *name, unsigned flags, struct vdisk_error *err);
 /* The device of that number; -ENOENT. */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/blkpg.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -202,6 +203,21 @@ int vd_loop_partitions(const char *device, struct vdisk_error *err)
 	if (ioctl(fd, BLKRRPART) < 0 && errno != EINVAL)
 		return vd_fail(err, errno, "%s: the kernel does not make its partitions: %m",
 			       device);
+	return 0;
+}
+
+int vd_loop_add_partition(const char *device, unsigned number, uint64_t offset, uint64_t length)
+{
+	AUTO_CLOSE int fd = open(device, O_RDONLY | O_CLOEXEC);
+	struct blkpg_partition part = {
+		.start = (long long)offset, .length = (long long)length, .pno = (int)number,
+	};
+	struct blkpg_ioctl_arg arg = {
+		.op = BLKPG_ADD_PARTITION, .datalen = sizeof(part), .data = &part,
+	};
+
+	if (fd < 0 || (ioctl(fd, BLKPG, &arg) < 0 && errno != EBUSY))
+		return -errno;
 	return 0;
 }
 
