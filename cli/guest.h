@@ -77,6 +77,12 @@ int guest_process_handing(const char *const *argv, const int *keep_open, unsigne
  */
 int guest_monitor(const struct guest *g, const char *program, const char *kernel);
 
+/*
+ * Start the keeper of a disk that a running guest of so many processors is given; the
+ * descriptors are its ends (vmm-lite/keeper.h).
+ */
+int guest_keep_disk(const struct guest_disk *d, unsigned cpus, int channel, int control);
+
 /* ---- guest_net.c: network cards ---- */
 
 /* Open what --net says of each: CLI_OK, or CLI_FAILED and a message that helps. */

@@ -26,6 +26,7 @@ vdisk_SRCS := \
  cli/engine_kvm.c \
  cli/monitor.c \
  cli/vm.c \
+ cli/vm_attach.c \
  cli/vm_dir.c \
  cli/engine_uml.c \
  cli/uml_initramfs.c \

@@ -251,3 +251,36 @@ int guest_monitor(const struct guest *g, const char *program, const char *kernel
 		free(c.file[i]);
 	return status;
 }
+
+int guest_keep_disk(const struct guest_disk *d, unsigned cpus, int channel, int control)
+{
+	AUTO_FREE char *vmm = NULL;
+	struct command c = { 0 };
+	char ends[32], queues[16];
+	pid_t pid;
+
+	if (cli_sibling(&vmm, "vmm-lite") != CLI_OK)
+		return CLI_FAILED;
+	snprintf(ends, sizeof(ends), "%d,%d", channel, control);
+	snprintf(queues, sizeof(queues), "%u", cpus ? cpus : 1);
+	add(&c, vmm);
+	add_pair(&c, "--keep", ends);
+	add_pair(&c, "--cpus", queues);
+	if (add_disk(&c, d, true, c.layer_fd[0]) != CLI_OK)
+		return CLI_FAILED;
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		cli_error("fork: %m");
+		return CLI_FAILED;
+	}
+	if (pid == 0) {
+		fcntl(channel, F_SETFD, 0);
+		fcntl(control, F_SETFD, 0);
+		execv(c.arg[0], (char *const *)(uintptr_t)c.arg);
+		cli_error("%s: %m", c.arg[0]);
+		_exit(CLI_FAILED);
+	}
+	/* it outlives us, and ends with the guest */
+	return CLI_OK;
+}

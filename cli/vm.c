@@ -2,9 +2,7 @@
 /*
  * vm.c - vdisk vm: running guests, through their control sockets
  *
- * One request, one answer, a line of JSON each; see vmm-lite(8).  A new disk is
- * opened and locked here, with all its backing files, and goes over as
- * descriptors; the guest's process then has the lock.
+ * One request, one answer, a line of JSON each; see vmm-lite(8).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,10 +16,9 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
-#include "cli/guest.h"
 #include "cli/vm.h"
+#include "vmm-lite/words.h"
 
-#define FILES_MAX	64u
 #define ANSWER_MAX	(1u << 20)
 #define ESCAPE_KEY	0x1d	/* Ctrl-] */
 
@@ -30,7 +27,7 @@
 static int send_request(int fd, json_t *request, const int *fds, unsigned n_fds)
 {
 	union {
-		char buf[CMSG_SPACE(FILES_MAX * sizeof(int))];
+		char buf[CMSG_SPACE(VM_FILES_MAX * sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
 	AUTO_FREE char *text = json_dumps(request, JSON_COMPACT);
@@ -140,6 +137,11 @@ static int ask_with(json_t **answer, const char *name, json_t *request, const in
 static int ask(json_t **answer, const char *name, json_t *request)
 {
 	return ask_with(answer, name, request, NULL, 0, NULL);
+}
+
+int vm_ask(json_t **answer, const char *name, json_t *request, const int *fds, unsigned n_fds)
+{
+	return ask_with(answer, name, request, fds, n_fds, NULL);
 }
 
 /* ---- list, show, stats ---- */
@@ -338,7 +340,7 @@ struct wait_args {
 	unsigned long seconds;
 };
 
-enum { OPT_WAIT = 0x22000, OPT_CACHE, OPT_SERIAL, OPT_SHRINK };
+enum { OPT_WAIT = 0x22000, OPT_SHRINK };
 
 static error_t parse_wait(int key, char *arg, struct argp_state *state)
 {
@@ -412,118 +414,6 @@ static int vm_reset(int argc, char **argv)
 }
 
 /* ---- disks ---- */
-
-static error_t parse_attach(int key, char *arg, struct argp_state *state)
-{
-	struct guest_disk *d = state->input;
-	enum cache_mode cache;
-
-	switch (key) {
-	case 'r':
-		d->read_only = true;
-		break;
-	case OPT_CACHE:
-		if (words_cache(arg, &cache) < 0)
-			argp_error(state, "--cache is " words_cache_help ", not '%s'", arg);
-		d->cache = arg;
-		break;
-	case OPT_SERIAL:
-		if (!words_serial_ok(arg))
-			argp_error(state, "--serial is " words_serial_help ", not '%s'", arg);
-		d->serial = arg;
-		break;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-	return 0;
-}
-
-/* What is said of the disk behind commas wins over the options. */
-static void disk_of(struct guest_disk *out, char *arg)
-{
-	struct guest_disk given = *out;
-
-	guest_disk_arg(out, arg, cli.format);
-	out->read_only |= given.read_only;
-	if (!out->cache)
-		out->cache = given.cache;
-	if (!out->serial)
-		out->serial = given.serial;
-	if (out->snapshot)
-		cli_usage("a disk of a running guest has no throw-away layer: make an image on top of it "
-			  "(vdisk create -b)");
-}
-
-/* NULL: a name in it is not UTF-8. */
-static json_t *attach_request(const struct guest_disk *d, const struct vdisk_open_file *files,
-			      unsigned n)
-{
-	json_t *names = json_array(), *r;
-
-	for (unsigned i = 0; i < n; i++)
-		json_array_append_new(names, json_string(files[i].path));
-	r = json_pack("{ss ss sb so ss* ss* ss*}", "do", "attach-disk", "locator", d->locator,
-		      "read-only", d->read_only, "files", names, "format", d->format, "cache", d->cache,
-		      "serial", d->serial);
-	if (r && d->limits[0])
-		json_object_set_new(r, "limits", json_string(d->limits));
-	if (r && d->block_size)
-		json_object_set_new(r, "block-size", json_integer(atoi(d->block_size)));
-	return r;
-}
-
-static int vm_attach(int argc, char **argv)
-{
-	static const struct argp_option options[] = {
-		{ "read-only", 'r', NULL, 0, "The guest cannot write to it", 0 },
-		{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0, "As in vdisk boot", 0 },
-		{ "serial", OPT_SERIAL, "TEXT", 0, "Serial number, up to 20 characters", 0 },
-		{ 0 },
-	};
-	static const struct argp argp = {
-		.options = options, .parser = parse_attach, .children = cli_disk,
-		.args_doc = "NAME DISK[,OPTION...]",
-		.doc = "Give a running guest one more disk; prints its id. The guest finds it by "
-		       "itself. OPTION: format=, cache=, serial=, limit=, block-size=, read-only.",
-	};
-	struct guest_disk d = { 0 };
-	char **args = cli_parse(&argp, argc, argv, &d, 2, 2);
-	AUTO_DISK struct vdisk *disk = NULL;
-	struct vdisk_open_file files[FILES_MAX];
-	int fds[FILES_MAX], status;
-	json_t *answer = NULL, *request;
-	uint32_t flags;
-	unsigned n;
-
-	disk_of(&d, args[1]);
-	flags = d.read_only ? 0 : VDISK_OPEN_WRITE;
-	if (d.cache && !strcmp(d.cache, "none"))
-		flags |= VDISK_OPEN_DIRECT;
-	if (cli_open_format(&disk, d.locator, d.format, flags) < 0)
-		return CLI_FAILED;
-	n = vdisk_list_files(disk, files, FILES_MAX);
-	if (!n) {
-		cli_error("%s: a remote disk has to be there when the guest starts (--disk)",
-			  vdisk_name(disk));
-		return CLI_FAILED;
-	}
-	if (n > FILES_MAX) {
-		cli_error("%s: consists of more than %u files", args[1], FILES_MAX);
-		return CLI_FAILED;
-	}
-	for (unsigned i = 0; i < n; i++)
-		fds[i] = files[i].fd;
-	request = attach_request(&d, files, n);
-	if (!request) {
-		cli_error("%s: a name that is not UTF-8 cannot be passed on", args[1]);
-		return CLI_FAILED;
-	}
-	status = ask_with(&answer, args[0], request, fds, n, NULL);
-	if (status == CLI_OK)
-		printf("%s\n", json_string_value(json_object_get(answer, "id")));
-	json_decref(answer);
-	return status;
-}
 
 /* Has the guest the disk still? */
 static bool has_disk(const char *name, const char *id)

@@ -42,4 +42,15 @@ json_t *vm_info(const char *name);
 /* Remove what a dead guest has left. */
 void vm_forget(const char *name);
 
+/* ---- vm.c ---- */
+
+enum { VM_FILES_MAX = 64 };
+
+/* One request (taken) with descriptors: CLI_OK and its answer (NULL: unwanted), or a message. */
+int vm_ask(json_t **answer, const char *name, json_t *request, const int *fds, unsigned n_fds);
+
+/* ---- vm_attach.c ---- */
+
+int vm_attach(int argc, char **argv);
+
 #endif

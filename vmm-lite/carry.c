@@ -18,6 +18,7 @@
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/passed.h"
+#include "vmm-lite/vhost/front.h"
 #include "vmm-lite/vmm.h"
 
 /* ---- leaving it ---- */
@@ -29,27 +30,58 @@ static int leave_first(const struct vmm *v)
 
 	for (unsigned i = 0; i < v->n_disks; i++)
 		if (!v->disk[i]->later && !v->disk[i]->leaving)
-			json_object_set_new(has, v->disk[i]->id, passed_limits_json(&v->disk[i]->limits));
-	return passed_leave(v->options.carry_fd, json_pack("{so si}", "has", has, "next", v->next_id), NULL, 0);
+			json_object_set_new(has, v->disk[i]->id,
+					    passed_limits_json(&v->disk[i]->limits));
+	return passed_leave(v->options.carry_fd,
+			    json_pack("{so si}", "has", has, "next", v->next_id), NULL, 0);
 }
 
-static int leave_disk(const struct vmm *v, const struct vmm_disk *d)
+/* Its files, or the ends of its process, which starts again for its next user. */
+static int list_descriptors(const struct vmm_disk *d, json_t *message, int fds[CONTROL_FDS_MAX])
 {
 	struct vdisk_open_file files[CONTROL_FDS_MAX];
-	unsigned n = vdisk_list_files(d->disk, files, CONTROL_FDS_MAX);
-	int fds[CONTROL_FDS_MAX];
+	unsigned n = d->disk ? vdisk_list_files(d->disk, files, CONTROL_FDS_MAX) : 0;
 	json_t *names = json_array();
 
-	if (n > CONTROL_FDS_MAX)
-		return -E2BIG;
-	for (unsigned i = 0; i < n; i++) {
+	if (!d->disk) {
+		struct keeper_ends e = front_ends(d->dev);
+
+		json_decref(names);
+		json_object_set_new(message, "isolated", json_true());
+		fds[0] = e.channel;
+		fds[1] = e.control;
+		fds[2] = e.events[0];
+		fds[3] = e.events[1];
+		return 4;
+	}
+	for (unsigned i = 0; i < MIN(n, CONTROL_FDS_MAX); i++) {
 		fds[i] = files[i].fd;
 		json_array_append_new(names, json_string(files[i].path));
 	}
-	return passed_leave(v->options.carry_fd, json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator", d->locator,
-				  "format", d->format, "serial", d->serial, "cache", d->cache,
-				  "read-only", d->read_only, "limits", passed_limits_json(&d->limits),
-				  "files", names), fds, n);
+	json_object_set_new(message, "files", names);
+	return n > CONTROL_FDS_MAX ? -E2BIG : (int)n;
+}
+
+static int leave_disk(const struct vmm *v, struct vmm_disk *d)
+{
+	json_t *message = json_pack("{ss ss ss* ss ss sb so}", "id", d->id, "locator", d->locator,
+				    "format", d->format, "serial", d->serial, "cache", d->cache,
+				    "read-only", d->read_only, "limits",
+				    passed_limits_json(&d->limits));
+	int fds[CONTROL_FDS_MAX], n;
+
+	if (!message)
+		return -EILSEQ;
+	if (d->block_size)
+		json_object_set_new(message, "block-size", json_integer(d->block_size));
+	n = list_descriptors(d, message, fds);
+	if (n < 0) {
+		json_decref(message);
+		return n;
+	}
+	n = passed_leave(v->options.carry_fd, message, fds, (unsigned)n);
+	d->left = !n && !d->disk;
+	return n;
 }
 
 void carry_out(struct vmm *v)
@@ -62,7 +94,7 @@ void carry_out(struct vmm *v)
 	if (r < 0)
 		log_warnx("disks: what has changed cannot be left for the next life: %s", strerror(-r));
 	for (unsigned i = 0; !r && i < v->n_disks; i++) {
-		const struct vmm_disk *d = v->disk[i];
+		struct vmm_disk *d = v->disk[i];
 		int left = d->later && !d->leaving ? leave_disk(v, d) : 0;
 
 		if (left < 0)

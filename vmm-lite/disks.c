@@ -43,15 +43,6 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 	return r;
 }
 
-static void close_ends(const struct keeper_ends *e)
-{
-	const int fds[] = { e->channel, e->control, e->events[0], e->events[1] };
-
-	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-}
-
 static void disk_free(struct vmm_disk *d)
 {
 	free(d->locator);
@@ -81,6 +72,7 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 	d->cache = words_cache_name(o->cache);
 	d->snapshot = o->snapshot;
 	d->limits = o->limits;
+	d->block_size = o->block_size;
 	d->locator = copy(o->locator);
 	d->format = copy(o->format);
 	if (o->serial)
@@ -219,10 +211,10 @@ int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 	v->n_disks--;
 	memmove(&v->disk[i], &v->disk[i + 1], (v->n_disks - i) * sizeof(v->disk[0]));
 	pthread_mutex_unlock(&v->disks_lock);
-	r = d->dev && !d->disk ? front_end(d->dev, err) : 0;
+	r = d->dev && !d->disk && !d->left ? front_end(d->dev, err) : 0;
 	if (d->dev)
 		d->dev->ops->free(d->dev);
-	close_ends(&d->ends);
+	keeper_close_ends(&d->ends);
 	if (d->disk)
 		r = vdisk_close(d->disk, err);
 	disk_free(d);

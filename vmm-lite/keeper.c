@@ -49,6 +49,7 @@ struct keeper {
 	unsigned queues, n;
 	struct kept kept[DISKS_MAX];
 	int signals;
+	bool alone;		/* of a disk that was attached: nobody waits for us */
 };
 
 bool keeper_isolated(const struct options *o, const struct disk_option *d)
@@ -121,6 +122,7 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	struct vhost_place p = {
 		.fd = connection, .control_fd = d->control, .ready_fd = ready, .queues = k->queues,
 		.poll_us = k->options->poll_us, .no_sandbox = k->options->no_sandbox,
+		.detach = k->alone,
 	};
 	int keep[] = { connection, ready, d->control };
 	struct vhost_command c;
@@ -316,13 +318,25 @@ static void close_others(const struct keeper *k)
 	close_range(4096, ~0u, 0);
 }
 
+/* Who started us has seen how it went, and goes on. */
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int i = 0; null >= 0 && i < 3; i++)
+		dup2(null, i);
+}
+
 NORETURN
 static void keep(struct keeper *k)
 {
 	sigset_t set;
 
 	/* what a terminal sends is for the VMM */
-	setpgid(0, 0);
+	if (k->alone)
+		setsid();
+	else
+		setpgid(0, 0);
 	close_others(k);
 	prctl(PR_SET_NAME, "vmm-keeper");
 	signal(SIGPIPE, SIG_IGN);
@@ -334,6 +348,8 @@ static void keep(struct keeper *k)
 			say(&k->kept[i], KEEPER_GONE, 0, -1);
 			k->kept[i].over = true;
 		}
+	if (k->alone)
+		leave_terminal();
 	loop(k);
 	_exit(0);
 }
@@ -353,6 +369,21 @@ static int make_ends(struct kept *d, struct keeper_ends *e)
 	e->control = control[0];
 	d->control = control[1];
 	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, e->events) < 0 ? -errno : 0;
+}
+
+int keeper_alone(const struct options *o, unsigned queues, struct vdisk_error *err)
+{
+	struct keeper k = { .options = o, .queues = queues, .n = 1, .alone = true };
+	int r = vhost_program(k.program, err);
+
+	if (r < 0)
+		return r;
+	k.kept[0] = (struct kept) {
+		.disk = &o->disk[0], .channel = o->keep[0], .control = o->keep[1],
+	};
+	fcntl(o->keep[0], F_SETFD, FD_CLOEXEC);
+	fcntl(o->keep[1], F_SETFD, FD_CLOEXEC);
+	keep(&k);
 }
 
 int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *ends,

@@ -11,6 +11,7 @@
 #define VMM_KEEPER_H
 
 #include <sys/types.h>
+#include <unistd.h>
 
 #include "vmm-lite/options.h"
 
@@ -34,6 +35,15 @@ struct keeper_ends {
 	int events[2];	/* stream; [0] is ours, [1] is passed on */
 };
 
+static inline void keeper_close_ends(const struct keeper_ends *e)
+{
+	const int fds[] = { e->channel, e->control, e->events[0], e->events[1] };
+
+	for (unsigned i = 0; i < 4; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
 /* Is it served by a process of its own? */
 bool keeper_isolated(const struct options *o, const struct disk_option *d);
 
@@ -44,6 +54,13 @@ bool keeper_isolated(const struct options *o, const struct disk_option *d);
  */
 int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *ends,
 		 struct vdisk_error *err);
+
+/*
+ * Be the keeper of the one disk in @o, for a VMM that runs already: whoever attaches a
+ * disk starts it, with his own rights, so that the VMM need not be able to ask for disks.
+ * Returns on failure only.
+ */
+int keeper_alone(const struct options *o, unsigned queues, struct vdisk_error *err);
 
 /* The next word on a channel; *fd is -1 or comes with it.  1, 0: the keeper is gone, -errno. */
 int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd);

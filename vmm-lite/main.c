@@ -90,8 +90,15 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 static int isolate_disks(struct vmm *v, struct vdisk_error *err)
 {
 	struct options *o = &v->options;
-	int r = keeper_start(o, disk_queues(o), v->ends, err);
+	int r;
 
+	/* as the guest sees them, and show tells */
+	for (unsigned i = 0; i < o->n_disks; i++)
+		if (!o->disk[i].serial) {
+			snprintf(v->serial_text[i], sizeof(v->serial_text[i]), "vdisk%u", i);
+			o->disk[i].serial = v->serial_text[i];
+		}
+	r = keeper_start(o, disk_queues(o), v->ends, err);
 	for (unsigned i = 0; !r && i < o->n_disks; i++)
 		if (v->ends[i].channel >= 0)
 			o->disk[i].ends = &v->ends[i];
@@ -371,7 +378,9 @@ int main(int argc, char **argv)
 	v.control.serve = vmm_serve;
 	v.control.console = new_console;
 	v.control.arg = &v;
-	if (v.options.check) {
+	if (v.options.keep[0] >= 0) {
+		r = keeper_alone(&v.options, disk_queues(&v.options), &err);
+	} else if (v.options.check) {
 		r = kvm_open(&v.kvm_fd, v.options.kvm_fd, v.options.force, &err);
 	} else {
 		serial_init(&v.serial);

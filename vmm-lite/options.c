@@ -18,7 +18,7 @@ enum {
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
 	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_ISOLATE,
-	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM, OPT_BLOCK,
+	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM, OPT_BLOCK, OPT_KEEP,
 };
 
 static const struct argp_option options[] = {
@@ -79,6 +79,7 @@ static const struct argp_option options[] = {
 	{ "check", OPT_CHECK, NULL, 0, "Only say whether KVM here can run guests", 3 },
 	{ "force", OPT_FORCE, NULL, 0, "Run although the processor cannot virtualize", 3 },
 	{ "no-sandbox", OPT_NO_SANDBOX, NULL, 0, "Keep all system calls", 3 },
+	{ "keep", OPT_KEEP, "N,M", OPTION_HIDDEN, NULL, 3 },
 	{ "kvm", OPT_KVM, "N", 0, "N is an open descriptor of /dev/kvm", 3 },
 	{ "stats", OPT_STATS, NULL, 0, "Count the guest's exits", 3 },
 	{ "verbose", 'v', NULL, 0, "Say more", 3 },
@@ -205,6 +206,16 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+/* Of vdisk vm attach-disk: two descriptors, for keeper_alone(). */
+static void parse_keep(struct options *o, const char *text, struct argp_state *state)
+{
+	int end = 0;
+
+	if (sscanf(text, "%d,%d%n", &o->keep[0], &o->keep[1], &end) != 2 || text[end] ||
+	    o->keep[0] < 3 || o->keep[1] < 3)
+		argp_error(state, "--keep is N,M, not '%s'", text);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *o = state->input;
@@ -286,6 +297,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_ISOLATE:
 		o->isolate = true;
 		break;
+	case OPT_KEEP:
+		parse_keep(o, arg, state);
+		break;
 	case OPT_KVM:
 		o->kvm_fd = (int)parse_number(state, "--kvm", arg, 3, 65535);
 		break;
@@ -319,7 +333,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		argp_error(state, "'%s' is too much", arg);
 		break;
 	case ARGP_KEY_END:
-		if (!o->kernel && !o->check)
+		if (o->keep[0] >= 0 && o->n_disks != 1)
+			argp_error(state, "--keep is about one disk");
+		if (!o->kernel && !o->check && o->keep[0] < 0)
 			argp_error(state, "--kernel is missing");
 		break;
 	default:
@@ -340,7 +356,7 @@ void options_parse(struct options *out, int argc, char **argv, const char *what)
 
 	snprintf(doc, sizeof(doc), "%s" DOC, what);
 	*out = (struct options) { .memory = 512ull << 20, .vcpus = 1, .cmdline = "", .control_fd = -1,
-		.carry_fd = -1, .kvm_fd = -1, .poll_us = -1,
+		.carry_fd = -1, .kvm_fd = -1, .poll_us = -1, .keep = { -1, -1 },
 		.pid = getpid(),
 		.on = { [ON_SHUTDOWN] = { .code = -1 }, [ON_CRASH] = { .code = -1 },
 			[ON_RESET] = { .reset = true, .code = -1 } } };

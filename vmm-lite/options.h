@@ -65,6 +65,7 @@ struct options {
 	bool virtio_console;	/* the terminal is a virtio console's, not COM1's */
 	bool huge_pages, fast_kernel;
 	bool isolate;		/* each disk in a process of its own */
+	int keep[2];		/* be the keeper of the one disk: its ends of channel and control; -1 */
 	bool force, no_sandbox, stats, verbose, check;
 };
 

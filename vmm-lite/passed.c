@@ -41,28 +41,61 @@ static int options_of(struct disk_option *o, const struct control_call *call,
 	return 0;
 }
 
-int passed_disk(struct disk_option *out, struct vdisk_open_file *files,
-		const struct control_call *call, struct vdisk_error *err)
+static int take_files(struct disk_option *o, struct passed_store *store,
+		      const struct control_call *call, struct vdisk_error *err)
 {
 	json_t *names = json_object_get(call->request, "files");
-	struct disk_option o = {
-		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
-		.serial = text_of(call, "serial"), .files = files, .n_files = call->n_fds,
-		.read_only = json_is_true(json_object_get(call->request, "read-only")),
-	};
 
-	if (!o.locator || json_array_size(names) != call->n_fds ||
-	    (!call->n_fds && !passed_is_remote(o.locator)))
+	if (json_array_size(names) != call->n_fds || (!call->n_fds && !passed_is_remote(o->locator)))
 		return vd_fail(err, EINVAL, "attach-disk: a locator, and a descriptor for each of "
 			       "\"files\" are needed");
 	for (unsigned i = 0; i < call->n_fds; i++) {
-		files[i].path = json_string_value(json_array_get(names, i));
-		files[i].fd = call->fds[i];
-		if (!files[i].path)
+		store->files[i].path = json_string_value(json_array_get(names, i));
+		store->files[i].fd = call->fds[i];
+		if (!store->files[i].path)
 			return vd_fail(err, EINVAL, "attach-disk: \"files\" are names");
 	}
-	*out = o;
-	return options_of(out, call, err);
+	o->files = store->files;
+	o->n_files = call->n_fds;
+	return 0;
+}
+
+static int take_ends(struct disk_option *o, struct passed_store *store, struct control_call *call,
+		     struct vdisk_error *err)
+{
+	if (call->n_fds != 4 || json_object_get(call->request, "files"))
+		return vd_fail(err, EINVAL, "attach-disk: an isolated disk has four descriptors and no "
+			       "files");
+	store->ends = (struct keeper_ends) {
+		.channel = call->fds[0], .control = call->fds[1],
+		.events = { call->fds[2], call->fds[3] },
+	};
+	for (unsigned i = 0; i < 4; i++)
+		call->fds[i] = -1;
+	o->ends = &store->ends;
+	return 0;
+}
+
+int passed_disk(struct disk_option *out, struct passed_store *store, struct control_call *call,
+		struct vdisk_error *err)
+{
+	struct disk_option o = {
+		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
+		.serial = text_of(call, "serial"),
+		.read_only = json_is_true(json_object_get(call->request, "read-only")),
+	};
+	int r;
+
+	if (!o.locator)
+		return vd_fail(err, EINVAL, "attach-disk: a locator is needed");
+	r = options_of(&o, call, err);
+	if (!r && json_is_true(json_object_get(call->request, "isolated")))
+		r = take_ends(&o, store, call, err);
+	else if (!r)
+		r = take_files(&o, store, call, err);
+	if (!r)
+		*out = o;
+	return r;
 }
 
 json_t *passed_limits_json(const struct blk_limits *l)

@@ -4,17 +4,25 @@
 #define VMM_PASSED_H
 
 #include "vmm-lite/control.h"
+#include "vmm-lite/keeper.h"
 #include "vmm-lite/options.h"
 
 /* Is it reached over a network? */
 bool passed_is_remote(const char *locator);
 
+struct passed_store {
+	struct vdisk_open_file files[CONTROL_FDS_MAX];
+	struct keeper_ends ends;
+};
+
 /*
- * What attach-disk asks for, checked.  Strings are the request's; @files has room
- * for CONTROL_FDS_MAX and is what @out->files points to.  Only a remote disk has none.
+ * What attach-disk asks for, checked.  Strings are the request's, @store is what
+ * @out points into.  A disk has either files, or ("isolated") a process of its own with
+ * the four descriptors of its keeper's ends, which are @out's from then on; neither, if
+ * it is remote.
  */
-int passed_disk(struct disk_option *out, struct vdisk_open_file *files,
-		const struct control_call *call, struct vdisk_error *err);
+int passed_disk(struct disk_option *out, struct passed_store *store, struct control_call *call,
+		struct vdisk_error *err);
 
 /* How show and stats describe a disk's part that is the same everywhere. */
 json_t *passed_limits_json(const struct blk_limits *l);

@@ -54,6 +54,9 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "balloon", json_integer((json_int_t)balloon_actual(v->balloon)));
 	json_object_set_new(a, "cpus", json_integer(v->options.vcpus));
 	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&v->started)));
+	json_object_set_new(a, "isolate", json_boolean(v->options.isolate));
+	json_object_set_new(a, "shared-memory", json_boolean(v->ram.fd >= 0));
+	json_object_set_new(a, "next", json_integer(v->next_id));
 	json_object_set_new(a, "resets", json_integer(v->lives - 1));
 	json_object_set_new(a, "sandbox", json_pack("{sb sb sb sb sb si sb}", "user", v->sandbox.user, "pid",
 			    v->sandbox.pid,
@@ -121,14 +124,23 @@ static int console(struct vmm *v, struct control_call *call, struct vdisk_error 
 
 int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
-	struct vdisk_open_file files[CONTROL_FDS_MAX];
-	struct disk_option o;
-	int r = passed_disk(&o, files, call, err);
+	struct passed_store store;
+	struct disk_option o = { .ends = NULL };
+	int r = passed_disk(&o, &store, call, err);
 
 	if (!r && o.serial && disk_find(v, o.serial))
 		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
+	if (!r && o.ends && v->ram.fd < 0)
+		r = vd_fail(err, ENOTSUP, "a process of its own for a disk needs memory that it can "
+			    "share: start the guest with --isolate-disks");
+	if (!r && !o.ends && v->options.isolate)
+		r = vd_fail(err, EPERM, "this guest's disks are isolated, each in a process of its own");
+	if (!r && !o.ends && !o.n_files)
+		r = vd_fail(err, EINVAL, "a remote disk needs a process of its own");
 	if (!r)
 		r = disk_add(v, &o, err);
+	else if (o.ends)
+		keeper_close_ends(o.ends);
 	if (!r)
 		v->disk[v->n_disks - 1]->later = true;
 	return r;

@@ -22,6 +22,8 @@ struct vmm_disk {
 	const char *cache;		/* its mode; a constant */
 	bool read_only, write_through, snapshot;
 	bool later;			/* attached to the running guest */
+	bool left;			/* isolated, and left to the guest's next life */
+	uint32_t block_size;		/* 0: the disk's own */
 	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
@@ -32,6 +34,7 @@ struct vmm_disk {
 struct vmm {
 	struct options options;
 	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
+	char serial_text[DISKS_MAX][16];	/* theirs, where none was given */
 	int kvm_fd, kernel_fd, initrd_fd;	/* owned */
 	pthread_mutex_t disks_lock;		/* guards disk[] against vCPU threads */
 	struct vmm_disk *disk[DISKS_MAX];	/* owned; in the order of the guest's slots */

@@ -107,3 +107,49 @@ wait "$started" || status=$?
 grep -q 'compared' out || fail "$(cat out)"
 vmm 1 --disk "iscsi://127.0.0.1:$port/iqn.2026-11.test:lun/4"
 like_output 'no LUN 4'
+
+# ---- given to a guest that runs: isolated like the others; files, and the LUN
+export VDISK_RUNTIME=$tmp/run
+field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
+web() { "$VDISK" vm show --json web | field "$1"; }
+"$VDISK" create -q -f raw web.raw 4M
+"$VDISK" create -q -f qcow2 late.qcow2 8M
+start "$VDISK" boot --format raw --force -m 64 --isolate-disks --kernel kernel --append spin web.raw < /dev/null > web.out 2>&1
+wait_for 20 "$VDISK" vm show web
+expect 0 "$VDISK" vm attach-disk web late.qcow2,serial=late,ops=50
+[ "$output" = disk1 ] || fail "id: $output"
+expect 1 "$VDISK" vm attach-disk web late.qcow2
+like_output 'late.qcow2'
+expect 1 "$VDISK" vm attach-disk web none.raw
+expect 0 "$VDISK" vm attach-disk web "$lun"
+[ "$(web '[(d["serial"], d["isolated"], d["bytes"] >> 20, d["limits"]) for d in j["disks"]]')" = \
+    "[('vdisk0', True, 4, 'none'), ('late', True, 8, 'ops=50,burst=100'), ('vdisk2', True, 64, 'none')]" ] ||
+    fail "$("$VDISK" vm show --json web)"
+expect 1 "$VDISK" resize late.qcow2 +1M
+expect 0 "$VDISK" vm resize-disk web late 9M
+old=$(web 'j["disks"][1]["process"]')
+kill -KILL "$old"
+new_process() { now=$(web 'j["disks"][1]["process"]') && [ "$now" != "$old" ] && kill -0 "$now"; }
+wait_for 30 new_process
+wait_for 10 "$VDISK" vm limit web late none
+# a reset is the end of this guest's process, and its disks go on to the next
+old=$(web 'j["disks"][1]["process"]')
+expect 0 "$VDISK" vm reset web
+twice() { [ "$(grep -c 'ring 3' web.out)" = 2 ]; }
+wait_for 30 twice
+wait_for 30 new_process
+[ "$(web '[(d["id"], d["serial"], d["bytes"] >> 20) for d in j["disks"]]')" = \
+    "[('disk0', 'vdisk0', 4), ('disk1', 'late', 9), ('disk2', 'vdisk2', 64)]" ] || fail "$("$VDISK" vm show --json web)"
+expect 0 "$VDISK" vm kill web
+none_left() { no_server_of late.qcow2 && no_server_of web.raw && no_server_of test:lun/0 && ! pgrep -f -- --keep; }
+wait_for 20 none_left
+wait_for 10 "$VDISK" resize -q late.qcow2 +1M
+
+# one whose memory is its own cannot share it
+start "$VDISK" boot --format raw --force -m 64 --kernel kernel --append spin web.raw < /dev/null > web.out 2>&1
+wait_for 20 "$VDISK" vm show web
+expect 1 "$VDISK" vm attach-disk web "$lun"
+like_output 'start the guest with --isolate-disks'
+expect 0 "$VDISK" vm attach-disk web late.qcow2
+[ "$(web 'j["disks"][1]["isolated"]')" = False ] || fail "$("$VDISK" vm show --json web)"
+expect 0 "$VDISK" vm kill web

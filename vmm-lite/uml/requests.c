@@ -116,10 +116,14 @@ static int console(struct uml *u, struct control_call *call, struct vdisk_error 
 
 static int add_passed(struct uml *u, struct control_call *call, struct vdisk_error *err)
 {
-	struct vdisk_open_file files[CONTROL_FDS_MAX];
-	struct disk_option o;
-	int r = passed_disk(&o, files, call, err);
+	struct passed_store store;
+	struct disk_option o = { .ends = NULL };
+	int r = passed_disk(&o, &store, call, err);
 
+	if (o.ends) {
+		keeper_close_ends(o.ends);
+		return vd_fail(err, ENOTSUP, "a disk's process is started here: pass its files");
+	}
 	if (!r && o.serial && uml_disk_find(u, o.serial))
 		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
 	return r ? r : uml_disk_add(u, &o, true, err);

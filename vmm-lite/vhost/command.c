@@ -59,6 +59,7 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 		add_number(c, "--poll", (unsigned)p->poll_us);
 	add_flag(c, "--once", p->once);
 	add_flag(c, "--no-sandbox", p->no_sandbox);
+	add_flag(c, "--detach", p->detach);
 	add(c, "--format", d->format);
 	add(c, "--backing", d->backing);
 	add(c, "--backing-format", d->backing_format);

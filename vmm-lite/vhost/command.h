@@ -12,6 +12,7 @@ struct vhost_place {
 	unsigned queues;
 	int poll_us;		/* 0 or less: not said */
 	bool once, no_sandbox;
+	bool detach;		/* it lets go of the terminal once the disk is open */
 };
 
 struct vhost_command {

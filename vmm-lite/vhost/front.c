@@ -777,6 +777,15 @@ pid_t front_pid(struct virtio_device *dev)
 	return pid;
 }
 
+struct keeper_ends front_ends(struct virtio_device *dev)
+{
+	const struct front *f = of(dev);
+	struct keeper_ends e = f->ends;
+
+	e.control = f->lines.fd;
+	return e;
+}
+
 int front_get_stats(struct virtio_device *dev, struct blk_stats *out)
 {
 	return vhost_lines_stats(&of(dev)->lines, out, NULL);

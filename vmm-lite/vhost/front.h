@@ -34,6 +34,8 @@ int front_end(struct virtio_device *dev, struct vdisk_error *err);
 uint64_t front_bytes(struct virtio_device *dev);
 bool front_read_only(struct virtio_device *dev);
 pid_t front_pid(struct virtio_device *dev);
+/* Its keeper's ends, borrowed: for the process that takes the device over. */
+struct keeper_ends front_ends(struct virtio_device *dev);
 
 /* As blk_get_stats() and blk_set_limits(); -errno: the process does not answer. */
 int front_get_stats(struct virtio_device *dev, struct blk_stats *out);

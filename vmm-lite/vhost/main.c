@@ -36,13 +36,13 @@ struct options {
 	struct vdisk_open_file file[DISK_FILES_MAX]; /* already open */
 	unsigned n_files;
 	enum cache_mode cache;
-	bool read_only, snapshot, share, once, no_sandbox, quiet, verbose;
+	bool read_only, snapshot, share, once, detach, no_sandbox, quiet, verbose;
 };
 
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE, OPT_DETACH,
 };
 
 static const struct argp_option option_table[] = {
@@ -52,6 +52,7 @@ static const struct argp_option option_table[] = {
 	  "A socket that takes a line: stats, limit SPEC, resize BYTES", 0 },
 	{ "control-fd", OPT_CONTROL_FD, "N", 0, "The same on this open one, a packet a line", 0 },
 	{ "ready", OPT_READY, "N", 0, "Write a byte to this descriptor once the disk is open", 0 },
+	{ "detach", OPT_DETACH, NULL, 0, "Let go of the terminal once the disk is open", 0 },
 	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
 	{ NULL, 0, NULL, 0, "The disk:", 1 },
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
@@ -107,6 +108,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_READY:		o->ready_fd = (int)number(state, "--ready", arg, 0, 1u << 20); break;
 	case OPT_ONCE:		o->once = true; break;
+	case OPT_DETACH:	o->detach = true; break;
 	case 'f':		o->format = arg; break;
 	case OPT_BACKING:	o->backing = arg; break;
 	case OPT_BACKING_FORMAT: o->backing_format = arg; break;
@@ -267,6 +269,15 @@ static void say_how(const struct options *o)
 	fflush(stdout);
 }
 
+/* Whoever waits for the end of our output would wait for ever. */
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int i = 0; null >= 0 && i < 3; i++)
+		dup2(null, i);
+}
+
 static int run(struct vhost_server *s, const struct options *o, struct vdisk_error *err)
 {
 	const char *unlinks[3] = { NULL };
@@ -286,6 +297,8 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 		r = vhost_drop_privileges(err);
 	if (!r)
 		r = make_device(s, o, err);
+	if (!r && o->detach)
+		leave_terminal();
 	if (!r && !o->no_sandbox)
 		r = vhost_filter(unlinks, is_remote(s->disk), err);
 	if (r < 0)
