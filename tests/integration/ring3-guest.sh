@@ -54,8 +54,8 @@ for memory in 3072 3073 5G; do
     vmm 0 -m $memory --disk "$tmp/c.raw" --format raw
 done
 vmm 2 -c 65
-vmm 1 -m 16
-like_output 'memory must be'
+vmm 2 -m 16
+like_output 'memory is 32 MiB'
 
 # what happens then is the person's choice
 vmm 7 --append triple --on-crash exit:7
