@@ -23,6 +23,12 @@ TOOLS += tests/tools/blk-load
 tests/tools/blk-load_SRCS := tests/tools/blk-load.c vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c \
  vmm-lite/virtio/limiter.c
 
+# what the filters of system calls let through
+TOOLS += tests/tools/filters
+tests/tools/filters_SRCS := tests/tools/filters.c vmm-lite/sandbox.c vmm-lite/vhost/sandbox.c vmm-lite/terminal.c \
+ vmm-lite/log.c
+tests/tools/filters_PKGS := libseccomp
+
 # the parsers of programs, which are in no library
 tests/unit/vmfile_SRCS := cli/vmfile.c cli/vmfile_xen.c cli/disk_words.c vmm-lite/words.c
 tests/unit/words_SRCS := cli/disk_words.c vmm-lite/words.c

@@ -11,8 +11,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "core/driver.h"
@@ -368,8 +371,13 @@ int main(int argc, char **argv)
 		.asked = VMM_RUNNING, .disks_lock = PTHREAD_MUTEX_INITIALIZER };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;
+	size_t seed;
 	int r, closed;
 
+	/* more arenas would make malloc() open files, when no thread may any more */
+	mallopt(M_ARENA_MAX, 1);
+	if (getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
+		json_object_seed(seed | 1);
 	options_parse(&v.options, argc, argv, "Run one Linux guest on KVM.");
 	log_set_verbose(v.options.verbose);
 	signal(SIGPIPE, SIG_IGN);

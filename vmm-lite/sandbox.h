@@ -50,5 +50,7 @@ enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SA
 		    SANDBOX_PARENT };
 enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
+/* May it make this call, with the right arguments?  SANDBOX_PROCESS: a thread that is none of the others. */
+bool sandbox_lists(enum sandbox_kind kind, int call);
 
 #endif

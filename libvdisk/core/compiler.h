@@ -115,4 +115,16 @@ static inline void store_be24(void *p, uint32_t v)
 	b[2] = (uint8_t)v;
 }
 
+/* Is this built with AddressSanitizer, which makes system calls of its own? */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 #endif

@@ -35,17 +35,6 @@
 
 #include "core/landlock.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
 enum {
 	SOCKET_FD = 3,
 	PIECE = 256 << 10,		/* of a read or write on the wire */
@@ -197,26 +186,39 @@ static const struct vd_driver remote_driver = {
 	.sync = remote_sync,
 };
 
+static const int plain[] = {
+	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev),
+	SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(fstat),
+	SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fcntl),
+	SCMP_SYS(fadvise64), SCMP_SYS(close),
+	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise),
+	SCMP_SYS(futex), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
+	SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(sched_yield),
+	SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
+	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
+	SCMP_SYS(exit), SCMP_SYS(exit_group),
+};
+
+static const int refused[] = {
+	SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(stat), SCMP_SYS(lstat),
+	SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+	SCMP_SYS(ioctl), SCMP_SYS(statfs), SCMP_SYS(fstatfs),
+};
+
+/* Only where argument @arg, masked, is @value. */
+static const struct {
+	int call;
+	unsigned arg;
+	uint64_t mask, value;
+} conditional[] = {
+	{ SCMP_SYS(mmap), 2, PROT_EXEC, 0 },
+	{ SCMP_SYS(mprotect), 2, PROT_EXEC, 0 },
+	/* fstat(3) is newfstatat(fd, "", ..., AT_EMPTY_PATH) */
+	{ SCMP_SYS(newfstatat), 3, UINT64_MAX, AT_EMPTY_PATH },
+};
+
 static int allow_calls(scmp_filter_ctx ctx)
 {
-	static const int plain[] = {
-		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev),
-		SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(fstat),
-		SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fcntl),
-		SCMP_SYS(fadvise64), SCMP_SYS(close),
-		SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise),
-		SCMP_SYS(futex), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
-		SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(sched_yield),
-		SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
-		SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
-		SCMP_SYS(exit), SCMP_SYS(exit_group),
-	};
-	static const int refused[] = {
-		SCMP_SYS(open), SCMP_SYS(openat), SCMP_SYS(stat), SCMP_SYS(lstat),
-		SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
-		SCMP_SYS(ioctl), SCMP_SYS(statfs), SCMP_SYS(fstatfs),
-	};
-	const struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
 	size_t i;
 	int r = 0;
 
@@ -224,15 +226,25 @@ static int allow_calls(scmp_filter_ctx ctx)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain[i], 0);
 	for (i = 0; r == 0 && i < ARRAY_SIZE(refused); i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused[i], 0);
-	if (r == 0)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, no_exec);
-	if (r == 0)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, no_exec);
-	/* fstat(3) is newfstatat(fd, "", ..., AT_EMPTY_PATH) */
-	if (r == 0)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
-				     SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
+	for (i = 0; r == 0 && i < ARRAY_SIZE(conditional); i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, conditional[i].call, 1,
+				     SCMP_CMP(conditional[i].arg, SCMP_CMP_MASKED_EQ,
+					      conditional[i].mask, conditional[i].value));
 	return r;
+}
+
+enum jail_verdict jail_verdict(int call)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
+		if (plain[i] == call)
+			return JAIL_ALLOWS;
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
+		if (refused[i] == call)
+			return JAIL_REFUSES;
+	for (size_t i = 0; i < ARRAY_SIZE(conditional); i++)
+		if (conditional[i].call == call)
+			return JAIL_JUDGES;
+	return JAIL_KILLS;
 }
 
 static int limit(int what, uint64_t value)
@@ -315,6 +327,7 @@ static int confine(int socket, const struct vdisk *disk, unsigned seconds)
 	int r;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "vdisk-jail");
 	r = limit_resources(disk, seconds);
 	if (r == 0)
 		r = drop_files(socket);

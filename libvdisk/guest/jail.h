@@ -49,4 +49,13 @@ ssize_t jail_ask(struct jail *jail, const void *question, size_t len, void *buf,
 /* In the child: the lent file systems, @n. */
 const struct vd_lent_fs *jail_lent(const struct jail *jail, unsigned *n);
 
+/* For the tests: what happens to the child when it makes system call @call. */
+enum jail_verdict {
+	JAIL_KILLS,
+	JAIL_REFUSES,		/* -EACCES */
+	JAIL_ALLOWS,
+	JAIL_JUDGES,		/* by its arguments: it is allowed or kills */
+};
+enum jail_verdict jail_verdict(int call);
+
 #endif

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -88,6 +90,11 @@ static int try_all(enum sandbox_kind kind)
 	return stopped == 10000 ? 0 : 9999;
 }
 
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
 static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
 {
 	/* not every kind may write() */
@@ -124,6 +131,39 @@ static void every_call(void **state)
 		if (r)
 			fail_msg("kind %d: call %d was not stopped", kinds[i], r);
 	}
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* What the C library does on the way: sorting a long list, starting a thread, a big block. */
+static int library(enum sandbox_kind kind)
+{
+	int list[4096];
+	pthread_t t;
+	char *p;
+
+	enter(kind);
+	for (int i = 0; i < 4096; i++)
+		list[i] = 4096 - i;
+	qsort(list, 4096, sizeof(list[0]), by_number);
+	if (list[0] != 1 || pthread_create(&t, NULL, nothing, NULL) || pthread_join(t, NULL))
+		return 1;
+	p = malloc(1 << 20);
+	p = p ? realloc(p, 8 << 20) : NULL;
+	if (!p)
+		return 2;
+	free(p);
+	return 0;
+}
+
+static void what_the_library_does(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(library, SANDBOX_PROCESS), 0);
+	assert_int_equal(in_child(library, SANDBOX_DISK), 0);
 }
 
 /* What depends on arguments: each must be stopped. */
@@ -221,6 +261,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_call),
+		cmocka_unit_test(what_the_library_does),
 		cmocka_unit_test(arguments),
 		cmocka_unit_test(the_end),
 		cmocka_unit_test(jail),

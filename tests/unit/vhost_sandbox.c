@@ -56,11 +56,12 @@ static int try_all(bool network)
 		/* uretprobe, uprobe: no filter sees them */
 		if (call == 335 || call == 336 || vhost_allows(call, network))
 			continue;
-		if (vhost_refuses(call)) {
+		if (vhost_refuses(call, network)) {
 			stopped = 0;
-			if (syscall(call, -1, "", 0) != -1 || errno != EACCES || stopped)
+			if (syscall(call, -1, "", 0) != -1 || (errno != EACCES && errno != ENOSYS) || stopped)
 				return call;
-		} else if (!is_stopped(call, 0x7fff, 0x7fff)) {
+		/* arguments that no rule admits */
+		} else if (!is_stopped(call, call == SYS_clone ? 0 : 0x7fff, 0x7fff)) {
 			return call;
 		}
 	}
@@ -83,6 +84,10 @@ static int try_arguments(bool network)
 	stopped = 0;
 	if (ioctl(-1, BLKDISCARD, NULL) != -1 || errno != EBADF || stopped)
 		return 4;
+	if (mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+		return 6;
+	if (!is_stopped(SYS_tgkill, getpid() + 1, 1) || !is_stopped(SYS_clone, SIGCHLD, 0))
+		return 7;
 	if (!network && (!is_stopped(SYS_socket, AF_INET, SOCK_STREAM) || !is_stopped(SYS_connect, -1, 0)))
 		return 5;
 	return 0;

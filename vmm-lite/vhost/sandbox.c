@@ -11,9 +11,12 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/if_tun.h>
+#include <malloc.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -24,61 +27,129 @@
 
 #define CALL(name)	SCMP_SYS(name)
 
-static const int calls[] = {
-	/* the front end: connections, messages, the memory and doorbells in them */
-	CALL(accept4), CALL(recvmsg), CALL(recvfrom), CALL(sendmsg), CALL(sendto),
-	CALL(setsockopt), CALL(memfd_create),
-	/* disk I/O on descriptors that are open, by ring or by hand */
-	CALL(read), CALL(write), CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64),
-	CALL(preadv), CALL(pwritev), CALL(preadv2), CALL(pwritev2), CALL(lseek),
-	CALL(fallocate), CALL(fdatasync), CALL(fsync), CALL(ftruncate), CALL(fstat),
-	CALL(newfstatat),	/* how this libc spells fstat */
-	CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register),
-	CALL(fcntl), CALL(close),
+static const struct rule {
+	int call;
+	const char *why;
+} calls[] = {
+	{ CALL(accept4), "a front end, or who asks at the control socket" },
+	{ CALL(recvmsg), "messages, and the memory and doorbells in them" },
+	{ CALL(sendmsg), "answers" },
+	{ CALL(recvfrom), "the control socket" },
+	{ CALL(sendto), "the control socket" },
+	{ CALL(setsockopt), "how long an answer may take" },
+	{ CALL(memfd_create), "the record of what is in flight" },
+	/* disks, on descriptors that are open */
+	{ CALL(read), "eventfds; disks" },
+	{ CALL(write), "eventfds; disks; messages" },
+	{ CALL(readv), "frames of a network card; libiscsi" },
+	{ CALL(writev), "frames of a network card; libiscsi" },
+	{ CALL(pread64), "disks" },
+	{ CALL(pwrite64), "disks" },
+	{ CALL(preadv), "disks" },
+	{ CALL(pwritev), "disks" },
+	{ CALL(preadv2), "disks: what the page cache has, without waiting" },
+	{ CALL(pwritev2), "disks: durable writes" },
+	{ CALL(lseek), "where a file has holes" },
+	{ CALL(fallocate), "discard, zeroes" },
+	{ CALL(fdatasync), "flush" },
+	{ CALL(ftruncate), "an image that grows; the record of what is in flight" },
+	{ CALL(newfstatat), "how long the memory of a front end is (fstat)" },
+	{ CALL(fstat), "how other C libraries spell it" },
+	{ CALL(io_uring_enter), "a queue's ring" },
+	{ CALL(io_uring_register), "a queue's ring" },
+	{ CALL(fcntl), "descriptors that came in messages; locks" },
+	{ CALL(close), "what a front end takes back" },
 	/* waiting */
-	CALL(poll), CALL(ppoll), CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl),
-	CALL(epoll_create1), CALL(eventfd2), CALL(futex), CALL(nanosleep),
-	CALL(clock_nanosleep), CALL(clock_gettime), CALL(gettimeofday), CALL(sched_yield),
-	CALL(restart_syscall),
-	/* memory, and the library's workers */
-	CALL(mmap), CALL(munmap), CALL(mremap), CALL(madvise), CALL(brk), CALL(mprotect),
-	CALL(clone), CALL(clone3), CALL(set_robust_list), CALL(rseq), CALL(exit),
-	CALL(exit_group), CALL(sched_getaffinity), CALL(gettid), CALL(getpid), CALL(sysinfo),
-	CALL(getrandom), CALL(membarrier), CALL(prctl),
-	/* signals */
-	CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(tgkill),
-	CALL(sigaltstack),
+	{ CALL(poll), "all the loops" },
+	{ CALL(futex), "locks" },
+	{ CALL(clock_gettime), "where the vDSO cannot tell the time" },
+	{ CALL(restart_syscall), "the kernel's own way to go on after a signal" },
+	/* memory and threads; more, by its arguments: allow_some() */
+	{ CALL(munmap), "memory" },
+	{ CALL(mremap), "memory" },
+	{ CALL(madvise), "memory" },
+	{ CALL(brk), "memory" },
+	{ CALL(set_robust_list), "a worker begins" },
+	{ CALL(rseq), "a worker begins" },
+	{ CALL(exit), "a worker ends" },
+	{ CALL(exit_group), "the end" },
+	{ CALL(sched_getaffinity), "how many processors there are" },
+	{ CALL(sysinfo), "how much memory qsort() may use for a long list" },
+	{ CALL(gettid), "abort()" },
+	{ CALL(getpid), "abort()" },
+	{ CALL(rt_sigaction), "signals" },
+	{ CALL(rt_sigprocmask), "signals" },
+	{ CALL(rt_sigreturn), "signals" },
+#if SANITIZED
+	{ CALL(sigaltstack), "a thread ends" },
+#endif
 };
 
 /* A remote disk: its connection may have to be made again. */
-static const int network_calls[] = {
-	CALL(socket), CALL(bind), CALL(connect), CALL(getsockopt), CALL(getpeername), CALL(getsockname),
-	CALL(shutdown), CALL(ioctl), CALL(dup2), CALL(uname),
+static const struct rule network_calls[] = {
+	{ CALL(socket), "a new connection, and the C library's resolver" },
+	{ CALL(connect), "the same" },
+	{ CALL(bind), "the resolver: which addresses this host has (netlink)" },
+	{ CALL(getsockname), "the same" },
+	{ CALL(getsockopt), "whether it is connected" },
+	{ CALL(dup2), "libiscsi puts a new connection in the old one's place" },
+	{ CALL(clock_nanosleep), "libiscsi waits before it tries again" },
+	{ CALL(ioctl), "the resolver: how much there is to read" },
+	{ CALL(uname), "the resolver: its own name" },
+	{ CALL(eventfd2), "a session made again" },
+	{ CALL(gettimeofday), "the resolver, where the vDSO cannot tell the time" },
 };
 
-static int allow_all(scmp_filter_ctx ctx, const int *list, size_t n)
+static int allow_all(scmp_filter_ctx ctx, const struct rule *list, size_t n)
 {
 	int r = 0;
 
 	for (size_t i = 0; !r && i < n; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, list[i], 0);
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, list[i].call, 0);
+	return r;
+}
+
+/* By their arguments: no code from data, threads but no processes, signals for ourselves. */
+static int allow_some(scmp_filter_ctx ctx)
+{
+	const scmp_datum_t thread = CLONE_THREAD | CLONE_VM;
+	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(mmap), 1,
+				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+
+	if (!r)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(mprotect), 1,
+				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!r)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(clone), 1,
+				     SCMP_A0(SCMP_CMP_MASKED_EQ, thread, thread));
+	if (!r)		/* its flags are in memory; the C library falls back to clone() */
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), CALL(clone3), 0);
+	if (!r)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(tgkill), 1,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	return r;
 }
 
 bool vhost_allows(int call, bool network)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		if (calls[i] == call)
+		if (calls[i].call == call)
 			return true;
 	for (size_t i = 0; network && i < ARRAY_SIZE(network_calls); i++)
-		if (network_calls[i] == call)
+		if (network_calls[i].call == call)
 			return true;
 	return false;
 }
 
-bool vhost_refuses(int call)
+bool vhost_judges(int call)
 {
-	return call == CALL(openat);
+	return call == CALL(mmap) || call == CALL(mprotect) || call == CALL(clone) ||
+		call == CALL(tgkill) || call == CALL(ioctl) || call == CALL(unlink);
+}
+
+bool vhost_refuses(int call, bool network)
+{
+	return call == CALL(clone3) || (network && call == CALL(openat));
 }
 
 static int load(const char *const *unlinks, bool network)
@@ -93,6 +164,8 @@ static int load(const char *const *unlinks, bool network)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!r)
 		r = allow_all(ctx, calls, ARRAY_SIZE(calls));
+	if (!r)
+		r = allow_some(ctx);
 	if (!r && network)
 		r = allow_all(ctx, network_calls, ARRAY_SIZE(network_calls));
 	else if (!r)	/* a guest discards, and its disk is a block device */
@@ -101,8 +174,8 @@ static int load(const char *const *unlinks, bool network)
 	if (!r && !network)	/* a network card's driver says what it can do itself */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
 				     SCMP_A1_32(SCMP_CMP_EQ, TUNSETOFFLOAD));
-	/* malloc() would like to read a file of /proc, and takes no for an answer */
-	if (!r)
+	/* the resolver would like to read its configuration, and takes no for an answer */
+	if (!r && network)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), CALL(openat), 0);
 	/* the sockets' names, and nothing else */
 	for (; !r && *unlinks; unlinks++)
@@ -128,6 +201,8 @@ int vhost_drop_privileges(struct vdisk_error *err)
 	struct __user_cap_data_struct none[2] = { { 0 } };
 	struct rlimit no_core = { 0, 0 };
 
+	/* more arenas would make malloc() open files, when no thread may any more */
+	mallopt(M_ARENA_MAX, 1);
 	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &head, none) < 0)
 		return vd_fail(err, errno, "cannot give up privileges: %m");

@@ -15,8 +15,9 @@ int vhost_drop_privileges(struct vdisk_error *err);
  */
 int vhost_filter(const char *const *unlinks, bool network, struct vdisk_error *err);
 
-/* For the tests: is a call allowed whatever its arguments are, or refused (not fatal)? */
+/* For the tests: is a call allowed whatever its arguments are, by them, or refused (not fatal)? */
 bool vhost_allows(int call, bool network);
-bool vhost_refuses(int call);
+bool vhost_judges(int call);
+bool vhost_refuses(int call, bool network);
 
 #endif
