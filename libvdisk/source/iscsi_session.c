@@ -27,7 +27,6 @@
  * libiscsi is loaded when it is needed (libiscsi.so.7, which is what the header
  * here describes), into this process's own namespace.
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netdb.h>
@@ -42,6 +41,7 @@
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
+#include "core/late.h"
 #include "source/iscsi.h"
 
 #define SONAME		"libiscsi.so.7"
@@ -83,46 +83,39 @@ static struct {
 	__typeof__(scsi_task_set_iov_in) *task_set_iov_in;
 	__typeof__(scsi_task_set_iov_out) *task_set_iov_out;
 } lib;
-static char lib_error[256];
+static struct vdisk_error lib_problem;
 
 static void lib_load(void)
 {
-	static const struct { const char *name; void *to; } symbols[] = {
-		{ "iscsi_create_context", &lib.create_context },
-		{ "iscsi_destroy_context", &lib.destroy_context },
-		{ "iscsi_set_noautoreconnect", &lib.set_noautoreconnect },
-		{ "iscsi_set_isid_random", &lib.set_isid_random },
-		{ "iscsi_set_targetname", &lib.set_targetname },
-		{ "iscsi_set_session_type", &lib.set_session_type },
-		{ "iscsi_set_header_digest", &lib.set_header_digest },
-		{ "iscsi_set_initiator_username_pwd", &lib.set_initiator_username_pwd },
-		{ "iscsi_set_target_username_pwd", &lib.set_target_username_pwd },
-		{ "iscsi_connect_async", &lib.connect_async },
-		{ "iscsi_login_async", &lib.login_async },
-		{ "iscsi_logout_async", &lib.logout_async },
-		{ "iscsi_nop_out_async", &lib.nop_out_async },
-		{ "iscsi_get_target_address", &lib.get_target_address },
-		{ "iscsi_get_error", &lib.get_error },
-		{ "iscsi_get_fd", &lib.get_fd },
-		{ "iscsi_which_events", &lib.which_events },
-		{ "iscsi_service", &lib.service },
-		{ "iscsi_scsi_command_async", &lib.scsi_command_async },
-		{ "scsi_create_task", &lib.create_task },
-		{ "scsi_free_scsi_task", &lib.free_scsi_task },
-		{ "scsi_task_set_iov_in", &lib.task_set_iov_in },
-		{ "scsi_task_set_iov_out", &lib.task_set_iov_out },
+#define SYMBOL(name, member) { #name, offsetof(__typeof__(lib), member) }
+	static const struct vd_late_symbol symbols[] = {
+		SYMBOL(iscsi_create_context, create_context),
+		SYMBOL(iscsi_destroy_context, destroy_context),
+		SYMBOL(iscsi_set_noautoreconnect, set_noautoreconnect),
+		SYMBOL(iscsi_set_isid_random, set_isid_random),
+		SYMBOL(iscsi_set_targetname, set_targetname),
+		SYMBOL(iscsi_set_session_type, set_session_type),
+		SYMBOL(iscsi_set_header_digest, set_header_digest),
+		SYMBOL(iscsi_set_initiator_username_pwd, set_initiator_username_pwd),
+		SYMBOL(iscsi_set_target_username_pwd, set_target_username_pwd),
+		SYMBOL(iscsi_connect_async, connect_async),
+		SYMBOL(iscsi_login_async, login_async),
+		SYMBOL(iscsi_logout_async, logout_async),
+		SYMBOL(iscsi_nop_out_async, nop_out_async),
+		SYMBOL(iscsi_get_target_address, get_target_address),
+		SYMBOL(iscsi_get_error, get_error),
+		SYMBOL(iscsi_get_fd, get_fd),
+		SYMBOL(iscsi_which_events, which_events),
+		SYMBOL(iscsi_service, service),
+		SYMBOL(iscsi_scsi_command_async, scsi_command_async),
+		SYMBOL(scsi_create_task, create_task),
+		SYMBOL(scsi_free_scsi_task, free_scsi_task),
+		SYMBOL(scsi_task_set_iov_in, task_set_iov_in),
+		SYMBOL(scsi_task_set_iov_out, task_set_iov_out),
 	};
-	void *handle = dlopen(SONAME, RTLD_NOW | RTLD_LOCAL);
+#undef SYMBOL
 
-	for (unsigned i = 0; handle && i < ARRAY_SIZE(symbols); i++) {
-		void *at = dlsym(handle, symbols[i].name);
-
-		if (!at)
-			break;
-		memcpy(symbols[i].to, &at, sizeof(at));
-	}
-	if (!handle || !lib.task_set_iov_out)
-		snprintf(lib_error, sizeof(lib_error), "%s", dlerror());
+	vd_late_load(SONAME, symbols, ARRAY_SIZE(symbols), &lib, &lib_problem);
 }
 
 /* The same for both, so that buffers need no translation. */
@@ -903,9 +896,9 @@ int iscsi_session_open(struct iscsi_session **out, const struct iscsi_address *a
 	int r;
 
 	pthread_once(&once, lib_load);
-	if (lib_error[0])
+	if (lib_problem.code)
 		return vd_fail(err, ENOTSUP, "%s: iSCSI needs libiscsi (Debian: libiscsi7): %s",
-			       address->name, lib_error);
+			       address->name, lib_problem.msg);
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return vd_fail(err, ENOMEM, "out of memory");
