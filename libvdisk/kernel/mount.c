@@ -883,6 +883,15 @@ static void op_removexattr(fuse_req_t req, fuse_ino_t node, const char *name)
 	reply_err(t, req, r);
 }
 
+/*
+ * The kernel asks for an attribute before each write: told that there are none here at
+ * all, which it takes to hold for every file system of the mount, it asks no more.
+ */
+static int no_xattrs(fuse_req_t req)
+{
+	return mount_of(req)->trees->next ? -EOPNOTSUPP : -ENOSYS;
+}
+
 /* @name NULL: the list of names. */
 static void read_xattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
 {
@@ -894,7 +903,7 @@ static void read_xattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t
 	if (!buf)
 		n = -ENOMEM;
 	else if (n == 0 && !t->fs->ops->listxattr)
-		n = name ? -EOPNOTSUPP : 0;
+		n = name ? no_xattrs(req) : 0;
 	else if (n == 0)
 		n = name ? t->fs->ops->getxattr(t->fs, ino, name, buf, size, NULL) :
 			   t->fs->ops->listxattr(t->fs, ino, buf, size, NULL);

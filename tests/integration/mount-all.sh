@@ -1,7 +1,7 @@
 #!/bin/bash
 # vdisk mount --all by FUSE: the guest's tree, as its fstab has it, in one mount.
 . "$(dirname "$0")/../functions.sh"
-requires mke2fs e2fsck mkfs.vfat fsck.vfat sfdisk fusermount3
+requires mke2fs e2fsck mkfs.vfat fsck.vfat sfdisk fusermount3 setfattr getfattr
 [ -w /dev/fuse ] || skip "/dev/fuse cannot be used"
 
 export VDISK_RUNTIME_DIR=$tmp/run
@@ -67,6 +67,11 @@ for d in d.raw d.qcow2; do
     [ -z "$(user ls m/home/hidden 2>/dev/null)" ] || fail "what is covered is seen"
     [ "$(user sh -c 'ls m m/boot m/srv | tr "\n" " "')" = \
         'm: boot etc file home lost+found mnt srv usr  m/boot: efi file lost+found  m/srv: data ' ] || fail "$(user ls m m/boot m/srv)"
+    # that FAT has no attributes says nothing about the others
+    expect 1 user getfattr -n user.a m/boot/efi
+    like_output 'not supported'
+    user setfattr -n user.a -v value m/file
+    [ "$(user getfattr --only-values -n user.a m/file)" = value ] || fail "an attribute beside FAT"
     # four file systems whose numbers of nodes are the same: none is mistaken for another
     [ "$(user stat -c %i m m/boot m/home m/srv/data m/boot/efi | sort -u | wc -l)" = 5 ] || fail "numbers"
     [ "$(user find m -type f | wc -l)" = 4 ] || fail "find: $(user find m -type f)"

@@ -168,6 +168,9 @@ rm -rf model
 user mkdir model
 expect 0 user "$VDISK" mount --fuse fat m
 user "$python" "$TOP/tests/tools/fsx.py" m model $STEPS "${SEED:-$RANDOM}" fat || fail "FAT"
+user touch m/plain
+expect 1 user getfattr -n user.a m/plain
+like_output 'not supported'
 expect 0 user "$VDISK" umount m
 fsck.vfat -n fat >fsck.log || { cat fsck.log; fail "FAT, random operations"; }
 
