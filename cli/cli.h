@@ -46,6 +46,8 @@ enum cli_status {
 	CLI_DIFFERENT = 3,	/* found different or damaged */
 };
 
+#define CLI_WITH_MAX 16
+
 /* The shared options, as given. */
 struct cli {
 	const char *name;	/* "vdisk check", for messages about usage */
@@ -62,6 +64,9 @@ struct cli {
 	struct {
 		const char *locator, *backing, *backing_format;
 	} overlay;
+	/* --with: other disks of the machine */
+	const char *with[CLI_WITH_MAX];
+	unsigned n_with;
 };
 extern struct cli cli;
 
@@ -121,6 +126,13 @@ bool cli_confirm(const char *fmt, ...) PRINTF_FMT(1, 2);
 int cli_open(struct vdisk **out, const char *locator, uint32_t flags);
 /* The same with a format of its own instead of --format. */
 int cli_open_format(struct vdisk **out, const char *locator, const char *format, uint32_t flags);
+/*
+ * Open the disks of --with into @list, with @flags as the one that they go with, as
+ * vdisk_open_opts takes them; 0 or -errno.  cli_with_close() when that is open.
+ */
+int cli_with_open(struct vdisk *list[CLI_WITH_MAX], unsigned *n, uint32_t flags,
+		  struct vdisk_error *err);
+void cli_with_close(struct vdisk *list[CLI_WITH_MAX], unsigned n);
 /* Close and clear; prints what goes wrong.  CLI_OK or CLI_FAILED. */
 int cli_close(struct vdisk **disk);
 void cli_auto_disk(struct vdisk **disk);

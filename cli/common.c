@@ -14,7 +14,7 @@ struct cli cli = { .name = "vdisk" };
 
 /* ---- arguments ---- */
 
-enum { OPT_JSON = 0x10000, OPT_PROGRESS, OPT_REFS, OPT_SECTOR };
+enum { OPT_JSON = 0x10000, OPT_PROGRESS, OPT_REFS, OPT_SECTOR, OPT_WITH };
 
 static const struct argp_option common_options[] = {
 	{ "help", 'h', NULL, 0, "Show this help", -1 },
@@ -63,6 +63,8 @@ static const struct argp_option disk_options[] = {
 	  "Read although another program may be writing: what is read may be inconsistent", -2 },
 	{ "sector-size", OPT_SECTOR, "512|4096", 0,
 	  "The sectors that the guest sees, where the disk does not tell: for partition tables", -2 },
+	{ "with", OPT_WITH, "DISK", 0,
+	  "Another disk of the same machine, which has a part of its LVM volume groups", -2 },
 	{ 0 },
 };
 
@@ -74,6 +76,11 @@ static error_t parse_disk(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'U':
 		cli.share = true;
+		return 0;
+	case OPT_WITH:
+		if (cli.n_with == CLI_WITH_MAX)
+			argp_error(state, "--with: at most %u disks", CLI_WITH_MAX);
+		cli.with[cli.n_with++] = arg;
 		return 0;
 	case OPT_SECTOR:
 		if (strcmp(arg, "512") != 0 && strcmp(arg, "4096") != 0)
@@ -286,6 +293,31 @@ bool cli_confirm(const char *fmt, ...)
 
 /* ---- disks ---- */
 
+int cli_with_open(struct vdisk *list[CLI_WITH_MAX], unsigned *n, uint32_t flags,
+		  struct vdisk_error *err)
+{
+	const struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = flags, .refs = cli.refs,
+		.block_size = cli.block_size,
+	};
+	int r = 0;
+
+	*n = 0;
+	for (unsigned i = 0; r == 0 && i < cli.n_with; i++) {
+		r = vdisk_open(&list[*n], cli.with[i], &opts, err);
+		*n += r == 0;
+	}
+	if (r < 0)
+		cli_with_close(list, *n);
+	return r;
+}
+
+void cli_with_close(struct vdisk *list[CLI_WITH_MAX], unsigned n)
+{
+	while (n)
+		vdisk_close(list[--n], NULL);
+}
+
 int cli_open_format(struct vdisk **out, const char *locator, const char *format, uint32_t flags)
 {
 	struct vdisk_error err = { 0 };
@@ -296,6 +328,7 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 		.format = format,
 		.block_size = cli.block_size,
 	};
+	struct vdisk *with[CLI_WITH_MAX];
 	int r;
 
 	if (cli.share && !(flags & VDISK_OPEN_WRITE))
@@ -305,7 +338,12 @@ int cli_open_format(struct vdisk **out, const char *locator, const char *format,
 		opts.backing = cli.overlay.backing;
 		opts.backing_format = cli.overlay.backing_format;
 	}
-	r = vdisk_open(out, locator, &opts, &err);
+	r = cli_with_open(with, &opts.n_with, opts.flags, &err);
+	if (r == 0) {
+		opts.with = with;
+		r = vdisk_open(out, locator, &opts, &err);
+		cli_with_close(with, opts.n_with);
+	}
 	if (r < 0)
 		cli_fail(&err);
 	return r;

@@ -18,7 +18,7 @@
  *   CONTENT: { "type", "usage", "label", "uuid", "version", "block-size", "size", "free" (null
  *            where they are not known), "dirty": not cleanly unmounted } or null
  *
- * Numbers are bytes.
+ * Numbers are bytes.  Of several disks: an array of these.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -231,7 +231,7 @@ static json_t *json_part(const struct item *it)
 			 "content", parts_json_content(&it->content));
 }
 
-static int print_json(const struct survey *s)
+static json_t *to_json(const struct survey *s)
 {
 	json_t *parts = json_array(), *gaps = json_array();
 	struct vdisk_limits limits;
@@ -255,7 +255,7 @@ static int print_json(const struct survey *s)
 		"partitions", parts, "free", gaps);
 	if (all)
 		parts_lvm_json(s->lvm, all);
-	return cli_print_json(all);
+	return all;
 }
 
 /* ---- for people ---- */
@@ -381,26 +381,62 @@ static int print_tree(const struct survey *s)
 
 /* ---- the command ---- */
 
-int cmd_parts(int argc, char **argv)
+static int show(const char *locator, json_t *list)
 {
-	static const struct argp argp = {
-		.children = cli_disk, .args_doc = "DISK",
-		.doc = "Show everything on a disk: partition table, partitions, free places, "
-		       "LVM volumes, file systems with their labels.",
-	};
-	char **args = cli_parse(&argp, argc, argv, NULL, 1, 1);
 	AUTO_DISK struct vdisk *disk = NULL;
 	struct survey s;
 	int status;
 
-	if (cli_open(&disk, args[0], 0) < 0)
+	if (cli_open(&disk, locator, 0) < 0)
 		return CLI_FAILED;
 	status = survey(&s, disk);
-	if (status == CLI_OK)
-		status = cli.json ? print_json(&s) : print_tree(&s);
+	if (status == CLI_OK && !cli.json)
+		status = print_tree(&s);
+	else if (status == CLI_OK)
+		json_array_append_new(list, to_json(&s));
 	parts_lvm_free(s.lvm);
 	json_decref(s.problems);
 	free(s.items);
 	free(s.parts);
+	return status;
+}
+
+/* The disk and all others that were named. */
+static int show_with(char **disks, unsigned which, json_t *list)
+{
+	unsigned given = cli.n_with;
+	int status;
+
+	for (unsigned i = 0; disks[i]; i++)
+		if (i != which && cli.n_with < CLI_WITH_MAX)
+			cli.with[cli.n_with++] = disks[i];
+	status = show(disks[which], list);
+	cli.n_with = given;
+	return status;
+}
+
+int cmd_parts(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.children = cli_disk, .args_doc = "DISK...",
+		.doc = "Show everything on a disk: partition table, partitions, free places, "
+		       "LVM volumes, file systems with their labels.  Of several, which may have "
+		       "parts of the same volume groups, one after the other.",
+	};
+	char **args = cli_parse(&argp, argc, argv, NULL, 1, CLI_WITH_MAX);
+	json_t *list = json_array();
+	int status = CLI_OK;
+
+	for (unsigned i = 0; args[i]; i++) {
+		if (i && !cli.json)
+			putchar('\n');
+		if (show_with(args, i, list) != CLI_OK)
+			status = CLI_FAILED;
+	}
+	/* one disk is an object, several are an array of them */
+	if (cli.json && status == CLI_OK)
+		status = cli_print_json(args[1] ? json_incref(list) :
+					json_incref(json_array_get(list, 0)));
+	json_decref(list);
 	return status;
 }

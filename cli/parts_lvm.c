@@ -6,10 +6,10 @@
  * others say where; hidden volumes, which are pieces of others, are left out.
  * The JSON has all of them:
  *
- *   "physical-volumes": [ { "partition" (0: the whole disk), "uuid", "size", "group",
+ *   "physical-volumes": [ { "disk", "partition" (0: the whole disk), "uuid", "size", "group",
  *                           "problem" } ],
  *   "volume-groups": [ { "name", "uuid", "seqno", "extent-size", "size", "free", "problem",
- *       "physical-volumes": [ { "uuid", "partition" (null: missing), "size", "device",
+ *       "physical-volumes": [ { "uuid", "disk", "partition" (null: missing), "size", "device",
  *                               "missing", "problem" } ],
  *       "volumes": [ { "name", "locator", "uuid", "type", "size", "hidden", "writable",
  *                      "reason", "content" } ] } ]
@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "cli/parts.h"
+#include "core/driver.h"
 
 struct group {
 	const struct vdisk_vg *vg;
@@ -28,6 +29,7 @@ struct group {
 };
 
 struct parts_lvm {
+	struct vdisk *disk;	/* borrowed */
 	struct vdisk_lvm *lvm;	/* owned */
 	struct group *groups;	/* owned */
 	unsigned n_groups;
@@ -52,13 +54,17 @@ static void probe_volume(const struct parts_lvm *p, const struct vdisk_vg *vg,
 static bool read_groups(struct parts_lvm *p)
 {
 	const struct vdisk_vg *vg;
+	unsigned n = 0;
 
-	while (vdisk_lvm_vg(p->lvm, p->n_groups))
-		p->n_groups++;
-	p->groups = calloc(p->n_groups + 1, sizeof(*p->groups));
+	while (vdisk_lvm_vg(p->lvm, n))
+		n++;
+	p->groups = calloc(n + 1, sizeof(*p->groups));
 	for (unsigned i = 0; p->groups && (vg = vdisk_lvm_vg(p->lvm, i)); i++) {
-		struct group *g = &p->groups[i];
+		struct group *g = &p->groups[p->n_groups];
 
+		if (!vd_vg_is_on(vg, 0))	/* another disk's */
+			continue;
+		p->n_groups++;
 		g->vg = vg;
 		g->content = calloc(vg->n_lvs + 1, sizeof(*g->content));
 		if (!g->content)
@@ -74,7 +80,9 @@ int parts_lvm_read(struct parts_lvm **out, struct vdisk *disk)
 	struct parts_lvm *p = calloc(1, sizeof(*p));
 	struct vdisk_error err = { 0 };
 
-	if (p && vdisk_lvm_scan(&p->lvm, &disk, 1, &err) < 0) {
+	if (p)
+		p->disk = disk;
+	if (p && vd_lvm_scan(&p->lvm, disk, &err) < 0) {
 		parts_lvm_free(p);
 		return cli_fail(&err);
 	}
@@ -120,21 +128,27 @@ static json_t *json_volume(const struct group *g, unsigned n)
 			 "content", parts_json_content(&g->content[n]));
 }
 
-static json_t *json_member(const struct vdisk_pv *pv)
+static const char *disk_name(const struct parts_lvm *p, const struct vdisk_pv *pv)
 {
-	return json_pack("{s:s, s:o, s:I, s:o, s:b, s:o}", "uuid", pv->uuid,
+	return vdisk_name(pv->disk ? p->disk->with[pv->disk - 1] : p->disk);
+}
+
+static json_t *json_member(const struct parts_lvm *p, const struct vdisk_pv *pv)
+{
+	return json_pack("{s:s, s:o, s:o, s:I, s:o, s:b, s:o}", "uuid", pv->uuid,
+			 "disk", pv->missing ? json_null() : json_string(disk_name(p, pv)),
 			 "partition", pv->missing ? json_null() : json_integer(pv->part),
 			 "size", (json_int_t)pv->size, "device", parts_json_text(pv->hint),
 			 "missing", pv->missing, "problem", parts_json_text(pv->problem));
 }
 
-static json_t *json_group(const struct group *g)
+static json_t *json_group(const struct parts_lvm *p, const struct group *g)
 {
 	const struct vdisk_vg *vg = g->vg;
 	json_t *pvs = json_array(), *lvs = json_array();
 
 	for (unsigned i = 0; i < vg->n_pvs; i++)
-		json_array_append_new(pvs, json_member(&vg->pv[i]));
+		json_array_append_new(pvs, json_member(p, &vg->pv[i]));
 	for (unsigned i = 0; i < vg->n_lvs; i++)
 		json_array_append_new(lvs, json_volume(g, i));
 	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
@@ -150,12 +164,12 @@ void parts_lvm_json(const struct parts_lvm *p, json_t *into)
 	const struct vdisk_pv *pv;
 
 	for (unsigned i = 0; (pv = vdisk_lvm_pv(p->lvm, i)); i++)
-		json_array_append_new(pvs, json_pack("{s:I, s:o, s:I, s:o, s:o}",
-			"partition", (json_int_t)pv->part, "uuid", parts_json_text(pv->uuid),
+		json_array_append_new(pvs, json_pack("{s:s, s:I, s:o, s:I, s:o, s:o}",
+			"disk", disk_name(p, pv), "partition", (json_int_t)pv->part, "uuid", parts_json_text(pv->uuid),
 			"size", (json_int_t)pv->size, "group", parts_json_text(pv->vg),
 			"problem", parts_json_text(pv->problem)));
 	for (unsigned i = 0; i < p->n_groups; i++)
-		json_array_append_new(groups, json_group(&p->groups[i]));
+		json_array_append_new(groups, json_group(p, &p->groups[i]));
 	json_object_set_new(into, "physical-volumes", pvs);
 	json_object_set_new(into, "volume-groups", groups);
 }
@@ -190,11 +204,11 @@ static void add_free(struct libscols_table *t, struct libscols_line *parent, uin
 	parts_set_bytes(l, SIZE, size);
 }
 
-/* The partition of the first physical volume that is there. */
+/* The partition of the first physical volume that is on this disk. */
 static unsigned first_part(const struct vdisk_vg *vg)
 {
 	for (unsigned i = 0; i < vg->n_pvs; i++)
-		if (!vg->pv[i].missing)
+		if (!vg->pv[i].missing && !vg->pv[i].disk)
 			return vg->pv[i].part;
 	return 0;
 }
@@ -229,7 +243,7 @@ void parts_lvm_tree(const struct parts_lvm *p, struct libscols_table *t,
 		const struct vdisk_vg *vg = p->groups[i].vg;
 
 		for (unsigned k = 0; k < vg->n_pvs; k++)
-			if (!vg->pv[k].missing && vg->pv[k].part == part) {
+			if (!vg->pv[k].missing && !vg->pv[k].disk && vg->pv[k].part == part) {
 				add_group(t, parent, &p->groups[i], part);
 				break;
 			}
@@ -250,7 +264,9 @@ void parts_lvm_problems(const struct parts_lvm *p)
 	const struct vdisk_pv *pv;
 
 	for (unsigned i = 0; (pv = vdisk_lvm_pv(p->lvm, i)); i++)
-		if (pv->problem[0] && pv->part)
+		if (pv->problem[0] && pv->disk)
+			printf("problem: physical volume on %s: %s\n", disk_name(p, pv), pv->problem);
+		else if (pv->problem[0] && pv->part)
 			printf("problem: physical volume p%u: %s\n", pv->part, pv->problem);
 		else if (pv->problem[0])
 			printf("problem: physical volume: %s\n", pv->problem);

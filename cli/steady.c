@@ -296,12 +296,19 @@ static int open_other(struct vdisk **out, struct steady *s, const char *locator,
 
 static int try_open(struct vdisk **out, const char *locator, struct vdisk_error *err)
 {
-	const struct vdisk_open_opts opts = {
+	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .format = cli.format, .refs = cli.refs,
 		.block_size = cli.block_size,
 	};
+	struct vdisk *with[CLI_WITH_MAX];
+	int r = cli_with_open(with, &opts.n_with, 0, err);
 
-	return vdisk_open(out, locator, &opts, err);
+	if (r < 0)
+		return r;
+	opts.with = with;
+	r = vdisk_open(out, locator, &opts, err);
+	cli_with_close(with, opts.n_with);
+	return r;
 }
 
 bool steady_needed(const char *locator)

@@ -98,6 +98,12 @@ struct vdisk_open_opts {
 	 * that an image could have.  -ENOTSUP where the format knows no backing files.
 	 */
 	const char *backing, *backing_format;
+	/*
+	 * Other disks of the same machine, for volume groups that lie on several: logical volumes
+	 * of this one are looked for on all of them.  References are taken.
+	 */
+	struct vdisk *const *with;
+	unsigned n_with;
 };
 
 /*

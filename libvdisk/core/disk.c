@@ -87,6 +87,9 @@ int vdisk_close(struct vdisk *d, struct vdisk_error *err)
 	r = first_error(r, vdisk_close(STEAL(d->backing), r < 0 ? NULL : err));
 	r = first_error(r, vdisk_close(STEAL(d->data), r < 0 ? NULL : err));
 	r = first_error(r, vdisk_close(STEAL(d->file), r < 0 ? NULL : err));
+	for (unsigned i = 0; i < d->n_with; i++)
+		r = first_error(r, vdisk_close(d->with[i], r < 0 ? NULL : err));
+	free(STEAL(d->with));
 	vd_disk_free(d);
 	return r;
 }
@@ -360,6 +363,16 @@ static int give_backing(struct vdisk *d, const struct vdisk_open_opts *opts, str
 	return vdisk_open(&d->backing, opts->backing, &o, err);
 }
 
+int vd_take_with(struct vdisk *d, struct vdisk *const *with, unsigned n, struct vdisk_error *err)
+{
+	d->with = n ? calloc(n, sizeof(struct vdisk *)) : NULL;
+	if (n && !d->with)
+		return vd_fail(err, ENOMEM, "out of memory");
+	for (unsigned i = 0; i < n; i++)
+		d->with[d->n_with++] = vdisk_ref(with[i]);
+	return 0;
+}
+
 int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_opts *opts,
 	       struct vdisk_error *err)
 {
@@ -388,6 +401,8 @@ int vdisk_open(struct vdisk **out, const char *locator, const struct vdisk_open_
 		r = open_path(&d, loc.source, loc.snapshot, &o, 0, err);
 	if (r == 0 && o.backing)
 		r = give_backing(d, &o, err);
+	if (r == 0 && o.n_with)
+		r = vd_take_with(d, o.with, o.n_with, err);
 	if (r == 0 && loc.part) {
 		struct vdisk *part = NULL;
 

@@ -269,6 +269,8 @@ struct vdisk {
 	struct vdisk *file;	/* owned: the disk that holds the format's metadata */
 	struct vdisk *data;	/* owned: an external data file, or NULL */
 	struct vdisk *backing;	/* owned: fills the holes, or NULL */
+	struct vdisk **with;	/* owned: see vdisk_open_opts */
+	unsigned n_with;
 
 	_Atomic uint64_t size;
 	uint32_t block_size;	/* logical block: 512 or 4096 */
@@ -309,6 +311,15 @@ struct vdisk {
 
 /* A new disk of @size bytes with one reference, to be opened by @drv; NULL: no memory. */
 struct vdisk *vd_disk_new(const struct vd_driver *drv, const char *name, uint64_t size);
+
+/* ---- a disk and others of the same machine ---- */
+
+/* Give @d the other disks, as vdisk_open_opts has them. */
+int vd_take_with(struct vdisk *d, struct vdisk *const *with, unsigned n, struct vdisk_error *err);
+/* vdisk_lvm_scan() of @disk, which is number 0 then, and the others. */
+int vd_lvm_scan(struct vdisk_lvm **out, struct vdisk *disk, struct vdisk_error *err);
+/* Has the group a physical volume on that one of the disks? */
+bool vd_vg_is_on(const struct vdisk_vg *vg, unsigned disk);
 
 /* ---- what the core does for drivers ---- */
 

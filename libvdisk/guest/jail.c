@@ -40,6 +40,7 @@ enum {
 	PIECE = 256 << 10,		/* of a read or write on the wire */
 	MEMORY = 768 << 20,		/* that the child may map */
 	OPEN_FILES = 32,
+	WITH_MAX = 16,			/* disks that go with the one that is read */
 	PATIENCE = 5,			/* seconds for each second of processor time */
 };
 #define WRITTEN_MAX	((uint64_t)1 << 30)	/* by the child, into its layer */
@@ -49,9 +50,15 @@ enum op { OP_READ, OP_WRITE, OP_MESSAGE, OP_ASK, OP_DONE };
 struct header {
 	uint32_t op;
 	int32_t status;		/* DONE, answers: 0 or -errno; to ASK: bytes behind it */
-	uint32_t type;		/* MESSAGE */
+	uint32_t type;		/* MESSAGE; READ, WRITE: which disk, see struct remote */
 	uint32_t len;		/* of the bytes behind it; READ: that are wanted */
 	uint64_t off;		/* READ, WRITE */
+};
+
+/* A disk in the child: the one that is read is number 0, those that go with it follow. */
+struct remote {
+	int fd;
+	uint32_t number;
 };
 
 struct jail {
@@ -127,10 +134,10 @@ const struct vd_lent_fs *jail_lent(const struct jail *jail, unsigned *n)
 }
 
 /* One read or write of at most PIECE bytes. */
-static int remote_piece(int fd, enum op op, void *buf, size_t len, uint64_t off)
+static int remote_piece(const struct remote *remote, enum op op, void *buf, size_t len, uint64_t off)
 {
-	struct header h = { .op = op, .len = (uint32_t)len, .off = off };
-	int r = send_all(fd, &h, sizeof(h));
+	struct header h = { .op = op, .type = remote->number, .len = (uint32_t)len, .off = off };
+	int fd = remote->fd, r = send_all(fd, &h, sizeof(h));
 
 	if (r == 0 && op == OP_WRITE)
 		r = send_all(fd, buf, len);
@@ -144,14 +151,14 @@ static int remote_piece(int fd, enum op op, void *buf, size_t len, uint64_t off)
 static int remote_iov(struct vdisk *disk, enum op op, const struct iovec *iov, int iovcnt,
 		      uint64_t off)
 {
-	const struct jail *jail = disk->priv;
+	const struct remote *remote = disk->priv;
 	size_t done, n;
 	int i, r;
 
 	for (i = 0; i < iovcnt; i++) {
 		for (done = 0; done < iov[i].iov_len; done += n, off += n) {
 			n = MIN(iov[i].iov_len - done, (size_t)PIECE);
-			r = remote_piece(jail->fd, op, (char *)iov[i].iov_base + done, n, off);
+			r = remote_piece(remote, op, (char *)iov[i].iov_base + done, n, off);
 			if (r < 0)
 				return r;
 		}
@@ -334,19 +341,33 @@ static int confine(int socket, const struct vdisk *disk, unsigned seconds)
 	return r < 0 ? r : drop_calls();
 }
 
+static struct vdisk *remote_disk(const struct vdisk *disk, uint32_t number)
+{
+	struct vdisk *d = vd_disk_new(&remote_driver, vdisk_name(disk), vdisk_size(disk));
+	struct remote *remote = malloc(sizeof(*remote));
+
+	if (!d || !remote)
+		_exit(1);
+	*remote = (struct remote) { .fd = SOCKET_FD, .number = number };
+	d->flags = VDISK_OPEN_WRITE;
+	d->block_size = disk->block_size;
+	d->priv = remote;
+	return d;
+}
+
 static NORETURN void child(int socket, const struct vdisk *disk, const struct jail_opts *opts)
 {
 	struct jail jail = { .fd = SOCKET_FD, .opts = opts };
 	struct vdisk_error err = { 0 };
 	struct header h = { .op = OP_DONE, .len = sizeof(err) };
-	struct vdisk *remote = vd_disk_new(&remote_driver, vdisk_name(disk), vdisk_size(disk));
+	struct vdisk *remote = remote_disk(disk, 0), *with[WITH_MAX];
+	unsigned n = MIN(disk->n_with, (unsigned)WITH_MAX);
 	int r;
 
-	if (!remote)
+	for (unsigned i = 0; i < n; i++)
+		with[i] = remote_disk(disk->with[i], i + 1);
+	if (vd_take_with(remote, with, n, NULL) < 0)
 		_exit(1);
-	remote->flags = VDISK_OPEN_WRITE;
-	remote->block_size = disk->block_size;
-	remote->priv = &jail;
 	r = confine(socket, disk, opts->seconds);
 	if (r < 0)
 		vd_fail(&err, -r, "%s: cannot confine the process that reads the guest's files: %s",
@@ -364,7 +385,7 @@ static NORETURN void child(int socket, const struct vdisk *disk, const struct ja
 struct warden {
 	int fd;			/* owned by jail_run() */
 	struct vdisk *disk;	/* borrowed */
-	struct vdisk *layer;	/* owned: where writes go; NULL until the first */
+	struct vdisk *layer[1 + WITH_MAX];	/* owned: where writes go; NULL until the first */
 	uint64_t written;
 	struct timespec deadline;
 	const struct jail_opts *opts;
@@ -412,12 +433,21 @@ static int answer(struct warden *w, int status)
 	return transfer(w, &h, sizeof(h), true);
 }
 
+/* The disk of that number; NULL: there is none. */
+static struct vdisk *disk_of(const struct warden *w, uint32_t number)
+{
+	if (number > MIN(w->disk->n_with, (unsigned)WITH_MAX))
+		return NULL;
+	return number ? w->disk->with[number - 1] : w->disk;
+}
+
 static int serve_read(struct warden *w, const struct header *h)
 {
+	struct vdisk *disk = disk_of(w, h->type);
 	int r = -EINVAL, r2;
 
-	if (h->len <= PIECE)
-		r = vdisk_read(w->layer ? w->layer : w->disk, w->buf, h->len, h->off);
+	if (h->len <= PIECE && disk)
+		r = vdisk_read(w->layer[h->type] ? w->layer[h->type] : disk, w->buf, h->len, h->off);
 	r2 = answer(w, r);
 	if (r2 < 0 || r < 0)
 		return r2;
@@ -426,19 +456,20 @@ static int serve_read(struct warden *w, const struct header *h)
 
 static int serve_write(struct warden *w, const struct header *h)
 {
+	struct vdisk *disk = disk_of(w, h->type);
 	int r;
 
-	if (h->len > PIECE)
+	if (h->len > PIECE || !disk)
 		return -EPROTO;
 	r = transfer(w, w->buf, h->len, false);
 	if (r < 0)
 		return r;
 	w->written += h->len;
 	r = w->written > WRITTEN_MAX ? -ENOSPC : 0;
-	if (r == 0 && !w->layer)
-		r = vdisk_open_overlay(&w->layer, w->disk, NULL, NULL);
+	if (r == 0 && !w->layer[h->type])
+		r = vdisk_open_overlay(&w->layer[h->type], disk, NULL, NULL);
 	if (r == 0)
-		r = vdisk_write(w->layer, w->buf, h->len, h->off);
+		r = vdisk_write(w->layer[h->type], w->buf, h->len, h->off);
 	return answer(w, r);
 }
 
@@ -590,6 +621,7 @@ int jail_run(struct vdisk *disk, const struct jail_opts *opts, struct vdisk_erro
 	kill(pid, SIGKILL);	/* one that has ended keeps its reason */
 	if (how_it_ended(pid, ended, sizeof(ended)) >= opts->seconds && r == -EPIPE)
 		r = -ETIMEDOUT;	/* its limit ended it */
-	vdisk_close(w.layer, NULL);
+	for (unsigned i = 0; i <= WITH_MAX; i++)
+		vdisk_close(w.layer[i], NULL);
 	return explain(&w, r, ended, err);
 }

@@ -393,6 +393,26 @@ int vdisk_lvm_scan(struct vdisk_lvm **out, struct vdisk *const *disks, unsigned 
 	return r;
 }
 
+int vd_lvm_scan(struct vdisk_lvm **out, struct vdisk *disk, struct vdisk_error *err)
+{
+	AUTO_FREE struct vdisk **all = calloc(1 + (size_t)disk->n_with, sizeof(struct vdisk *));
+
+	if (!all)
+		return vd_fail(err, ENOMEM, "out of memory");
+	all[0] = disk;
+	for (unsigned i = 0; i < disk->n_with; i++)
+		all[1 + i] = disk->with[i];
+	return vdisk_lvm_scan(out, all, 1 + disk->n_with, err);
+}
+
+bool vd_vg_is_on(const struct vdisk_vg *vg, unsigned disk)
+{
+	for (unsigned i = 0; i < vg->n_pvs; i++)
+		if (!vg->pv[i].missing && vg->pv[i].disk == disk)
+			return true;
+	return false;
+}
+
 void vdisk_lvm_free(struct vdisk_lvm *lvm)
 {
 	if (!lvm)

@@ -398,7 +398,7 @@ static int open_volume(struct vdisk **out, struct vdisk *disk, const char *part,
 		return vd_fail(err, ENOMEM, "out of memory");
 	slash = strchr(vg, '/');
 	*slash = '\0';
-	r = vdisk_lvm_scan(&lvm, &disk, 1, err);
+	r = vd_lvm_scan(&lvm, disk, err);
 	if (r < 0)
 		return r;
 	r = vdisk_open_lv(out, lvm, vg, slash + 1, disk->flags & VDISK_OPEN_WRITE, err);

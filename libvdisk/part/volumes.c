@@ -48,12 +48,12 @@ static int each_logical(const struct walk *w)
 {
 	struct vdisk_lvm *lvm = NULL;
 	const struct vdisk_vg *vg;
-	int r = vdisk_lvm_scan(&lvm, &w->disk, 1, w->err);
+	int r = vd_lvm_scan(&lvm, w->disk, w->err);
 
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; r == 0 && (vg = vdisk_lvm_vg(lvm, i)); i++)
-		for (unsigned k = 0; r == 0 && k < vg->n_lvs; k++)
+		for (unsigned k = 0; r == 0 && vd_vg_is_on(vg, 0) && k < vg->n_lvs; k++)
 			r = each_lv(w, lvm, vg, &vg->lv[k]);
 	vdisk_lvm_free(lvm);
 	return r;

@@ -80,6 +80,30 @@ check_all disk
 "$VDISK" convert -O qcow2 disk disk.qcow2
 check_all disk.qcow2
 
+# the same group on two disks, which are given together
+dd if=disk of=a.img bs=1M skip=1 count=60 conv=sparse status=none
+dd if=disk of=b.img bs=1M skip=61 count=60 conv=sparse status=none
+"$VDISK" convert -q -O qcow2 b.img b.qcow2
+for other in b.img b.qcow2; do
+    for v in root stripes; do
+        "$VDISK" compare --with $other "a.img#vg0/$v" "$v.raw" || fail "$v on two disks differs"
+    done
+    [ "$("$VDISK" cat --with a.img "$other:/etc/fstab")" = 'from inside' ] || fail 'the root on two disks'
+    "$VDISK" inspect --with a.img $other > tree 2> why || { cat why; fail 'inspect on two disks'; }
+    "$VDISK" df --with a.img $other | grep -q "$other#vg0/root" || fail 'df on two disks'
+done
+"$VDISK" parts a.img b.qcow2 > tree
+cat tree
+[ "$(grep -Ec 'vg0/root +12 MiB .* ext4' tree)" = 2 ] || fail 'parts of two disks'
+"$VDISK" parts --json a.img b.img | grep -c '"disk": "b.img"' | grep -qx '[4-9]' || fail 'parts of two disks, as JSON'
+"$VDISK" parts a.img > tree
+grep -q 'missing: physical volume' tree || { cat tree; fail 'a missing disk is not named'; }
+! "$VDISK" cat 'a.img#vg0/root:/etc/fstab' 2> why || fail 'read without its other disk'
+grep -q 'missing' why || { cat why; fail 'why not'; }
+"$VDISK" mkfs -y --with b.img -t ext4 -L both 'a.img#vg0/stripes'
+[ "$("$VDISK" label --with a.img 'b.img#vg0/stripes')" = both ] || fail 'written on two disks'
+rm a.img b.img b.qcow2
+
 for v in snap thin pool; do
     ! "$VDISK" compare "disk#vg0/$v" root.raw 2> why || fail "$v was read"
     cat why
