@@ -65,6 +65,8 @@ vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhos
  vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 vdisk-vhost_PKGS := libseccomp
 tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
+tests/fuzz/vhost_front_SRCS := vmm-lite/vhost/front.c vmm-lite/vhost/command.c vmm-lite/words.c vmm-lite/vhost/lines.c vmm-lite/keeper.c vmm-lite/log.c \
+ vmm-lite/virtio/limiter.c
 tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 
 # The same guests on User-Mode Linux.

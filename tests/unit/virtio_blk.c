@@ -687,7 +687,8 @@ static void index_jumps(void **state)
 	struct ring *r = &s->ring[0];
 
 	start(s, ALL_FEATURES);
-	store_le16((uint8_t *)at(s, r->avail) + 2, SIZE + 1);
+	__atomic_store_n((uint16_t *)(void *)((uint8_t *)at(s, r->avail) + 2), (uint16_t)(SIZE + 1),
+			 __ATOMIC_RELEASE);
 	kick(r);
 	wait_broken(s);
 	stop(s);
