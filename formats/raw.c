@@ -64,9 +64,7 @@ static int raw_refresh(struct vdisk *d, uint64_t *size)
 	uint64_t now = file->size;
 	int r = file->drv->refresh ? file->drv->refresh(file, &now) : 0;
 
-	if (r == 0 && now > file->size)
-		file->size = now;
-	*size = file->size;
+	*size = MAX(now, file->size);
 	return r;
 }
 

@@ -416,8 +416,9 @@ VDISK_API int vdisk_resize(struct vdisk *disk, uint64_t length, struct vdisk_err
 /*
  * Take over that the file or device of a raw disk was made larger by somebody else.
  * 1: it was, and vdisk_size() says so; 0: nothing changed, or this is not a disk that
- * others may change (being smaller is nothing that could be taken over).  Waits for
- * requests in flight, as vdisk_resize() does; -errno if its size cannot be had.
+ * others may change (being smaller is nothing that could be taken over).  If it was, waits
+ * for requests in flight, as vdisk_resize() does; else it costs a system call, and may be
+ * asked every now and then.  -errno if its size cannot be had.
  */
 VDISK_API int vdisk_refresh(struct vdisk *disk);
 

@@ -244,7 +244,7 @@ enum vmm_end console_run(struct console *c, const struct console_others *others)
 			};
 		if (others->control)
 			control_poll(others->control, fds + CONTROL);
-		if (poll(fds, n, -1) < 0) {
+		if (poll(fds, n, others->turn_ms) < 0) {
 			if (errno == EINTR)
 				continue;
 			log_warnx("poll: %m");

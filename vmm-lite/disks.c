@@ -236,6 +236,20 @@ void disks_reap(struct vmm *v)
 	}
 }
 
+void disks_look_for_growth(struct vmm *v)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (now.tv_sec == v->looked)
+		return;
+	v->looked = now.tv_sec;
+	/* an isolated one's process looks itself */
+	for (unsigned i = 0; i < v->n_disks; i++)
+		if (v->disk[i]->disk && vdisk_refresh(v->disk[i]->disk) > 0 && v->machine)
+			machine_config_changed(v->machine, v->disk[i]->dev);
+}
+
 /* Disks that cannot write out what they hold must not end in status 0. */
 int disks_close(struct vmm *v, struct vdisk_error *err)
 {

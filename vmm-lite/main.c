@@ -28,6 +28,8 @@
 #include "vmm-lite/virtio/rng.h"
 #include "vmm-lite/vmm.h"
 
+#define LOOK_MS		2000	/* how often it is looked whether a disk has grown */
+
 static int open_file(int *out, const char *what, const char *name, struct vdisk_error *err)
 {
 	char *end;
@@ -186,6 +188,7 @@ static enum vmm_end turn(void *arg)
 	enum vmm_end asked = v->asked;
 
 	disks_reap(v);
+	disks_look_for_growth(v);
 	v->asked = VMM_RUNNING;
 	return asked;
 }
@@ -252,7 +255,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	const struct options *o = &v->options;
 	struct virtio_device *device[DISKS_MAX + NICS_MAX + 4];
 	struct console_others others = {
-		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn,
+		.control = o->control_fd >= 0 ? &v->control : NULL, .turn = turn, .turn_ms = LOOK_MS,
 		.ended = ended, .watch_fd = -1, .resized = resized, .arg = v,
 	};
 	struct machine_config config = {

@@ -53,6 +53,7 @@ struct vmm {
 	enum vmm_end asked;			/* by a request: how it shall end */
 	unsigned lives;
 	struct timespec started;
+	time_t looked;				/* for disks that have grown */
 };
 
 /* ---- disks.c ---- */
@@ -73,6 +74,8 @@ unsigned disk_queues(const struct options *o);
 struct vmm_disk *disk_find(struct vmm *v, const char *id);
 /* Free those that the guest has given back; tell it what has changed. */
 void disks_reap(struct vmm *v);
+/* Those that somebody else has made larger; at most once a second. */
+void disks_look_for_growth(struct vmm *v);
 /* Close one, or all: what cannot be written out is an error, and told. */
 int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
 int disks_close(struct vmm *v, struct vdisk_error *err);

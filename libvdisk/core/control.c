@@ -55,16 +55,20 @@ static int refresh(struct vdisk *d)
 
 	if (r < 0 || size <= d->size)
 		return r;
+	if (d->file && d->file->size < size)
+		d->file->size = size;
 	d->size = size;
 	return 1;
 }
 
 int vdisk_refresh(struct vdisk *d)
 {
-	int r;
+	uint64_t size = d->size;
+	int r = d->drv->refresh ? d->drv->refresh(d, &size) : 0;
 
-	if (!d->drv->refresh)
-		return 0;
+	/* what is asked now and then should hold nobody up */
+	if (r < 0 || size <= d->size)
+		return r;
 	control_begin(d);
 	r = refresh(d);
 	control_end(d);

@@ -229,7 +229,8 @@ struct vd_driver {
 
 	int (*resize)(struct vdisk *disk, uint64_t length, struct vdisk_error *err);
 	/* The size, if what is below may be made larger by others; may be NULL, then
-	 * it may not.  ->size is not touched, the engine does that. */
+	 * it may not.  Only asks, also while requests are in flight: ->size, of what is
+	 * below too, is the engine's. */
 	int (*refresh)(struct vdisk *disk, uint64_t *size);
 	/* Hold nothing any more: the backing disk shows everywhere.  NULL: it
 	 * cannot have one. */

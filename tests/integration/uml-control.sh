@@ -106,6 +106,8 @@ expect 0 vm resize-disk web more 12M
 has_said '^disks.* vdb=24576:more'
 expect 1 vm resize-disk web more 4M
 like_output "cut off"
+truncate -s 16M "$tmp/plain" # by somebody else: it is seen, too
+has_said '^disks.* vdc=32768:vdisk2'
 echo 'write vdb' >&7
 has_said '^wrote'
 expect 0 vm limit web more bytes=4M

@@ -118,6 +118,9 @@ expect 0 vm resize-disk web more 8M
 expect 1 vm resize-disk web disk0 4M
 expect 0 vm resize-disk --shrink web disk0 4M
 [ "$(vm show --json web | field '[d["bytes"] for d in j["disks"]][:2]')" = '[4194304, 8388608]' ]
+truncate -s 3M "$tmp/d5" # by somebody else
+grown() { [ "$(vm show --json web | field '[d["bytes"] for d in j["disks"] if d["id"] == "disk5"]')" = '[3145728]' ]; }
+wait_for 20 grown
 vm stats web | grep -q '"exits"'
 expect 0 vm limit web disk0 bytes=1M,ops=50
 expect 2 vm limit web disk0 sometimes

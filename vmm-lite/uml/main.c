@@ -162,7 +162,7 @@ static enum vmm_end run(struct uml *u)
 {
 	struct console_others others = {
 		.control = u->options.control_fd >= 0 ? &u->control : NULL,
-		.end_fd = u->kernel_fd, .ended = ended, .turn = turn, .resized = resized,
+		.end_fd = u->kernel_fd, .ended = ended, .turn = turn, .turn_ms = -1, .resized = resized,
 		.watch_fd = u->watch_fd, .watched = watched, .arg = u,
 	};
 	enum vmm_end end = console_run(&u->console, &others);

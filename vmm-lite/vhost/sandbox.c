@@ -171,6 +171,9 @@ static int load(const char *const *unlinks, bool network)
 	else if (!r)	/* a guest discards, and its disk is a block device */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
 				     SCMP_A1_32(SCMP_CMP_EQ, BLKDISCARD));
+	if (!r && !network)	/* ... and may have been made larger */
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
+				     SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)BLKGETSIZE64));
 	if (!r && !network)	/* a network card's driver says what it can do itself */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(ioctl), 1,
 				     SCMP_A1_32(SCMP_CMP_EQ, TUNSETOFFLOAD));

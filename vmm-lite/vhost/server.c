@@ -22,6 +22,7 @@
 
 #define PATIENCE_S	10	/* for the rest of a message that has begun */
 #define LINE_MAX_BYTES	512
+#define LOOK_MS		2000	/* how often it is looked whether the disk has grown */
 
 static struct vhost_session *session;	/* the one; for on_sigbus() too */
 
@@ -155,6 +156,13 @@ static void resize(struct vhost_server *s, const char *text, char *out, size_t r
 	if (session)
 		vhost_session_config_changed(session);
 	snprintf(out, room, "ok");
+}
+
+/* Somebody else has made the disk larger: the guest sees it. */
+static void look_for_growth(struct vhost_server *s)
+{
+	if (s->disk && vdisk_refresh(s->disk) > 0 && session)
+		vhost_session_config_changed(session);
 }
 
 static void obey(struct vhost_server *s, char *line, char *out, size_t room)
@@ -303,8 +311,12 @@ int vhost_serve(struct vhost_server *s)
 			{ .fd = s->lines_fd, .events = POLLIN },
 		};
 
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0) {
-			r = errno == EINTR ? 0 : -errno;
+		int n = poll(fds, ARRAY_SIZE(fds), LOOK_MS);
+
+		if (n <= 0) {
+			r = n == 0 || errno == EINTR ? 0 : -errno;
+			if (n == 0)
+				look_for_growth(s);
 			continue;
 		}
 		if (fds[0].revents)
