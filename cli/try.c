@@ -15,7 +15,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -171,24 +170,6 @@ static int check_keep(const struct attempt *t)
 	return n < 0 ? CLI_FAILED : CLI_OK;
 }
 
-/* A file without a name, in @dir; one that can be given a name later. */
-static int open_nameless(const char *dir)
-{
-	char path[PATH_MAX];
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
-		return fd;
-	if (snprintf(path, sizeof(path), "%s/vdisk-try-XXXXXX", dir) >= (int)sizeof(path)) {
-		errno = ENAMETOOLONG;
-		return -1;
-	}
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd >= 0)
-		unlink(path);
-	return fd;
-}
-
 static char *scratch_directory(const struct try_args *a)
 {
 	const char *slash, *dir = getenv("TMPDIR");
@@ -214,11 +195,12 @@ static int make_overlay(struct attempt *t)
 	};
 	struct vdisk_error err = { 0 };
 
-	t->fd = dir ? open_nameless(dir) : -1;
-	if (t->fd < 0) {
-		cli_error("%s: cannot make a temporary file: %m", dir ? dir : "out of memory");
+	if (!dir) {
+		cli_error("out of memory");
 		return CLI_FAILED;
 	}
+	if (vdisk_scratch_file(&t->fd, dir, &err) < 0)
+		return cli_fail(&err);
 	snprintf(t->overlay, sizeof(t->overlay), "/proc/%d/fd/%d", (int)getpid(), t->fd);
 	if (!t->path) {
 		cli.overlay.locator = t->overlay;
@@ -572,17 +554,16 @@ static int prepare(struct attempt *t)
 {
 	struct guest *g = &t->args->g.guest;
 	const char *cache = t->args->g.cache;
+	struct vdisk_error err = { 0 };
 
 	if (hold_disk(t) != CLI_OK || (t->args->keep && check_keep(t) != CLI_OK) ||
 	    make_overlay(t) != CLI_OK || (t->command && put_command(t) != CLI_OK))
 		return CLI_FAILED;
 	if (t->command) {
-		t->console = t->args->verbose ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) :
-						open_nameless("/var/tmp");
-		if (t->console < 0) {
-			cli_error("a file for the console: %m");
-			return CLI_FAILED;
-		}
+		if (t->args->verbose)
+			t->console = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+		else if (vdisk_scratch_file(&t->console, "/var/tmp", &err) < 0)
+			return cli_fail(&err);
 	}
 	g->disk[0] = t->given;
 	g->disk[0].locator = t->overlay;

@@ -154,7 +154,7 @@ VDISK_API int vdisk_open_overlay(struct vdisk **out, struct vdisk *base,
 				 const char *dir, struct vdisk_error *err);
 /*
  * The two steps of it, for a process that may not open files: the file's
- * descriptor, and the layer in it.  The second takes the descriptor on success only.
+ * descriptor (which has no name, but may be given one), and the layer in it.  The second takes the descriptor on success only.
  */
 VDISK_API int vdisk_scratch_file(int *out, const char *dir, struct vdisk_error *err);
 VDISK_API int vdisk_open_overlay_on(struct vdisk **out, struct vdisk *base, int fd,

@@ -112,7 +112,7 @@ static const struct vd_driver overlay_driver = {
 /* overlayfs and some network file systems have no O_TMPFILE. */
 static int open_nameless(const char *dir)
 {
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	char path[PATH_MAX];
 
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
