@@ -23,6 +23,18 @@ _vdisk() {
         COMPREPLY=($(compgen -W 'raw qcow2' -- "$cur"))
         return
         ;;
+    --cache)
+        COMPREPLY=($(compgen -W 'writeback writethrough none unsafe' -- "$cur"))
+        return
+        ;;
+    --engine)
+        COMPREPLY=($(compgen -W 'kvm uml' -- "$cur"))
+        return
+        ;;
+    --net)
+        COMPREPLY=($(compgen -W 'user tap: bridge: none' -- "$cur"))
+        return
+        ;;
     --refs)
         COMPREPLY=($(compgen -W 'none dir any' -- "$cur"))
         return

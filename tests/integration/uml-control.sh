@@ -29,6 +29,7 @@ bb=/bin/busybox
 trap '$bb echo going down; $bb sync; $bb poweroff -f' USR2
 $bb mount -o remount,rw /
 $bb ifconfig lo up
+$bb mount -t hostfs none /root -o / && echo "hostfs: $($bb ls /root)"
 [ ! -d /sys/class/net/eth0 ] || {
     $bb ifconfig eth0 10.9.8.2 netmask 255.255.255.0 up
     $bb route add default gw 10.9.8.1
@@ -65,6 +66,7 @@ export TMPDIR=$tmp/t VDISK_RUNTIME=$tmp/run
 vm() { "$VDISK" vm "$@"; }
 field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
 says() { grep -qE -- "$1" "$tmp/log"; }
+left() { find "$tmp/run/vm" "$tmp/t" -mindepth 1; }
 has_said() { wait_for 60 says "$1"; }
 
 mkfifo "$tmp/keys"
@@ -75,6 +77,7 @@ boot_pid=$!
 pids+=("$boot_pid")
 has_said '^disks vda=65536:the-root:0:512\.'
 has_said '^card 52:54:00:00:08:01'
+! says '^hostfs:' || fail "the guest sees files of this host: $(cat "$tmp/log")"
 vm list | grep -qE '^web +running +[0-9]+ +96M +1 .*/web.raw$' || fail "list: $(vm list)"
 [ "$(vm show --json web | field '(j["engine"], j["agent"], j["disks"][0]["format"])')" = "('uml', True, 'raw')" ] ||
     fail "show: $(vm show --json web)"
@@ -143,7 +146,7 @@ wait "$boot_pid" || rc=$?
 has_said 'going down'
 expect 1 vm show web
 expect 0 qemu-img check "$tmp/more.qcow2"
-[ -z "$(ls "$tmp/run/vm" "$tmp/t" | grep -v :)" ] || fail "left: $(ls "$tmp/run/vm" "$tmp/t")"
+[ -z "$(left)" ] || fail "left: $(left)"
 
 # killed, it does not; a disk that loses its process is lost, and that is told; and what
 # User-Mode Linux has no use for is said
@@ -163,4 +166,4 @@ wait "$started" || rc=$?
 says 'disk0: reads [1-9]' || fail "no counters: $(cat "$tmp/log")"
 expect 1 "$VDISK" boot --engine uml --huge-pages "$tmp/web.raw,format=raw"
 like_output 'huge pages'
-[ -z "$(ls "$tmp/run/vm" "$tmp/t" | grep -v :)" ] || fail "left: $(ls "$tmp/run/vm" "$tmp/t")"
+[ -z "$(left)" ] || fail "left: $(left)"

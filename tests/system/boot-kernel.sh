@@ -7,25 +7,15 @@
 # each disk: the kernel comes out of a LUN of our own target, which is killed and
 # comes back while the guest writes and compares, as are the disks' processes.
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe script
+. "$(dirname "$0")/../small-guest.sh"
+requires qemu-system-x86_64 qemu-img script
 
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
-[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
-release=${kernel#*/vmlinuz-}
+cloud_kernel
 
 # ---- the guest: it does what do= on its command line says ----
 
 root=$tmp/root
-mkdir -p "$root"/{bin,dev,proc,sys,m}
-cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk virtio_rng virtio_console pvpanic_mmio; do
-    modprobe -S "$release" --show-depends "$m"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
-n=100
-while read -r f; do
-    cp "$f" "$root/m/$n-${f##*/}"
-    n=$((n + 1))
-done < "$tmp/modules"
+small_root "$root" virtio_pci virtio_blk virtio_rng virtio_console pvpanic_mmio
 cat > "$root/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -94,7 +84,7 @@ esac
 sleep 100
 END
 chmod 755 "$root/init"
-(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/initrd"
+pack_root "$root" "$tmp/initrd"
 
 # ---- its disks, the first one on top of another ----
 

@@ -5,26 +5,17 @@
 # images shrink when the guest trims, grow when they are resized, and the guest gets no
 # more than its limits, by its own counters.  (In simulated time: unit/limiter.)
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe fio mke2fs fstrim
+. "$(dirname "$0")/../small-guest.sh"
+requires qemu-system-x86_64 qemu-img fio mke2fs fstrim
 
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
-[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
-release=${kernel#*/vmlinuz-}
+cloud_kernel
 size=${GUEST_IO_SIZE:-1m}	# written and verified on each
 
 # ---- the guest: a small initrd, and the tools on a disk ----
 
 root=$tmp/root
-mkdir -p "$root"/{bin,dev,proc,sys,m,tmp,mnt} "$tmp/tools"
-cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk ext4; do
-    modprobe -S "$release" --show-depends "$m"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
-n=100
-while read -r f; do
-    cp "$f" "$root/m/$n-${f##*/}"
-    n=$((n + 1))
-done < "$tmp/modules"
+small_root "$root" virtio_pci virtio_blk ext4
+mkdir -p "$root"/{tmp,mnt} "$tmp/tools"
 "$TOP/tests/tools/small-fio" "$tmp/tools"
 for f in mke2fs fstrim; do
     f=$(command -v $f)
@@ -133,7 +124,7 @@ dmesg | grep -iE 'error|fail' | grep -v 'ACPI\|PCI' | sed 's/^/GUEST DMESG /'
 poweroff -f
 END
 chmod 755 "$root/init"
-(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/initrd"
+pack_root "$root" "$tmp/initrd"
 
 # ---- inside the machine with KVM: the images are on a disk, as tmpfs has no O_DIRECT ----
 

@@ -4,25 +4,16 @@
 # command's output and status come back, what it writes goes away or is kept.  (Debian
 # with its systemd: try-debian-long.  Everything without a VM: integration/try.)
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe mke2fs
+. "$(dirname "$0")/../small-guest.sh"
+requires qemu-system-x86_64 qemu-img mke2fs
 
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
-[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
-release=${kernel#*/vmlinuz-}
+cloud_kernel
 
 # ---- an initrd that mounts the disk and goes on with init= ----
 
 ird=$tmp/initrd.d
-mkdir -p "$ird"/{bin,dev,proc,sys,m,new} "$tmp"/root/{bin,sbin,boot,dev,proc,sys,etc,root,tmp}
-cp "$(command -v busybox)" "$ird/bin/busybox"
-for m in virtio_pci virtio_blk virtio_console ext4; do
-    modprobe -S "$release" --show-depends "$m"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
-n=100
-while read -r f; do
-    cp "$f" "$ird/m/$n-${f##*/}"
-    n=$((n + 1))
-done < "$tmp/modules"
+small_root "$ird" virtio_pci virtio_blk virtio_console ext4
+mkdir -p "$ird/new" "$tmp"/root/{bin,sbin,boot,dev,proc,sys,etc,root,tmp}
 cat > "$ird/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -38,7 +29,7 @@ echo GUEST no root
 poweroff -f
 END
 chmod 755 "$ird/init"
-(cd "$ird" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/root/boot/initrd.img-$release"
+pack_root "$ird" "$tmp/root/boot/initrd.img-$release"
 
 # ---- its disk ----
 

@@ -4,27 +4,17 @@
 # attached and detached under a verified load (3 times; 50 with LONG), a disk
 # resized, limits, a network card, the power button; a compressed kernel started the fast way.
 . "$(dirname "$0")/../functions.sh"
-requires qemu-system-x86_64 qemu-img busybox cpio modprobe ip
+. "$(dirname "$0")/../small-guest.sh"
+requires qemu-system-x86_64 qemu-img ip
 
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' | sort -V | tail -1)
-[ -n "$kernel" ] || skip 'no Debian cloud kernel in /boot'
-release=${kernel#*/vmlinuz-}
+cloud_kernel
 rounds=3
 [ -z "${LONG:-}" ] || rounds=50
 
 # ---- the guest ----
 
 root=$tmp/root
-mkdir -p "$root"/{bin,dev,proc,sys,m}
-cp "$(command -v busybox)" "$root/bin/busybox"
-for m in virtio_pci virtio_blk virtio_net virtio_balloon button evdev; do
-    modprobe -S "$release" --show-depends "$m"
-done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' > "$tmp/modules"
-n=100
-while read -r f; do
-    cp "$f" "$root/m/$n-${f##*/}"
-    n=$((n + 1))
-done < "$tmp/modules"
+small_root "$root" virtio_pci virtio_blk virtio_net virtio_balloon button evdev
 cat > "$root/init" <<'END'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -81,7 +71,7 @@ while :; do
 done
 END
 chmod 755 "$root/init"
-(cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$tmp/initrd"
+pack_root "$root" "$tmp/initrd"
 truncate -s 16M "$tmp/disk.raw"
 
 # ---- inside the machine with KVM ----

@@ -60,7 +60,7 @@ static void own(void **state)
 	(void)state;
 	parse(&v, "# a web server\nname web-1\nmemory 2G   # enough\n\n\tcpus 2\n"
 	      "disk \"images/web 1.qcow2\" cache=none\ndisk /dev/vg/data format=raw read-only\n"
-	      "disk iscsi://host/iqn.x/0 snapshot\n"
+	      "disk iscsi://host/iqn.x/0 snapshot serial=lun-0 limit=bytes=1M,ops=5 block-size=4096\n"
 	      "append quiet  console=tty0 # not a comment\nentry \"Debian, with Linux\"\n"
 	      "on-reset exit:3\non-crash reset\ntime-limit 60\nconsole keep\n"
 	      "engine uml\nnet user\nnet bridge:virbr0,mac=02:00:00:00:00:01");
@@ -74,6 +74,9 @@ static void own(void **state)
 	check_disk(&v.disk[1], "/dev/vg/data", "raw", NULL, true);
 	check_disk(&v.disk[2], "iscsi://host/iqn.x/0", NULL, NULL, false);
 	assert_true(v.disk[2].snapshot);
+	assert_string_equal(v.disk[2].serial, "lun-0");
+	assert_string_equal(v.disk[2].limits, "bytes=1M,ops=5");
+	assert_string_equal(v.disk[2].block_size, "4096");
 	assert_string_equal(v.append, "quiet  console=tty0 # not a comment");
 	assert_string_equal(v.entry, "Debian, with Linux");
 	assert_string_equal(v.on_reset, "exit:3");
@@ -101,6 +104,13 @@ static void own_refused(void **state)
 	check_refused("disk a\nmemroy 1G\n", "guest.cfg:2: unknown key 'memroy'");
 	check_refused("disk\n", "needs a value");
 	check_refused("disk a b\n", "no option 'b'");
+	check_refused("disk a cache=foo\n", "writeback, writethrough, none or unsafe");
+	check_refused("disk a serial=this-is-much-too-long-for-it\n", "up to 20");
+	check_refused("disk a limit=much\n", "bytes=SIZE");
+	check_refused("disk a block-size=513\n", "512 or 4096");
+	check_refused("disk a\nmemory 0\n", "32 MiB to 1 TiB");
+	check_refused("disk a\ncpus 65\n", "1 to 64");
+	check_refused("disk a\ntime-limit never\n", "seconds");
 	check_refused("disk \"a\nname x\n", "has no end");
 	check_refused("disk a\nmemory 1 2\n", "something follows");
 	check_refused("disk a\non-reset exit:256\n", "reset, exit or exit:N");

@@ -302,6 +302,7 @@ void uml_disk_remove(struct uml *u, struct uml_disk *d)
 
 	uml_slot_path(u, d->slot, path);
 	unlink(path);
+	epoll_ctl(u->watch_fd, EPOLL_CTL_DEL, d->pid_fd, NULL);
 	if (d->pid > 0) {
 		kill(d->pid, SIGTERM);
 		reap(u, d);
