@@ -159,6 +159,7 @@ struct iscsi_session {
 	int why_code;
 	int64_t next_try, began, heard, ping_sent;
 	unsigned retry_ms, redirects;
+	bool answered;			/* a command, since it is connected */
 	struct list waiting;
 	struct iscsi_command *sent;	/* doubly linked */
 	unsigned n_sent;
@@ -304,6 +305,8 @@ static void on_answer(struct iscsi_context *context, int status, void *data, voi
 			again(s, c, 0);
 		return;
 	}
+	s->answered = true;
+	s->retry_ms = 0;
 	v = judge(c, t, status);
 	lib.free_scsi_task(t);
 	if (v.attention && s->hooks.attention)
@@ -399,8 +402,9 @@ static void go_down(struct iscsi_session *s, int64_t now)
 	s->broken = false;
 	s->pinged = false;
 	s->n_checks = s->checks_left = 0;
-	if (was == READY)
-		s->next_try = now, s->retry_ms = 0;	/* at once, the first time */
+	/* at once, the first time; but not for a target that only ever lets us in */
+	if (was == READY && s->answered)
+		s->next_try = now, s->retry_ms = 0;
 	else
 		retry_later(s, now);
 }
@@ -438,7 +442,6 @@ static int login_error(const char *text)
 static void set_ready(struct iscsi_session *s)
 {
 	s->state = READY;
-	s->retry_ms = 0;
 	if (!s->ever) {
 		s->ever = true;
 		settle(s, 0);
@@ -530,6 +533,7 @@ static void connect_now(struct iscsi_session *s, int64_t now)
 
 	s->context = c;
 	s->state = CONNECTING;
+	s->answered = false;
 	s->began = now;
 	s->redirected = false;
 	if (!r) {

@@ -180,6 +180,7 @@ like_output 'did not return CHAP_N'
 [ ! -s no-proof.log ] || fail "logged in to: $(head -3 no-proof.log)"
 expect 1 t "$VDISK" info "$impostor"
 grep -q 'logged in' no-proof.log || fail 'the impostor is not even believed by those who ask for nothing'
+[ "$(grep -c 'logged in' no-proof.log)" -lt 50 ] || fail 'a target that lets us in and hangs up is asked without end'
 unset VDISK_ISCSI_TARGET_SECRET
 unset VDISK_ISCSI_SECRET_FILE
 
