@@ -296,7 +296,8 @@ bool cli_confirm(const char *fmt, ...)
 int cli_with_open(struct vdisk *list[CLI_WITH_MAX], unsigned *n, uint32_t flags,
 		  struct vdisk_error *err)
 {
-	const struct vdisk_open_opts opts = {
+	static bool before;
+	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = flags, .refs = cli.refs,
 		.block_size = cli.block_size,
 	};
@@ -305,10 +306,17 @@ int cli_with_open(struct vdisk *list[CLI_WITH_MAX], unsigned *n, uint32_t flags,
 	*n = 0;
 	for (unsigned i = 0; r == 0 && i < cli.n_with; i++) {
 		r = vdisk_open(&list[*n], cli.with[i], &opts, err);
+		/* the other disk of this command may have it: "convert a#vg/lv out" */
+		if (r == -EBUSY && before && flags & VDISK_OPEN_WRITE) {
+			opts.flags &= ~(uint32_t)VDISK_OPEN_WRITE;
+			r = vdisk_open(&list[*n], cli.with[i], &opts, err);
+			opts.flags = flags;
+		}
 		*n += r == 0;
 	}
 	if (r < 0)
 		cli_with_close(list, *n);
+	before = true;
 	return r;
 }
 

@@ -26,6 +26,7 @@
 
 #include "cli/commands.h"
 #include "cli/parts.h"
+#include "cli/steady.h"
 
 #define GAP_MIN (1u << 20)	/* smaller places hold no partition */
 
@@ -387,7 +388,7 @@ static int show(const char *locator, json_t *list)
 	struct survey s;
 	int status;
 
-	if (cli_open(&disk, locator, 0) < 0)
+	if (steady_look(&disk, locator) != CLI_OK)
 		return CLI_FAILED;
 	status = survey(&s, disk);
 	if (status == CLI_OK && !cli.json)
