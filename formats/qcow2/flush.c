@@ -300,8 +300,8 @@ int qcow2_flush(struct vdisk *disk, bool nowait)
 			r = -EAGAIN;
 		else if (q->n_dirty_l2 || qcow2_l1_dirty(q))
 			r = qcow2_writeout(q, !q->lazy);
-	} else if (!nowait && q->n_freed) {
-		r = free_written(q);
+	} else if (q->n_freed) {
+		r = nowait ? -EAGAIN : free_written(q);
 	}
 	pthread_mutex_unlock(&q->lock);
 	return r;
