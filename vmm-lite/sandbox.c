@@ -121,6 +121,7 @@ static const struct rule {
 	{ CALL(rt_sigreturn), ALL | PARENT, "signals" },
 #if SANITIZED
 	{ CALL(sigaltstack), ALL | PARENT, "a thread ends" },
+	{ CALL(getrandom), ALL, "a thread begins" },
 #endif
 	/* (tgkill: see own_process()) */
 	{ CALL(rt_sigtimedwait), PARENT, "signals for the guest's process, and its end" },

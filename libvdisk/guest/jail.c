@@ -8,9 +8,10 @@
  *   - memory without execution: mmap, munmap, mremap, mprotect, brk, madvise;
  *   - memory files (memfd_create, ftruncate, pread, pwrite, lseek, fstat,
  *     close, fcntl): libblkid wants a descriptor to probe;
- *   - futex, clock_gettime, getrandom, exit and the like: the C library.
+ *   - futex, clock_gettime, getrandom, exit_group and the like: the C library.
  * Opening files and asking devices fails with EACCES; anything else kills the
- * child.  Where the kernel has Landlock, no file could be opened anyway.  Its memory, processor time and number of files are limited.
+ * child.  Where the kernel has Landlock, no file could be opened anyway.  Its
+ * memory, processor time and number of files are limited.
  *
  * The wire, both ways: a header of fixed size, then its bytes.  The child
  * asks READ (answered by a status and the bytes) and WRITE (answered by a
@@ -194,16 +195,16 @@ static const struct vd_driver remote_driver = {
 };
 
 static const int plain[] = {
-	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev),
+	SCMP_SYS(read), SCMP_SYS(write),
 	SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(fstat),
 	SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fcntl),
 	SCMP_SYS(fadvise64), SCMP_SYS(close),
 	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise),
 	SCMP_SYS(futex), SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time),
-	SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(sched_yield),
+	SCMP_SYS(getrandom), SCMP_SYS(getpid), SCMP_SYS(gettid),
 	SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
 	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction),
-	SCMP_SYS(exit), SCMP_SYS(exit_group),
+	SCMP_SYS(exit_group),
 };
 
 static const int refused[] = {

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -117,19 +118,18 @@ static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
 	return got >= 0 ? got : -status;
 }
 
+static const enum sandbox_kind all_kinds[] = {
+	SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT, SANDBOX_PARENT,
+};
+
 static void every_call(void **state)
 {
-	static const enum sandbox_kind kinds[] = {
-		SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT,
-		SANDBOX_PARENT,
-	};
-
 	(void)state;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		int r = in_child(try_all, kinds[i]);
+	for (size_t i = 0; i < sizeof(all_kinds) / sizeof(all_kinds[0]); i++) {
+		int r = in_child(try_all, all_kinds[i]);
 
 		if (r)
-			fail_msg("kind %d: call %d was not stopped", kinds[i], r);
+			fail_msg("kind %d: call %d was not stopped", all_kinds[i], r);
 	}
 }
 
@@ -138,12 +138,46 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* What the C library does on the way: sorting a long list, starting a thread, a big block. */
+static void confine(enum sandbox_kind kind)
+{
+	if (kind == SANDBOX_PARENT)
+		enter_parent();
+	else
+		enter(kind);
+}
+
+static volatile int caught;
+
+static void catch(int number)
+{
+	caught = number;
+}
+
+/* What the C library does on the way: memory, a signal that is handled. */
 static int library(enum sandbox_kind kind)
+{
+	struct sigaction action = { .sa_handler = catch };
+	char *p, *big;
+
+	confine(kind);
+	big = malloc(1 << 20);
+	p = malloc(3000);
+	big = big ? realloc(big, 8 << 20) : NULL;
+	if (!big || !p)
+		return 1;
+	free(big);
+	free(p);
+	malloc_trim(0);
+	if (sigaction(SIGUSR2, &action, NULL) < 0 || raise(SIGUSR2) || caught != SIGUSR2)
+		return 2;
+	return 0;
+}
+
+/* Some also start threads, and sort. */
+static int more_library(enum sandbox_kind kind)
 {
 	int list[4096];
 	pthread_t t;
-	char *p;
 
 	enter(kind);
 	for (int i = 0; i < 4096; i++)
@@ -151,19 +185,31 @@ static int library(enum sandbox_kind kind)
 	qsort(list, 4096, sizeof(list[0]), by_number);
 	if (list[0] != 1 || pthread_create(&t, NULL, nothing, NULL) || pthread_join(t, NULL))
 		return 1;
-	p = malloc(1 << 20);
-	p = p ? realloc(p, 8 << 20) : NULL;
-	if (!p)
-		return 2;
-	free(p);
 	return 0;
+}
+
+/* A failed assertion is said, and is not taken for a forbidden call. */
+static int fails(enum sandbox_kind kind)
+{
+	confine(kind);
+	abort();
 }
 
 static void what_the_library_does(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(library, SANDBOX_PROCESS), 0);
-	assert_int_equal(in_child(library, SANDBOX_DISK), 0);
+	for (size_t i = 0; i < sizeof(all_kinds) / sizeof(all_kinds[0]); i++) {
+		/* (a realloc() of AddressSanitizer's copies) */
+		int r = all_kinds[i] == SANDBOX_PARENT ? 0 : in_child(library, all_kinds[i]);
+
+		if (r)
+			fail_msg("kind %d: %d", all_kinds[i], r);
+		r = in_child(fails, all_kinds[i]);
+		if (r != -SIGABRT)
+			fail_msg("kind %d: abort() ended it with %d", all_kinds[i], r);
+	}
+	assert_int_equal(in_child(more_library, SANDBOX_PROCESS), 0);
+	assert_int_equal(in_child(more_library, SANDBOX_DISK), 0);
 }
 
 /* What depends on arguments: each must be stopped. */
