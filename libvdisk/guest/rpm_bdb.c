@@ -67,6 +67,7 @@ static int read_chain(struct bdb *b, uint32_t page, size_t len)
 		used = get16(b, p + 22);
 		if (used > b->page_size - HEADER || used > len - at)
 			return rpm_bad(b->db, "a package is longer than it says");
+		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): rpm_room() made room */
 		memcpy(b->value + at, p + HEADER, used);
 		at += used;
 		page = get32(b, p + 16);

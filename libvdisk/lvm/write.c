@@ -93,7 +93,7 @@ static int read_old(struct write *w, const struct target *t)
 	if (r == 0)
 		r = lvm_group_parse(&g, &c, &why_not);
 	lvm_config_clear(&c);
-	if (r < 0)
+	if (r != 0)
 		r = device_fail(w, t->dev, EUCLEAN, why_not.msg);
 	else if (strcmp(g->shown.uuid, w->g->shown.uuid) != 0)
 		r = device_fail(w, t->dev, EUCLEAN, "its metadata areas are of several groups");
