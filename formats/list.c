@@ -3,6 +3,7 @@
 
 const struct vd_driver *const vd_formats[] = {
 	&vd_qcow2,
+	&vd_vmdk,
 	&vd_raw,
 	NULL,
 };

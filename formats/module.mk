@@ -15,4 +15,14 @@ LIB_SRCS += \
  formats/qcow2/bitmap.c \
  formats/qcow2/create.c \
  formats/qcow2/resize.c \
- formats/qcow2/amend.c
+ formats/qcow2/amend.c \
+ formats/vmdk/header.c \
+ formats/vmdk/descriptor.c \
+ formats/vmdk/open.c \
+ formats/vmdk/table.c \
+ formats/vmdk/map.c \
+ formats/vmdk/flush.c \
+ formats/vmdk/stream.c \
+ formats/vmdk/codec.c \
+ formats/vmdk/create.c \
+ formats/vmdk/check.c

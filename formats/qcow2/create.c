@@ -165,11 +165,6 @@ static int parse_names(struct layout *l, const struct vdisk_create_opts *opts,
 
 /* ---- layout ---- */
 
-static uint64_t div_up(uint64_t a, uint64_t b)
-{
-	return a / b + !!(a % b);
-}
-
 /* Clusters of refcount structures for @used clusters and for themselves. */
 static uint64_t refcount_clusters(const struct qcow2_header *h, uint64_t used, uint64_t *blocks,
 				  uint64_t *table)
@@ -179,8 +174,8 @@ static uint64_t refcount_clusters(const struct qcow2_header *h, uint64_t used, u
 	*blocks = *table = 0;
 	do {
 		last = *blocks + *table;
-		*blocks = div_up(used + last, UINT64_C(1) << qcow2_refblock_bits(h));
-		*table = div_up(*blocks, qcow2_cluster_size(h) / 8);
+		*blocks = vd_div_up(used + last, UINT64_C(1) << qcow2_refblock_bits(h));
+		*table = vd_div_up(*blocks, qcow2_cluster_size(h) / 8);
 	} while (*blocks + *table != last);
 	return last;
 }
@@ -198,10 +193,10 @@ static int place(struct layout *l, uint64_t length, struct vdisk_error *err)
 		return vd_fail(err, EFBIG, "qcow2: a disk of %" PRIu64
 			       " bytes is too large for clusters of %" PRIu64 " bytes", length, cs);
 	h->l1_size = (uint32_t)entries;
-	l->l1 = div_up(entries * 8, cs);
+	l->l1 = vd_div_up(entries * 8, cs);
 	if (l->prealloc) {
 		l->l2 = qcow2_l1_needed(h, h->size);
-		l->data = h->data_file ? 0 : div_up(h->size, cs);
+		l->data = h->data_file ? 0 : vd_div_up(h->size, cs);
 	}
 	refcount_clusters(h, 1 + l->l1 + l->l2 + l->data, &l->blocks, &l->reftable);
 	if (l->reftable * cs > QCOW2_MAX_REFTABLE_BYTES)
@@ -256,7 +251,7 @@ static int write_l1(const struct layout *l, struct vdisk *file, uint8_t *buf)
 static int write_l2(const struct layout *l, struct vdisk *file, uint8_t *buf)
 {
 	const struct qcow2_header *h = &l->h;
-	uint64_t cs = qcow2_cluster_size(h), n = div_up(h->size, cs);
+	uint64_t cs = qcow2_cluster_size(h), n = vd_div_up(h->size, cs);
 	uint64_t l2 = h->l1_offset + l->l1 * cs, data = h->data_file ? 0 : l2 + l->l2 * cs;
 	unsigned bits = qcow2_l2_entry_bits(h);
 	int r = 0;
@@ -410,10 +405,10 @@ int qcow2_measure(uint64_t length, uint64_t data, const struct vdisk_option *opt
 	cs = qcow2_cluster_size(h);
 	if (length > INT64_MAX - cs)
 		return vd_fail(err, EFBIG, "qcow2: a disk of %" PRIu64 " bytes is too large", length);
-	clusters = div_up(length, cs);
+	clusters = vd_div_up(length, cs);
 	per_l2 = UINT64_C(1) << qcow2_l2_bits(h);
-	l2 = div_up(clusters, per_l2);
-	l1 = div_up(l2 * 8, cs);
+	l2 = vd_div_up(clusters, per_l2);
+	l1 = vd_div_up(l2 * 8, cs);
 	if (l2 * 8 > QCOW2_MAX_L1_BYTES)
 		return vd_fail(err, EFBIG, "qcow2: a disk of %" PRIu64
 			       " bytes is too large for clusters of %" PRIu64 " bytes", length, cs);

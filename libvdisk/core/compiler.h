@@ -79,6 +79,12 @@ static inline uint64_t vd_align_up(uint64_t v, uint64_t unit)
 	return (v + unit - 1) & ~(unit - 1);
 }
 
+/* How many @unit it takes for @v. */
+static inline uint64_t vd_div_up(uint64_t v, uint64_t unit)
+{
+	return v / unit + (v % unit != 0);
+}
+
 static inline bool vd_is_pow2(uint64_t v)
 {
 	return v && !(v & (v - 1));

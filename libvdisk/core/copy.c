@@ -53,6 +53,7 @@ struct walk {
 	unsigned workers;
 	bool ordered;		/* workers wait for their turn */
 	uint64_t window;
+	uint64_t coded_extra;	/* a window of coded units can be that much longer */
 	uint64_t grain;		/* zeroes are looked for in this unit */
 	uint64_t sparse;	/* the shortest run of them that counts */
 	bool dst_zero;		/* the target reads as zeroes before we write */
@@ -179,7 +180,7 @@ static void *work(void *arg)
 	AUTO_FREE uint8_t *buf = NULL;
 	struct piece p;
 
-	if (posix_memalign((void **)&buf, GRAIN, 2 * w->window)) {
+	if (posix_memalign((void **)&buf, GRAIN, (size_t)(2 * w->window + w->coded_extra))) {
 		buf = NULL;
 		fail(w, -ENOMEM);
 		return NULL;
@@ -237,6 +238,8 @@ static int walk_run(struct walk *w, const struct vdisk_copy_opts *o)
 	w->progress_arg = o->progress_arg;
 	w->window = MAX((uint64_t)WINDOW, unit_of(w->src));
 	w->window = MAX(w->window, w->dst ? unit_of(w->dst) : 0);
+	if (w->dst && w->dst->coded_only)
+		w->coded_extra = w->window / w->dst->unit * (vd_coded_room(w->dst) - w->dst->unit);
 	w->workers = o->workers ? MIN(o->workers, MAX_THREADS) : default_workers(w);
 	want = w->workers - 1;
 	w->found = UINT64_MAX;
@@ -399,7 +402,8 @@ static int encode_window(struct walk *w, const struct piece *p, uint8_t *plain, 
 		memset(plain + len, 0, unit - len % unit);
 	for (size_t at = 0, i = 0; at < len; at += unit, i++)
 		coded_len[i] = is_zero(plain + at, unit) ? 0 :
-			       vd_encode_unit(w->dst, plain + at, coded + at, w->best);
+			       vd_encode_unit(w->dst, plain + at, coded + i * vd_coded_room(w->dst),
+					      w->best);
 	return 0;
 }
 
@@ -428,8 +432,8 @@ static int compress_work(struct walk *w, const struct piece *p, uint8_t *buf)
 	if (r == 0)
 		r = wait_turn(w, p->ticket);
 	for (size_t at = 0, i = 0; at < len && r == 0; at += unit, i++)
-		r = store_unit(w, p->off + at, MIN(unit, len - at), buf + at, coded + at,
-			       coded_len[i]);
+		r = store_unit(w, p->off + at, MIN(unit, len - at), buf + at,
+			       coded + i * vd_coded_room(w->dst), coded_len[i]);
 	if (r == 0)
 		next_turn(w);
 	return r;
@@ -470,6 +474,8 @@ int vdisk_copy(struct vdisk *dst, struct vdisk *src, const struct vdisk_copy_opt
 
 	if (vdisk_size(dst) < vdisk_size(src))
 		return vd_fail(err, ENOSPC, "%s is smaller than %s", dst->name, src->name);
+	if (dst->coded_only)
+		o.flags |= VDISK_COPY_COMPRESS;
 	if (o.flags & VDISK_COPY_OWN_LAYER)
 		w.step = copy_own_step;
 	else if (!(o.flags & (VDISK_COPY_FULL | VDISK_COPY_COMPRESS)))

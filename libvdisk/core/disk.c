@@ -49,6 +49,9 @@ void vd_disk_free(struct vdisk *d)
 		return;
 	vdisk_close(d->backing, NULL);
 	vdisk_close(d->data, NULL);
+	for (unsigned i = 0; i < d->n_others; i++)
+		vdisk_close(d->others[i], NULL);
+	free(d->others);
 	vdisk_close(d->file, NULL);
 	vd_decoded_free(d);
 	if (d->fd >= 0)
@@ -61,6 +64,19 @@ void vd_disk_free(struct vdisk *d)
 	pthread_mutex_destroy(&d->flight_lock);
 	pthread_cond_destroy(&d->flight_cond);
 	free(d);
+}
+
+int vd_keep_other(struct vdisk *d, struct vdisk *other)
+{
+	struct vdisk **more = reallocarray(d->others, d->n_others + 1, sizeof(struct vdisk *));
+
+	if (!more) {
+		vdisk_close(other, NULL);
+		return -ENOMEM;
+	}
+	d->others = more;
+	d->others[d->n_others++] = other;
+	return 0;
 }
 
 struct vdisk *vdisk_ref(struct vdisk *d)
@@ -86,6 +102,8 @@ int vdisk_close(struct vdisk *d, struct vdisk_error *err)
 	/* children report through the same sentence, the first one wins */
 	r = first_error(r, vdisk_close(STEAL(d->backing), r < 0 ? NULL : err));
 	r = first_error(r, vdisk_close(STEAL(d->data), r < 0 ? NULL : err));
+	while (d->n_others)
+		r = first_error(r, vdisk_close(d->others[--d->n_others], r < 0 ? NULL : err));
 	r = first_error(r, vdisk_close(STEAL(d->file), r < 0 ? NULL : err));
 	for (unsigned i = 0; i < d->n_with; i++)
 		r = first_error(r, vdisk_close(d->with[i], r < 0 ? NULL : err));
@@ -152,8 +170,10 @@ void vdisk_get_limits(const struct vdisk *d, struct vdisk_limits *out)
 		if (at->unit > l.unit)
 			l.unit = at->unit;
 		/* a format with units of its own gives space back to itself */
-		if (at->unit && at->drv->map)
-			l.can_discard = l.zero_discard = true;
+		if (at->unit && at->drv->map) {
+			l.can_discard = true;
+			l.zero_discard = !at->discard_keeps;
+		}
 	}
 	if (!l.can_discard) {
 		l.can_discard = bottom->drv->discard && !bottom->no_discard;
@@ -172,9 +192,6 @@ static const struct {
 	const char *name, *magic;
 	uint8_t off, len;
 } strangers[] = {
-	{ "vmdk", "KDMV", 0, 4 },
-	{ "vmdk", "COWD", 0, 4 },
-	{ "vmdk", "# Disk DescriptorFile", 0, 21 },
 	{ "vdi", "\x7f\x10\xda\xbe", 64, 4 },
 	{ "vhdx", "vhdxfile", 0, 8 },
 	{ "vhd", "conectix", 0, 8 },
@@ -529,6 +546,9 @@ unsigned vdisk_list_files(const struct vdisk *d, struct vdisk_open_file *out, un
 			continue;
 		n += vdisk_list_files(below[i], n < max ? out + n : NULL, n < max ? max - n : 0);
 	}
+	for (unsigned i = 0; i < d->n_others; i++)
+		n += vdisk_list_files(d->others[i], n < max ? out + n : NULL,
+				      n < max ? max - n : 0);
 	return n;
 }
 

@@ -92,8 +92,8 @@ struct vd_codec {
 	/* Decode @src into exactly @dst_len bytes; src may have trailing garbage.
 	 * 0 or -EIO. */
 	int (*decode)(void *dst, size_t dst_len, const void *src, size_t src_len);
-	/* Encode; the encoded length, or -ENOSPC if it is not smaller than
-	 * dst_len, which is then stored plain. */
+	/* Encode; the encoded length, or -ENOSPC if it does not fit into dst_len: the
+	 * unit is then stored plain. */
 	ssize_t (*encode)(void *dst, size_t dst_len, const void *src, size_t src_len, int level);
 };
 
@@ -196,7 +196,8 @@ struct vd_driver {
 	void (*commit)(struct vdisk *disk, struct vd_extent *ext, int result);
 	/*
 	 * Write dirty metadata in a safe order, so that a flush of the disks
-	 * below makes all of it durable; the engine does that flush afterwards.
+	 * below (->data, ->others, ->file) makes all of it durable; the engine does
+	 * that flush afterwards.
 	 * With @nowait: -EAGAIN if there is anything to write.  NULL: nothing
 	 * is ever dirty.
 	 */
@@ -272,10 +273,13 @@ struct vdisk {
 	struct vdisk *backing;	/* owned: fills the holes, or NULL */
 	struct vdisk **with;	/* owned: see vdisk_open_opts */
 	unsigned n_with;
+	struct vdisk **others;	/* owned, and so are those in it: more that the map answers with */
+	unsigned n_others;
 
 	_Atomic uint64_t size;
 	uint32_t block_size;	/* logical block: 512 or 4096 */
 	uint64_t unit;		/* allocation unit, 0 if none */
+	bool coded_only;	/* takes only whole coded units, also where that saves nothing */
 	unsigned flags;		/* enum vdisk_open_flags */
 	enum vdisk_refs refs;
 	char *name;		/* owned: for messages, and to find relative names */
@@ -309,6 +313,9 @@ struct vdisk {
 	_Atomic unsigned draining;
 	struct vd_decoded *decoded;	/* owned: recently decoded units, or NULL */
 };
+
+/* Have @disk keep @other, whose reference it takes over, also on failure.  -ENOMEM. */
+int vd_keep_other(struct vdisk *disk, struct vdisk *other);
 
 /* A new disk of @size bytes with one reference, to be opened by @drv; NULL: no memory. */
 struct vdisk *vd_disk_new(const struct vd_driver *drv, const char *name, uint64_t size);
@@ -380,9 +387,13 @@ int vd_check_options(const struct vd_driver *drv, const struct vdisk_option *o, 
 /*
  * VDISK_REQ_COMPRESS in two steps, for callers that encode on several threads
  * and store in order.  @plain is one unit, zero-padded at the end of the disk.
- * Returns the length in @coded (room for d->unit bytes), or -ENOSPC: store plain.
+ * Returns the length in @coded, which has vd_coded_room(), or -ENOSPC: store plain.
  * @best: as small as it gets, else fast.
  */
+static inline size_t vd_coded_room(const struct vdisk *disk)
+{
+	return (size_t)(disk->coded_only ? disk->unit + disk->unit / 1024 + 64 : disk->unit);
+}
 ssize_t vd_encode_unit(struct vdisk *disk, const void *plain, void *coded, bool best);
 int vd_write_coded(struct vdisk *disk, uint64_t unit_off, const void *coded, uint32_t coded_len);
 
@@ -397,6 +408,7 @@ unsigned vd_cpus(void);
 
 extern const struct vd_driver vd_raw;
 extern const struct vd_driver vd_qcow2;
+extern const struct vd_driver vd_vmdk;
 /* All image formats, NULL at the end (formats/list.c). */
 extern const struct vd_driver *const vd_formats[];
 

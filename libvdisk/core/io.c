@@ -902,7 +902,7 @@ ssize_t vd_encode_unit(struct vdisk *d, const void *plain, void *coded, bool bes
 
 	if (!d->drv->codec || !(codec = d->drv->codec(d, &level)))
 		return -EOPNOTSUPP;
-	return codec->encode(coded, (size_t)d->unit, plain, (size_t)d->unit,
+	return codec->encode(coded, vd_coded_room(d), plain, (size_t)d->unit,
 			     best ? MAX(level, 9) : level);
 }
 
@@ -937,7 +937,7 @@ static int write_compressed(struct vdisk *d, struct vd_sg *sg, uint64_t off, uin
 		return -EOPNOTSUPP;
 	if (off % d->unit || (len % d->unit && off + len != d->size))
 		return -EINVAL;
-	mem = malloc((size_t)d->unit * 2);
+	mem = malloc((size_t)d->unit + vd_coded_room(d));
 	if (!mem)
 		return -ENOMEM;
 	for (uint64_t n; len > 0; off += n, len -= n) {
@@ -972,7 +972,7 @@ int vd_io_write(struct vdisk *d, struct vd_sg *sg, uint64_t off, uint64_t len, u
 	if (vd_is_source(d))
 		return vd_source_write(d, sg, off, len, flags & VDISK_REQ_FUA &&
 				       !(d->flags & VDISK_OPEN_UNSAFE));
-	r = flags & VDISK_REQ_COMPRESS ? write_compressed(d, sg, off, len) :
+	r = flags & VDISK_REQ_COMPRESS || d->coded_only ? write_compressed(d, sg, off, len) :
 					 write_down(d, sg, off, len);
 	if (r == 0 && flags & VDISK_REQ_FUA)
 		r = vd_flush(d);
@@ -1105,6 +1105,8 @@ int vd_flush(struct vdisk *d)
 	}
 	if (r == 0)
 		r = vd_flush(d->data);
+	for (unsigned i = 0; i < d->n_others && r == 0; i++)
+		r = vd_flush(d->others[i]);
 	return r < 0 ? r : vd_flush(d->file);
 }
 

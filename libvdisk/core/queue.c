@@ -890,6 +890,9 @@ static bool flush_walk(struct vdisk_request *req, struct vdisk *d)
 			(d->never_blocks || add_piece(req, d, s->n_segs, 0));
 	if (d->drv->flush && (!enter_once(s, d) || d->drv->flush(d, true) != 0))
 		return false;
+	for (unsigned i = 0; i < d->n_others; i++)
+		if (!flush_walk(req, d->others[i]))
+			return false;
 	return flush_walk(req, d->data) && flush_walk(req, d->file);
 }
 

@@ -27,7 +27,7 @@
 #include "lvm/lvm.h"
 
 struct place {
-	struct vdisk *disk;	/* borrowed: the volume's ->file or one of its others */
+	struct vdisk *disk;	/* borrowed: the volume's ->file or one of its ->others */
 	uint64_t offset;
 };
 
@@ -41,8 +41,6 @@ struct seg {
 struct volume {
 	struct seg *seg;	/* owned */
 	uint32_t n_segs;
-	struct vdisk **other;	/* owned: disks beside ->file */
-	unsigned n_others;
 };
 
 /* ---- the driver ---- */
@@ -84,27 +82,11 @@ static int volume_map(struct vdisk *d, uint64_t off, uint64_t len, enum vd_inten
 	return 0;
 }
 
-/* There is nothing of our own to write; the engine flushes ->file, we the others. */
-static int volume_flush(struct vdisk *d, bool nowait)
-{
-	struct volume *v = d->priv;
-	int r = 0;
-
-	if (nowait)
-		return -EAGAIN;
-	for (unsigned i = 0; i < v->n_others && r == 0; i++)
-		r = vd_flush(v->other[i]);
-	return r;
-}
-
 static void volume_free(struct volume *v)
 {
 	for (uint32_t i = 0; i < v->n_segs; i++)
 		free(v->seg[i].leg);
-	for (unsigned i = 0; i < v->n_others; i++)
-		vdisk_close(v->other[i], NULL);
 	free(v->seg);
-	free(v->other);
 	free(v);
 }
 
@@ -119,14 +101,6 @@ static const struct vd_driver volume_driver = {
 	.name = "lvm",
 	.close = volume_close,
 	.map = volume_map,
-};
-
-/* Over more than one disk. */
-static const struct vd_driver wide_volume_driver = {
-	.name = "lvm",
-	.close = volume_close,
-	.map = volume_map,
-	.flush = volume_flush,
 };
 
 /* ---- raid1: which leg ---- */
@@ -196,34 +170,21 @@ static const struct lvm_leg *choose_leg(const struct opening *o, const struct lv
 /* Have the volume keep @disk, whose reference it takes over. */
 static int keep(const struct opening *o, struct vdisk *disk)
 {
-	struct volume *v = o->d->priv;
-	struct vdisk **more;
-
-	if (!o->d->file) {
-		o->d->file = disk;
-		o->d->flags = disk->flags;
-		o->d->block_size = disk->block_size;
-		return 0;
+	if (o->d->file) {
+		o->d->flags &= disk->flags;
+		o->d->block_size = MAX(o->d->block_size, disk->block_size);
+		return vd_keep_other(o->d, disk);
 	}
-	more = reallocarray(v->other, v->n_others + 1, sizeof(struct vdisk *));
-	if (!more) {
-		vdisk_close(disk, NULL);
-		return -ENOMEM;
-	}
-	v->other = more;
-	v->other[v->n_others++] = disk;
-	o->d->flags &= disk->flags;
-	o->d->block_size = MAX(o->d->block_size, disk->block_size);
-	o->d->drv = &wide_volume_driver;
+	o->d->file = disk;
+	o->d->flags = disk->flags;
+	o->d->block_size = disk->block_size;
 	return 0;
 }
 
 static bool is_kept(const struct opening *o, const struct vdisk *disk)
 {
-	const struct volume *v = o->d->priv;
-
-	for (unsigned i = 0; i < v->n_others; i++)
-		if (v->other[i] == disk)
+	for (unsigned i = 0; i < o->d->n_others; i++)
+		if (o->d->others[i] == disk)
 			return true;
 	return o->d->file == disk;
 }

@@ -112,6 +112,17 @@ static const struct conf confs[] = {
 	  .options = { OPT("data_file", "data"), OPT("extended_l2", "on") } },
 	{ .name = "preallocated", .format = "qcow2", .size = 4 * M,
 	  .options = { OPT("preallocation", "metadata") } },
+#define VMDK .format = "vmdk", .no_snapshots = true, .no_resize = true, .no_compress = true
+	{ .name = "vmdk", VMDK, .size = 80 * M },
+	{ .name = "vmdk zeroed grains", VMDK, .size = 6 * M,
+	  .options = { OPT("zeroed_grain", "on") } },
+	{ .name = "vmdk backing", VMDK, .size = 6 * M, .backing = "vmdk", .backing_size = 4 * M },
+	{ .name = "vmdk zeroed grains backing", VMDK, .size = 4 * M,
+	  .options = { OPT("zeroed_grain", "on") }, .backing = "vmdk", .backing_size = 5 * M },
+	{ .name = "vmdk split", VMDK, .size = 6 * M,
+	  .options = { OPT("subformat", "twoGbMaxExtentSparse") } },
+	{ .name = "vmdk flat", VMDK, .size = 4 * M,
+	  .options = { OPT("subformat", "monolithicFlat") } },
 };
 
 struct snap {
