@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * crash.c - what is left of a qcow2 image when the machine stops
+ * crash.c - what is left of an image when the machine stops
  *
  * A workload runs over a disk that logs every write and every sync.  A crash
  * may leave everything up to the last sync, and of what came after it any part
@@ -39,6 +39,7 @@ struct conf {
 	struct vdisk_option options[4];
 	uint64_t size;
 	bool backing, snapshots;
+	bool vmdk;
 };
 
 #define OPT(k, v) { .key = (k), .value = (v) }
@@ -57,7 +58,15 @@ static const struct conf confs[] = {
 	{ .name = "snapshots, backing", .size = 2 << 20, .snapshots = true, .backing = true,
 	  .options = { OPT("cluster_size", "16k") } },
 	{ .name = "extended L2", .size = 3 << 20, .options = { OPT("extended_l2", "on") } },
+	{ .name = "vmdk", .size = 1 << 20, .vmdk = true },
+	{ .name = "vmdk, zeroed grains, backing", .size = 1 << 20, .vmdk = true, .backing = true,
+	  .options = { OPT("zeroed_grain", "on") } },
 };
+
+static const struct vd_driver *driver(const struct conf *c)
+{
+	return c->vmdk ? &vd_vmdk : &vd_qcow2;
+}
 
 /* Every sector is filled with one stamp. */
 struct change {
@@ -124,8 +133,11 @@ static void fill(uint8_t *p, uint64_t stamp)
 
 static void range(struct world *w, uint64_t unit, uint64_t *first, uint64_t *n)
 {
+	/* (whole grains, now and then) */
+	uint64_t most = w->conf->vmdk && rnd() % 4 == 0 ? 512 : 48;
+
 	*first = rnd() % w->sectors / unit * unit;
-	*n = MIN((1 + rnd() % 48 / unit) * unit, w->sectors - *first);
+	*n = MIN((1 + rnd() % most / unit) * unit, w->sectors - *first);
 }
 
 static void do_write(struct world *w, unsigned flags)
@@ -243,7 +255,7 @@ static void work(struct world *w)
 		if (what < 52) {
 			do_write(w, 0);
 		} else if (what < 60) {
-			do_write(w, VDISK_REQ_COMPRESS);
+			do_write(w, w->conf->vmdk ? 0 : VDISK_REQ_COMPRESS);
 		} else if (what < 78) {
 			do_zero(w, what & 1);
 		} else if (what < 94 || !w->conf->snapshots) {
@@ -277,26 +289,43 @@ static void finding(void *arg, const char *text)
 	print_error("  %s\n", text);
 }
 
+static int check_image(struct world *w, struct vdisk *file, struct vdisk_check_result *res,
+		       void (*report)(void *arg, const char *text), struct vdisk_error *err)
+{
+	struct vdisk_open_opts o = { .size = sizeof(o), .format = driver(w->conf)->name };
+	struct vdisk *disk;
+	int r;
+
+	if (!w->conf->vmdk)
+		return qcow2_check_file(file, NULL, 0, res, report, NULL, err);
+	r = vdisk_open_on(&disk, file, &o, err);
+	if (r == 0) {
+		r = vdisk_check(disk, 0, res, report, NULL, err);
+		vdisk_close(disk, NULL);
+	}
+	return r;
+}
+
 static void check_clean(struct world *w, struct memlog *image, size_t at, const char *when)
 {
 	struct vdisk *file = memlog_disk(image, w->path);
 	struct vdisk_check_result res = { 0 };
 	struct vdisk_error err = { 0 };
 
-	if (qcow2_check_file(file, NULL, 0, &res, NULL, NULL, &err) < 0)
+	if (check_image(w, file, &res, NULL, &err) < 0)
 		fail_msg("%s: log %zu, %s: %s (CRASH_SEED=%" PRIu64 ")", w->conf->name, at, when,
 			 err.msg, w->seed);
 	if (res.corruptions) {
-		qcow2_check_file(file, NULL, 0, &res, finding, NULL, NULL);
+		check_image(w, file, &res, finding, &err);
 		fail_msg("%s: log %zu, %s: %" PRIu64 " corruptions (CRASH_SEED=%" PRIu64 ")",
 			 w->conf->name, at, when, res.corruptions, w->seed);
 	}
 	vdisk_close(file, NULL);
 }
 
-static bool is_dirty(const struct memlog *image)
+static bool is_dirty(const struct world *w, const struct memlog *image)
 {
-	return load_be32(image->mem + 4) >= 3 &&
+	return !w->conf->vmdk && load_be32(image->mem + 4) >= 3 &&
 	       (load_be64(image->mem + 72) & QCOW2_INCOMPAT_DIRTY);
 }
 
@@ -324,12 +353,12 @@ static void ask_qemu(struct world *w, const struct memlog *image, bool dirty)
 static void inspect(struct world *w, struct memlog *image, size_t at)
 {
 	struct vdisk_open_opts o = {
-		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = "qcow2",
+		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = driver(w->conf)->name,
 	};
 	uint32_t flushed = 0, started = 0;
 	struct vdisk_error err = { 0 };
 	struct vdisk *file, *disk;
-	bool dirty = is_dirty(image);
+	bool dirty = is_dirty(w, image);
 
 	for (uint32_t i = 0; i < w->n_ops; i++) {
 		if (w->ops[i].flush && w->ops[i].end <= at)
@@ -403,15 +432,17 @@ static void replay(struct world *w, const struct memlog *start)
 
 static void make_backing(struct world *w)
 {
+	const char *format = w->conf->vmdk ? "vmdk" : "raw";
+	struct vdisk_create_opts co = { .size = sizeof(co), .format = format };
 	struct vdisk_open_opts o = {
-		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = "raw",
+		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = format,
 	};
 	struct vdisk *base;
 	uint8_t buf[SECTOR];
 	char path[128];
 
 	snprintf(path, sizeof(path), "%s/base", w->dir);
-	ok(w, vdisk_create(path, w->conf->size, NULL, NULL), "create");
+	ok(w, vdisk_create(path, w->conf->size, &co, NULL), "create");
 	ok(w, vdisk_open(&base, path, &o, NULL), "open");
 	for (uint64_t i = 0; i < w->sectors; i += 1 + rnd() % 3) {
 		w->base[i] = w->now[i] = w->next_stamp++;
@@ -424,11 +455,12 @@ static void make_backing(struct world *w)
 static void run_conf(const struct conf *c, uint64_t seed)
 {
 	struct vdisk_create_opts co = {
-		.size = sizeof(co), .format = "qcow2", .options = c->options,
-		.backing = c->backing ? "base" : NULL, .backing_format = c->backing ? "raw" : NULL,
+		.size = sizeof(co), .format = driver(c)->name, .options = c->options,
+		.backing = c->backing ? "base" : NULL,
+		.backing_format = !c->backing ? NULL : c->vmdk ? "vmdk" : "raw",
 	};
 	struct vdisk_open_opts o = {
-		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = "qcow2",
+		.size = sizeof(o), .flags = VDISK_OPEN_WRITE, .format = driver(c)->name,
 	};
 	struct world w = { .conf = c, .seed = seed, .next_stamp = UINT64_C(0x1000) };
 	struct vdisk_error err = { 0 };
@@ -450,7 +482,7 @@ static void run_conf(const struct conf *c, uint64_t seed)
 		make_backing(&w);
 	memlog_init(&w.log);
 	file = memlog_disk(&w.log, w.path);
-	if (vd_qcow2.create(file, c->size, &co, &err) < 0)
+	if (driver(c)->create(file, c->size, &co, &err) < 0)
 		fail_msg("%s", err.msg);
 	memlog_copy(&start, &w.log);
 	w.log.logging = true;
