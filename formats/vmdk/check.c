@@ -16,15 +16,19 @@
 
 #include "formats/vmdk/state.h"
 
+/* Of the file, in sectors. */
+struct span {
+	uint64_t at, len;
+};
+
 struct check {
 	struct vmdk_extent *x;
 	bool repair, repair_leaks;
 	struct vdisk_check_result *res;
 	void (*report)(void *arg, const char *finding);
 	void *arg;
-	uint32_t *used;		/* owned: sectors where grains begin */
+	struct span *used;	/* owned: all that something refers to */
 	size_t n_used, used_space;
-	bool late_tables;	/* some lie between the grains */
 };
 
 static void PRINTF_FMT(2, 3) say(const struct check *c, const char *fmt, ...)
@@ -70,18 +74,20 @@ static int directory_read(const struct check *c, struct directory *d, uint64_t s
 
 /* ---- tables ---- */
 
-static int use(struct check *c, uint32_t sector)
+static int use(struct check *c, uint64_t at, uint64_t len)
 {
+	if (!len)
+		return 0;
 	if (c->n_used == c->used_space) {
 		size_t n = MAX(c->used_space * 2, (size_t)4096);
-		uint32_t *more = reallocarray(c->used, n, sizeof(*more));
+		struct span *more = reallocarray(c->used, n, sizeof(*more));
 
 		if (!more)
 			return -ENOMEM;
 		c->used = more;
 		c->used_space = n;
 	}
-	c->used[c->n_used++] = sector;
+	c->used[c->n_used++] = (struct span) { at, len };
 	return 0;
 }
 
@@ -114,7 +120,8 @@ static bool check_entries(struct check *c, uint8_t *t, uint32_t index, int *r)
 		} else if (gte > 1 || (gte && !(x->h.flags & VMDK_FLAG_ZERO_GRAINS))) {
 			c->res->allocated_clusters++;
 			c->res->compressed_clusters += !!(x->h.flags & VMDK_FLAG_COMPRESSED);
-			*r = use(c, gte);
+			/* (of a compressed one we know only where it begins) */
+			*r = use(c, gte, x->h.flags & VMDK_FLAG_COMPRESSED ? 1 : x->h.grain);
 		}
 	}
 	return changed;
@@ -131,13 +138,18 @@ static int check_table(struct check *c, const struct directory *d, const struct 
 
 	if (!at)
 		return 0;
-	c->late_tables |= at >= x->h.overhead * VMDK_SECTOR;
-	r = vd_pread(x->file, t, len, at);
+	r = use(c, at / VMDK_SECTOR, vd_div_up(len, VMDK_SECTOR));
+	if (r == 0)
+		r = vd_pread(x->file, t, len, at);
 	if (r < 0)
 		return r;
 	if (other->good)
 		copy_at = (uint64_t)load_le32(other->p + (size_t)index * 4) * VMDK_SECTOR;
+	if (copy_at == at)	/* a repaired directory: one copy is left */
+		copy_at = 0;
 	if (copy_at)
+		r = use(c, copy_at / VMDK_SECTOR, vd_div_up(len, VMDK_SECTOR));
+	if (r == 0 && copy_at)
 		r = vd_pread(x->file, copy, len, copy_at);
 	if (r < 0)
 		return r;
@@ -173,45 +185,65 @@ static uint64_t count_lost(const struct check *c, uint64_t from, uint64_t end)
 	return vd_div_up(lost, c->x->grain);
 }
 
-static int by_sector(const void *a, const void *b)
+static int by_place(const void *a, const void *b)
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	const struct span *x = a, *y = b;
 
-	return (x > y) - (x < y);
+	return (x->at > y->at) - (x->at < y->at);
 }
 
-/* Grains that overlap, and space between them that nobody has. */
-static void check_space(struct check *c)
+/* Nobody's: the file's bytes [from, end). */
+static void check_gap(struct check *c, uint64_t from, uint64_t end)
 {
 	struct vmdk_extent *x = c->x;
-	uint64_t first = MAX(x->h.overhead * VMDK_SECTOR, (uint64_t)VMDK_SECTOR);
-	uint64_t end = first, coded = x->h.flags & VMDK_FLAG_COMPRESSED ? 1 : 0;
+	uint64_t lost;
 
-	if (c->n_used)
-		qsort(c->used, c->n_used, sizeof(*c->used), by_sector);
-	for (size_t i = 0; i <= c->n_used; i++) {
-		uint64_t at = i < c->n_used ? (uint64_t)c->used[i] * VMDK_SECTOR :
-			      coded ? end : vd_align_down(x->file->size, x->grain);
-		uint64_t from = vd_align_up(end, x->grain), lost;
-
-		if (i < c->n_used && at < end) {
-			c->res->corruptions++;
-			say(c, "grains overlap at sector %" PRIu32, c->used[i]);
-		}
-		lost = !coded && !c->late_tables && at >= from + x->grain ? count_lost(c, from, at) : 0;
-		if (lost) {
-			c->res->leaks += lost;
-			say(c, "%" PRIu64 " grains between byte %" PRIu64 " and %" PRIu64
-			    " of the file are nobody's", lost, from, at);
-		}
-		if (lost && (c->repair || c->repair_leaks)) {
-			vd_discard_hint(x->file, from, at - from);
-			c->res->leaks_fixed += lost;
-		}
-		if (i < c->n_used)
-			end = at + (coded ? VMDK_SECTOR : x->grain);
+	from = vd_align_up(MAX(from, x->h.overhead * VMDK_SECTOR), x->grain);
+	end = vd_align_down(end, x->grain);
+	if (x->h.flags & VMDK_FLAG_COMPRESSED || from >= end)
+		return;
+	lost = count_lost(c, from, end);
+	if (!lost)
+		return;
+	c->res->leaks += lost;
+	say(c, "%" PRIu64 " grains between byte %" PRIu64 " and %" PRIu64
+	    " of the file are nobody's", lost, from, end);
+	if (c->repair || c->repair_leaks) {
+		vd_discard_hint(x->file, from, end - from);
+		c->res->leaks_fixed += lost;
 	}
-	c->res->image_end = MAX(c->res->image_end, end);
+}
+
+/* What overlaps, and space that nobody has. */
+static int check_space(struct check *c)
+{
+	struct vmdk_extent *x = c->x;
+	uint64_t end = 1, gd_len = vd_div_up((uint64_t)x->n_gd * 4, VMDK_SECTOR);
+	bool compressed = x->h.flags & VMDK_FLAG_COMPRESSED;
+	int r = use(c, x->h.gd_at, gd_len);
+
+	if (r == 0 && x->h.desc_at)
+		r = use(c, x->h.desc_at, x->h.desc_len);
+	if (r == 0 && x->h.flags & VMDK_FLAG_REDUNDANT && x->h.rgd_at && !compressed && !x->h.cowd)
+		r = use(c, x->h.rgd_at, gd_len);
+	if (r < 0)
+		return r;
+	qsort(c->used, c->n_used, sizeof(*c->used), by_place);
+	for (size_t i = 0; i < c->n_used; i++) {
+		const struct span *s = &c->used[i];
+
+		if (s->at < end) {
+			c->res->corruptions++;
+			say(c, "what begins at sector %" PRIu64 " overlaps what is before it", s->at);
+		} else {
+			check_gap(c, end * VMDK_SECTOR, s->at * VMDK_SECTOR);
+		}
+		end = MAX(end, s->at + s->len);
+	}
+	if (!compressed)
+		check_gap(c, end * VMDK_SECTOR, x->file->size);
+	c->res->image_end = MAX(c->res->image_end, end * VMDK_SECTOR);
+	return 0;
 }
 
 static int check_tables(struct check *c, const struct directory *d, const struct directory *other)
@@ -222,9 +254,7 @@ static int check_tables(struct check *c, const struct directory *d, const struct
 
 	for (uint32_t i = 0; i < c->x->n_gd && r == 0; i++)
 		r = check_table(c, d, other, i, buf, buf + len);
-	if (r == 0)
-		check_space(c);
-	return r;
+	return r == 0 ? check_space(c) : r;
 }
 
 /* Which directory is right, and are both? */
@@ -287,11 +317,13 @@ int vmdk_check(struct vdisk *disk, unsigned flags, struct vdisk_check_result *ou
 	for (unsigned i = 0; i < v->n_x && r == 0; i++) {
 		c.x = &v->x[i];
 		c.n_used = 0;
-		c.late_tables = false;
 		if (c.x->kind == VMDK_SPARSE)
 			r = check_extent(&c);
 	}
 	free(c.used);
+	/* what is left */
+	out->corruptions -= out->corruptions_fixed;
+	out->leaks -= out->leaks_fixed;
 	if (r == 0 && flags)
 		r = vd_flush(disk->file);
 	/* what is in memory may be wrong now */

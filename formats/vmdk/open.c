@@ -114,9 +114,9 @@ static int read_directories(struct vmdk *v, struct vmdk_extent *x, struct vdisk_
 	if (!x->gd && !x->rgd)
 		return vd_fail(err, EINVAL, "%s: vmdk: the grain directory is damaged",
 			       x->file->name);
-	if (v->disk->flags & VDISK_OPEN_WRITE)
+	if ((v->disk->flags & (VDISK_OPEN_WRITE | VDISK_OPEN_CHECK)) == VDISK_OPEN_WRITE)
 		return vd_fail(err, EUCLEAN, "%s: vmdk: one of the two grain directories is "
-			       "damaged: open it read-only and convert it", x->file->name);
+			       "damaged: see 'vdisk check'", x->file->name);
 	if (!x->gd)
 		x->gd = STEAL(x->rgd);
 	return 0;
@@ -297,10 +297,10 @@ static const char *only_read(struct vmdk *v, struct vmdk_extent *x)
 }
 
 /*
- * New grains come from behind the file's end.  An entry that points there is damage,
- * which a new grain would make worse.
+ * New grains come from behind the file's end, and behind the last grain, which may be
+ * short.  An entry that points there is damage, which a new grain would make worse.
  */
-static int check_end(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *err)
+static int find_end(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *err)
 {
 	AUTO_FREE uint8_t *gte = malloc(vmdk_table_bytes(x));
 	int r = gte ? 0 : -ENOMEM;
@@ -309,11 +309,16 @@ static int check_end(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *
 		if (!x->gd[i])
 			continue;
 		r = vd_pread(x->file, gte, vmdk_table_bytes(x), (uint64_t)x->gd[i] * VMDK_SECTOR);
-		for (uint32_t k = 0; k < x->h.gtes && r == 0; k++)
-			if ((uint64_t)load_le32(gte + k * 4) * VMDK_SECTOR >= x->fresh_from)
+		for (uint32_t k = 0; k < x->h.gtes && r == 0; k++) {
+			uint64_t at = (uint64_t)load_le32(gte + k * 4) * VMDK_SECTOR;
+
+			if (at >= x->file->size)
 				return vd_fail(err, EUCLEAN, "%s: vmdk: a grain lies behind the end "
 					       "of the file: see 'vdisk check'", x->file->name);
+			x->next = MAX(x->next, at + x->grain);
+		}
 	}
+	x->next = vd_align_up(x->next, x->grain);
 	return r < 0 ? vd_fail(err, -r, "%s: vmdk: reading the grain tables: %s", v->disk->name,
 			       strerror(-r)) : 0;
 }
@@ -334,8 +339,10 @@ static int prepare_writing(struct vmdk *v, struct vdisk_error *err)
 
 		if (why)
 			return vd_fail(err, EROFS, "%s: vmdk: %s", v->disk->name, why);
-		if (v->x[i].kind == VMDK_SPARSE && !v->stream)
-			r = check_end(v, &v->x[i], err);
+		/* (a repair wants to see it as it is) */
+		if (v->x[i].kind == VMDK_SPARSE && !v->stream &&
+		    !(v->disk->flags & VDISK_OPEN_CHECK))
+			r = find_end(v, &v->x[i], err);
 	}
 	v->writable = r == 0;
 	v->disk->coded_only = v->stream;
