@@ -67,7 +67,7 @@ struct create_args {
 };
 
 static const struct argp_option create_options[] = {
-	{ "format", 'f', "FMT", 0, "Format of the new image: raw, qcow2, ... "
+	{ "format", 'f', "FMT", 0, "Format of the new image: raw, qcow2, vmdk "
 	  "(default: what the file's name ends in, else raw)", 0 },
 	{ "option", 'o', "K=V,...", 0, "Options of the format; '-o help' lists them", 0 },
 	{ "backing", 'b', "FILE", 0, "Show this image where nothing has been written", 0 },

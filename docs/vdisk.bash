@@ -20,7 +20,7 @@ _vdisk() {
     [[ $command:$prev == boot:-f ]] && prev=
     case $prev in
     -f | --format | -O | --output-format | -F | --backing-format | --second-format)
-        COMPREPLY=($(compgen -W 'raw qcow2' -- "$cur"))
+        COMPREPLY=($(compgen -W 'raw qcow2 vmdk' -- "$cur"))
         return
         ;;
     --cache)

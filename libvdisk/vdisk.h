@@ -172,7 +172,7 @@ VDISK_API uint64_t vdisk_size(const struct vdisk *disk);
 VDISK_API bool vdisk_writable(const struct vdisk *disk);
 /* The locator or description under which it was opened; lives as long as it. */
 VDISK_API const char *vdisk_name(const struct vdisk *disk);
-/* "file", "raw", "qcow2", "window", ... */
+/* "file", "raw", "qcow2", "vmdk", "window", ... */
 VDISK_API const char *vdisk_format(const struct vdisk *disk);
 /* The disk whose bytes fill the holes; NULL if none (borrowed). */
 VDISK_API struct vdisk *vdisk_backing(const struct vdisk *disk);

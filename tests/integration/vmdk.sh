@@ -123,14 +123,14 @@ same got.raw v2.vmdk 'our child on top of it'
 clean v2.vmdk 'our child'
 "$VDISK" create -q -f vmdk p.vmdk 10M
 "$VDISK" create -q -f vmdk -b p.vmdk -F vmdk c.vmdk
-"$VDISK" info c.vmdk > /dev/null || fail 'a child of a new parent'
+"$VDISK" convert -q -O raw c.vmdk yes.raw || fail 'a child of a new parent'
 truncate -s 1M one.raw && printf x | dd of=one.raw conv=notrunc status=none
 "$VDISK" convert -q -y -n one.raw p.vmdk
-refuses 'has changed since' "$VDISK" info c.vmdk
+refuses 'has changed since' "$VDISK" convert -O raw c.vmdk no.raw
 
 # ---- hostile and broken ones ----
 printf '# Disk DescriptorFile\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/passwd"\n' > bad.vmdk
-refuses 'refers to' "$VDISK" info --refs directory bad.vmdk
+refuses 'refers to' "$VDISK" info --refs dir bad.vmdk
 printf '# Disk DescriptorFile\nCID=1\ncreateType="x"\nRW 8 SESPARSE "a"\n' > bad.vmdk
 refuses 'SESPARSE' "$VDISK" info bad.vmdk
 printf '# Disk DescriptorFile\r\ncid = 1\r\nPARENTCID=ffffffff\r\nCreateType = "twoGbMaxExtentFlat"\r\nRW 16 FLAT "part a.bin" 8\r\nRDONLY 8 ZERO\r\n' > odd.vmdk
