@@ -11,7 +11,7 @@
 
 const char *cli_format_of_name(const char *path)
 {
-	static const char *const others[] = { "vmdk", "vdi", "vhd", "vpc", "vhdx", "hdd", "qed", "qcow" };
+	static const char *const others[] = { "vdi", "vhd", "vpc", "vhdx", "hdd", "qed", "qcow" };
 	const char *dot = strrchr(path, '.');
 
 	for (unsigned i = 0; dot && vdisk_format_name(i); i++) {

@@ -55,11 +55,11 @@ if command -v script > /dev/null; then
 fi
 
 # what cannot be made is not made as something else
-expect 2 "$VDISK" create "$tmp/name.vmdk" 1M
+expect 2 "$VDISK" create "$tmp/name.vhdx" 1M
 like_output 'not made by vdisk'
-[ ! -e "$tmp/name.vmdk" ] || fail 'a raw disk called vmdk'
-"$VDISK" create -q -f raw "$tmp/name.vmdk" 8M
-"$VDISK" mkfs "$tmp/name.vmdk" > /dev/null 2>&1
-expect 1 "$VDISK" cp /etc/passwd "$tmp/name.vmdk:/missing/"
+[ ! -e "$tmp/name.vhdx" ] || fail 'a raw disk called vhdx'
+"$VDISK" create -q -f raw "$tmp/name.vhdx" 8M
+"$VDISK" mkfs "$tmp/name.vhdx" > /dev/null 2>&1
+expect 1 "$VDISK" cp /etc/passwd "$tmp/name.vhdx:/missing/"
 like_output 'not a directory'
-expect 1 "$VDISK" stat "$tmp/name.vmdk:/missing"
+expect 1 "$VDISK" stat "$tmp/name.vhdx:/missing"
