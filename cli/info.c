@@ -40,16 +40,24 @@ static const struct argp info_argp = {
 	.args_doc = "DISK", .doc = "Say what an image is.",
 };
 
-/* Bytes that the file takes on its file system, or -1. */
+/* Bytes that its files take on their file systems, or -1; the disk is open without its
+ * backing files. */
 static json_int_t actual_size(struct vdisk *disk)
 {
+	unsigned n = vdisk_list_files(disk, NULL, 0);
+	AUTO_FREE struct vdisk_open_file *file = calloc(n + 1, sizeof(*file));
+	json_int_t sum = 0;
 	struct stat st;
 
-	while (vdisk_below(disk))
-		disk = vdisk_below(disk);
-	if (vdisk_fd(disk) < 0 || fstat(vdisk_fd(disk), &st) < 0)
+	if (!file || !n)
 		return -1;
-	return (json_int_t)st.st_blocks * 512;
+	vdisk_list_files(disk, file, n);
+	for (unsigned i = 0; i < n; i++) {
+		if (fstat(file[i].fd, &st) < 0)
+			return -1;
+		sum += (json_int_t)st.st_blocks * 512;
+	}
+	return sum;
 }
 
 static int add_item(void *arg, const struct vdisk_info_item *item)

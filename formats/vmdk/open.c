@@ -164,13 +164,16 @@ static int read_descriptor(struct vmdk *v, uint64_t at, uint64_t len, struct vdi
 
 	if (len > VMDK_MAX_DESCRIPTOR || !vd_in_range(at, len, file->size))
 		return vd_fail(err, EINVAL, "%s: vmdk: its descriptor makes no sense", file->name);
-	text = malloc(len + 1);
+	text = calloc(1, len + 1);
 	if (!text)
 		return vd_fail(err, ENOMEM, "vmdk: out of memory");
 	r = vd_pread(file, text, len, at);
 	if (r < 0)
 		return vd_fail(err, -r, "%s: vmdk: reading the descriptor: %s", file->name,
 			       strerror(-r));
+	/* (QEMU leaves room for one in extents that have none) */
+	if (at && !text[0])
+		return 0;
 	v->desc_file = file;
 	v->desc_at = at;
 	r = vmdk_descriptor_parse(&v->d, text, len, err);

@@ -43,6 +43,11 @@ for sub in monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFl
     "$VDISK" convert -q -y -n disk.raw q.vmdk || fail "$sub: writing into QEMU's image"
     same disk.raw q.vmdk "$sub, written by both"
     clean q.vmdk "$sub, written by both"
+    # an extent by itself is read only
+    if [ $sub = twoGbMaxExtentSparse ]; then
+        "$VDISK" compare -q disk.raw q-s001.vmdk || fail 'an extent by itself'
+        refuses 'can only be read' "$VDISK" convert -y -n disk.raw q-s001.vmdk
+    fi
     # ours, written by QEMU
     "$VDISK" convert -q -O vmdk -o subformat=$sub disk.raw v.vmdk || fail "$sub: convert"
     same disk.raw v.vmdk "$sub, made by us"
