@@ -49,11 +49,15 @@ static int receive(void *arg, uint32_t type, const void *data, size_t len, struc
 	return t->answer < 0 ? vd_fail(err, -t->answer, "refused") : 0;
 }
 
+/* What the parent lends, see below. */
+static struct vd_lent_fs lent;
+
 static int run(int (*inside)(struct vdisk *, struct jail *, void *, struct vdisk_error *),
 	       struct test *t, unsigned seconds, struct vdisk_error *err)
 {
 	const struct jail_opts opts = {
 		.inside = inside, .receive = receive, .arg = t, .seconds = seconds, .what = "test",
+		.lent = &lent, .n_lent = lent.fs != NULL,
 	};
 	struct vdisk *disk = new_disk();
 	char after[4096];
@@ -341,6 +345,158 @@ static void landlock_files(void **state)
 	under_landlock(vd_landlock_files, files_hold);
 }
 
+/* ---- file systems that the parent reads for it ---- */
+
+#define MANY 20000u	/* more names than fit into one answer */
+
+/* Node 1 is the root, 2 a file of 300000 bytes 'f', 3 a link to it; 10 and more are empty files. */
+static int stub_lookup(struct vdisk_fs *fs, uint64_t dir, const char *name, uint64_t *ino,
+		       struct vdisk_error *err)
+{
+	(void)fs, (void)err;
+	assert_null(strchr(name, '/'));	/* whatever the child asks */
+	if (dir != 1)
+		return -ENOTDIR;
+	*ino = !strcmp(name, "file") ? 2 : !strcmp(name, "link") ? 3 : 0;
+	return *ino ? 0 : -ENOENT;
+}
+
+static int stub_stat(struct vdisk_fs *fs, uint64_t ino, struct vdisk_stat *out,
+		     struct vdisk_error *err)
+{
+	(void)fs, (void)err;
+	*out = (struct vdisk_stat) { .ino = ino };
+	out->mode = ino == 1 ? S_IFDIR | 0755 : ino == 3 ? S_IFLNK | 0777 : S_IFREG | 0644;
+	out->size = ino == 2 ? 300000 : 0;
+	return ino <= MANY + 10 ? 0 : -ESTALE;
+}
+
+static int stub_list(struct vdisk_fs *fs, uint64_t dir, vd_fs_each *each, void *arg,
+		     struct vdisk_error *err)
+{
+	char name[64];
+	int r = dir == 1 ? 0 : -ENOTDIR;
+
+	(void)fs, (void)err;
+	for (unsigned i = 0; r == 0 && i < MANY; i++) {
+		snprintf(name, sizeof(name), "a-file-with-a-name-of-some-length-%u", i);
+		r = each(arg, name, i + 10);
+	}
+	return r;
+}
+
+static int stub_readlink(struct vdisk_fs *fs, uint64_t ino, char *buf, size_t size,
+			 struct vdisk_error *err)
+{
+	(void)fs, (void)err;
+	snprintf(buf, size, "file");
+	return ino == 3 ? 0 : -EINVAL;
+}
+
+static ssize_t stub_read(struct vdisk_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off,
+			 struct vdisk_error *err)
+{
+	size_t n = ino == 2 && off < 300000 ? MIN(len, (size_t)(300000 - off)) : 0;
+
+	(void)fs, (void)err;
+	memset(buf, 'f', n);
+	return (ssize_t)n;
+}
+
+static const struct vd_fs_ops stub_ops = {
+	.name = "stub", .lookup = stub_lookup, .stat = stub_stat, .list = stub_list,
+	.readlink = stub_readlink, .read = stub_read,
+};
+
+static int count(void *arg, const char *name, const struct vdisk_stat *st)
+{
+	unsigned *n = arg;
+	char want[64];
+
+	snprintf(want, sizeof(want), "a-file-with-a-name-of-some-length-%u", *n);
+	if (strcmp(name, want) != 0 || st->ino != *n + 10)
+		return -EBADMSG;
+	(*n)++;
+	return 0;
+}
+
+static int ask_lent(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	struct vdisk_fs *fs = NULL;
+	const char *inside = NULL;
+	void *data = NULL;
+	size_t len = 0;
+	unsigned n = 0;
+	int r = vd_lent_open(&fs, &inside, disk, jail, "vg/root");
+
+	(void)arg;
+	if (vd_lent_open(&fs, &inside, disk, jail, "vg/other") != -ENOENT || r < 0 ||
+	    strcmp(inside, "@") != 0)
+		return vd_fail(err, EBADMSG, "open");
+	if (vdisk_fs_load(fs, "/link", 1 << 20, &data, &len, err) < 0)
+		return -err->code;
+	if (len != 300000 || ((char *)data)[0] != 'f' || ((char *)data)[len - 1] != 'f')
+		return vd_fail(err, EBADMSG, "%zu bytes", len);
+	if (vdisk_fs_load(fs, "/none", 1 << 20, &data, &len, NULL) != -ENOENT)
+		return vd_fail(err, EBADMSG, "a file that is not there");
+	r = vdisk_fs_list(fs, "/", count, &n, err);
+	if (r < 0 || n != MANY)
+		return vd_fail(err, EBADMSG, "%u names, %d", n, r);
+	return vdisk_fs_close(fs, err);
+}
+
+/* A child that was taken over: each question is answered with an error, or not at all. */
+static int ask_badly(struct vdisk *disk, struct jail *jail, void *arg, struct vdisk_error *err)
+{
+	static const struct vd_lent_question bad[] = {
+		{ .fs = 1, .what = LENT_STAT, .node = 1, .len = 1000 },
+		{ .fs = ~0u, .what = LENT_READ, .node = 2, .len = 1000 },
+		{ .what = LENT_READ + 1, .node = 2, .len = 1000 },
+		{ .what = LENT_STAT, .node = 1, .len = 3 },
+		{ .what = LENT_STAT, .node = UINT64_MAX, .len = 1000 },
+		{ .what = LENT_LOOKUP, .node = 1, .len = 8, .name = "" },
+		{ .what = LENT_LOOKUP, .node = 1, .len = 8, .name = "../../etc" },
+		{ .what = LENT_LOOKUP, .node = 1, .len = 3, .name = "file" },
+		{ .what = LENT_READLINK, .node = 3, .len = 0 },
+		{ .what = LENT_LIST, .node = 7, .len = 1000 },
+	};
+	struct vd_lent_question q = { .what = LENT_LOOKUP, .node = 1, .len = 8 };
+	static char buf[JAIL_ANSWER_MAX];
+
+	(void)disk, (void)arg;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		if (jail_ask(jail, &bad[i], sizeof(bad[i]), buf, sizeof(buf)) >= 0)
+			return vd_fail(err, EBADMSG, "question %zu", i);
+	memset(q.name, 'x', sizeof(q.name));	/* without an end */
+	if (jail_ask(jail, &q, sizeof(q), buf, sizeof(buf)) >= 0)
+		return vd_fail(err, EBADMSG, "a name without an end");
+	/* more than there may be in an answer */
+	q = (struct vd_lent_question) { .what = LENT_READ, .node = 2, .len = ~0u };
+	if (jail_ask(jail, &q, sizeof(q), buf, sizeof(buf)) != JAIL_ANSWER_MAX)
+		return vd_fail(err, EBADMSG, "a long answer");
+	q.off = UINT64_MAX;
+	if (jail_ask(jail, &q, sizeof(q), buf, sizeof(buf)) != 0)
+		return vd_fail(err, EBADMSG, "past the end");
+	/* of another length: that ends it */
+	jail_ask(jail, &q, sizeof(q) - 1, buf, sizeof(buf));
+	return 0;
+}
+
+static void lent_file_systems(void **state)
+{
+	struct vdisk_fs fs = { .ops = &stub_ops, .root = 1, .type = "stub" };
+	struct vdisk_error err = { 0 };
+	struct test t = { 0 };
+
+	(void)state;
+	lent = (struct vd_lent_fs) { .volume = "vg/root", .inside = "@", .fs = &fs };
+	if (run(ask_lent, &t, 20, &err) != 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(run(ask_badly, &t, 20, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "may be damaged on purpose"));
+	lent.fs = NULL;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -351,6 +507,7 @@ int main(void)
 		cmocka_unit_test(no_files),
 		cmocka_unit_test(bad_children),
 		cmocka_unit_test(long_messages),
+		cmocka_unit_test(lent_file_systems),
 		cmocka_unit_test(landlock),
 		cmocka_unit_test(landlock_files),
 	};
