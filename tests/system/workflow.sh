@@ -155,6 +155,8 @@ for d in x/d x/q; do
     like_output '^two$'
     expect 0 "$VDISK" df $d
     like_output '^x/. .*ext4'
+    expect 0 "$VDISK" parts $d
+    like_output 'mount --fuse.*: read is how it was at'
     expect 1 "$VDISK" cp $d:/two $d:/three
     like_output 'another program'
     start "$VDISK" export --fuse $d.view -r $d
