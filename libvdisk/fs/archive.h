@@ -27,7 +27,7 @@
 	F(write_set_format_pax) F(write_set_options)
 
 struct vd_archive {
-#define VD_ARCHIVE_MEMBER(f) __typeof__(archive_##f) *f;
+#define VD_ARCHIVE_MEMBER(f) __typeof__(archive_##f) *(f);
 	VD_ARCHIVE_FUNCTIONS(VD_ARCHIVE_MEMBER)
 	__typeof__(archive_errno) *error_number;	/* errno is a macro */
 #undef VD_ARCHIVE_MEMBER

@@ -33,7 +33,7 @@
 	F(udev_get_sync_support) F(udev_wait)
 
 static struct {
-#define MEMBER(f) __typeof__(dm_##f) *f;
+#define MEMBER(f) __typeof__(dm_##f) *(f);
 	DM_FUNCTIONS(MEMBER)
 #undef MEMBER
 } dm;
