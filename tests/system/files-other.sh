@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml mkfs.xfs mkntfs ntfs-3g mke2fs mkfs.btrfs btrfs lvm xfs_repair busybox setfattr getfattr setpriv
-    expect 0 in_machine --engine uml --mem 1280 --limit 600 \
+    expect 0 in_machine --engine uml --mem 1280 --limit 800 \
         --modules 'loop dm-mod xfs btrfs ext4 f2fs fuse' -- bash "$(readlink -f "$0")" inside
     echo "$output"
     exit 0

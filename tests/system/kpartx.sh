@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml kpartx dmsetup sfdisk lvm mkfs.ext4 e2fsck busybox
-    in_machine --engine uml --mem 768 --limit 600 \
+    in_machine --engine uml --mem 768 --limit 800 \
         --modules 'loop dm-mod dm-snapshot dm-mirror ext4 fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi

@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml mke2fs e2fsck mkfs.xfs mkfs.btrfs mkfs.vfat busybox
-    in_machine --engine uml --mem 1280 --limit 600 \
+    in_machine --engine uml --mem 1280 --limit 800 \
         --modules 'loop dm-mod ext4 xfs btrfs vfat nls_cp437 nls_ascii nls_iso8859-1 fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi

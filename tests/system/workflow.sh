@@ -5,7 +5,7 @@
 
 if [ "${1:-}" != inside ]; then
     requires linux.uml kpartx dmsetup sfdisk lvm mke2fs e2fsck mkfs.xfs busybox
-    in_machine --engine uml --mem 1024 --limit 600 \
+    in_machine --engine uml --mem 1024 --limit 800 \
         --modules 'loop dm-mod dm-snapshot ext4 xfs fuse' -- bash "$(readlink -f "$0")" inside
     exit
 fi
