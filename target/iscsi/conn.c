@@ -76,7 +76,7 @@ void iscsi_conn_event(struct iscsi_conn *c, enum iscsi_event event)
 			iscsi_session_event(c->session, t->session);
 		return;
 	}
-	assert(!"an event that this state does not know");
+	assert(false && "an event that this state does not know");
 }
 
 static bool in_full_phase(const struct iscsi_conn *c)

@@ -225,7 +225,7 @@ void iscsi_session_event(struct iscsi_session *s, enum iscsi_session_event event
 		s->state = t->to;
 		return;
 	}
-	assert(!"an event that this state does not know");
+	assert(false && "an event that this state does not know");
 }
 
 struct iscsi_session *iscsi_session_find(struct iscsi_server *server, const char *initiator,
