@@ -77,6 +77,7 @@ load) # write, flush, read back past the cache; the LUN is read, too
         [ $n != 3 ] || echo GUEST under load
     done
     dmesg | grep -i 'i/o error' && echo GUEST DAMAGED
+    grep -q 'PCI MMCONFIG' /proc/iomem || echo GUEST DAMAGED: no configuration space in memory
     echo "GUEST compared=$n"
     poweroff -f ;;
 sleep) sleep 1000 ;;

@@ -59,7 +59,7 @@ static void acpi_tables(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
-		const uint8_t *xsdt, *fadt, *madt, *dsdt, *e, *end;
+		const uint8_t *xsdt, *fadt, *madt, *mcfg, *dsdt, *e, *end;
 		unsigned seen = 0, ioapics = 0;
 		size_t size;
 
@@ -70,7 +70,10 @@ static void acpi_tables(void **state)
 		assert_int_equal(sum(buf, 20), 0);
 		assert_int_equal(sum(buf, 36), 0);
 		xsdt = table(buf, size, load_le64(buf + 24), "XSDT");
-		assert_int_equal(load_le32(xsdt + 4), 36 + 2 * 8);
+		assert_int_equal(load_le32(xsdt + 4), 36 + 3 * 8);
+		mcfg = table(buf, size, load_le64(xsdt + 52), "MCFG");
+		assert_int_equal(load_le32(mcfg + 4), 60);
+		assert_int_equal(load_le64(mcfg + 44), GUEST_ECAM);
 		fadt = table(buf, size, load_le64(xsdt + 36), "FACP");
 		assert_int_equal(load_le32(fadt + 4), 276);
 		assert_true(load_le32(fadt + 112) & 1u << 20);	/* hardware-reduced */
@@ -341,7 +344,7 @@ static void elf_into_memory(void **state)
 	assert_int_equal(load_le32(info + 12), 1);
 	assert_memory_equal(guest_at(&ram.map, load_le64(guest_at(&ram.map, load_le64(info + 16),
 								 16)), 6), "initrd", 6);
-	assert_int_equal(load_le32(info + 48), 3);
+	assert_int_equal(load_le32(info + 48), 4);
 	/* without the note: by the 64-bit protocol */
 	assert_int_equal(pwrite(src.kernel_fd, "\0", 1, 0x1308), 1);
 	assert_int_equal(boot_load(&ram.map, &src, &entry, NULL), 0);
@@ -383,7 +386,7 @@ static void kernel_into_memory(void **state)
 	bp = guest_at(&ram.map, entry.rsi, 4096);
 	assert_int_equal(load_le64(bp + 0x70), GUEST_ACPI);
 	assert_int_equal(bp[0x210], 0xff);
-	assert_int_equal(bp[0x1e8], 3);			/* e820 entries */
+	assert_int_equal(bp[0x1e8], 4);			/* e820 entries */
 	assert_int_equal(load_le64(bp + 0x2d0 + 40), 1 << 20);
 	assert_int_equal(load_le64(bp + 0x2d0 + 48), 63 << 20);
 	assert_string_equal(guest_at(&ram.map, load_le32(bp + 0x228), 14), "console=ttyS0");
@@ -654,6 +657,14 @@ static void config_write(struct pci_bus *bus, uint32_t slot, uint32_t off, uint3
 	pci_port_write(bus, 4 + (off & 3), raw, len);
 }
 
+static uint32_t enhanced_read(struct pci_bus *bus, uint32_t at, unsigned len)
+{
+	uint8_t raw[4] = { 0 };
+
+	assert_true(pci_memory_read(bus, GUEST_ECAM + at, raw, len));
+	return load_le32(raw);
+}
+
 static void pci_configuration(void **state)
 {
 	static const struct pci_id id = { .vendor = 0x1af4, .device = 0x1042, .class_code = 0x018000 };
@@ -688,6 +699,19 @@ static void pci_configuration(void **state)
 	pci_port_write(&bus, 0, raw, 4);
 	pci_port_read(&bus, 4, raw, 4);
 	assert_int_equal(load_le32(raw), UINT32_MAX);
+
+	/* the same in memory: one page a function, and nothing behind 256 bytes */
+	assert_int_equal(enhanced_read(&bus, 1 << 15, 4), 0x10421af4);
+	assert_int_equal(enhanced_read(&bus, 1 << 15 | 2, 2), 0x1042);
+	assert_int_equal(enhanced_read(&bus, 1 << 15 | 1 << 12, 4), UINT32_MAX);
+	assert_int_equal(enhanced_read(&bus, 2 << 15, 4), UINT32_MAX);
+	assert_int_equal(enhanced_read(&bus, 1 << 15 | 254, 4), UINT32_MAX);
+	assert_int_equal(enhanced_read(&bus, 1 << 15 | 256, 4), UINT32_MAX);
+	raw[0] = 0xa5;
+	assert_true(pci_memory_write(&bus, GUEST_ECAM + (1 << 15) + PCI_INTERRUPT_LINE, raw, 1));
+	assert_int_equal(config_read(&bus, 1, PCI_INTERRUPT_LINE, 1), 0xa5);
+	assert_false(pci_memory_read(&bus, GUEST_ECAM + GUEST_ECAM_SIZE - 2, raw, 4));
+	assert_false(pci_memory_read(&bus, GUEST_ECAM - 1, raw, 1));
 
 	/* the card: read-only fields stay, capabilities are a list that ends */
 	config_write(&bus, 1, 0, 0, 4);

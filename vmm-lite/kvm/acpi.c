@@ -589,12 +589,28 @@ static size_t build_madt(struct out *o, unsigned vcpus)
 	return t;
 }
 
-static size_t build_xsdt(struct out *o, uint64_t fadt, uint64_t madt)
+/* PCI Firmware Specification 3.3, 4.1.2: where configuration space is in memory */
+static size_t build_mcfg(struct out *o)
+{
+	size_t t = table_begin(o, "MCFG", 1);
+
+	put_zero(o, 8);
+	put64(o, GUEST_ECAM);
+	put16(o, 0);			/* segment */
+	put8(o, 0);			/* first and last bus */
+	put8(o, 0);
+	put_zero(o, 4);
+	table_end(o, t);
+	return t;
+}
+
+static size_t build_xsdt(struct out *o, uint64_t fadt, uint64_t madt, uint64_t mcfg)
 {
 	size_t t = table_begin(o, "XSDT", 1);
 
 	put64(o, fadt);
 	put64(o, madt);
+	put64(o, mcfg);
 	table_end(o, t);
 	return t;
 }
@@ -615,13 +631,14 @@ static void build_rsdp(uint8_t *p, uint64_t xsdt)
 size_t acpi_build(uint8_t *buf, size_t size, uint64_t gpa, unsigned vcpus)
 {
 	struct out o = { .p = buf, .size = size };
-	size_t dsdt, fadt, madt, xsdt;
+	size_t dsdt, fadt, madt, mcfg, xsdt;
 
 	put_zero(&o, RSDP_BYTES);
 	dsdt = build_dsdt(&o);
 	fadt = build_fadt(&o, gpa + dsdt);
 	madt = build_madt(&o, vcpus);
-	xsdt = build_xsdt(&o, gpa + fadt, gpa + madt);
+	mcfg = build_mcfg(&o);
+	xsdt = build_xsdt(&o, gpa + fadt, gpa + madt, gpa + mcfg);
 	if (o.full)
 		return 0;
 	build_rsdp(buf, gpa + xsdt);

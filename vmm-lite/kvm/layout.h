@@ -9,7 +9,8 @@
  *	0x00020000  command line
  *	0x0009fc00  reserved up to 1 MiB: ACPI tables at 0xe0000, reset stub at 0xffff0
  *	0x00100000  RAM up to the gap: kernel at its preferred place, initrd at the top
- *	0xc0000000  the gap: PCI window, IO-APIC, local APICs, KVM's own pages
+ *	0xc0000000  the gap: PCI window, PCI configuration (ECAM), IO-APIC, local APICs,
+ *	            KVM's own pages
  *	0x100000000 the rest of RAM
  */
 #ifndef VMM_KVM_LAYOUT_H
@@ -32,7 +33,9 @@
 
 #define GUEST_GAP		0xc0000000u
 #define GUEST_PCI_WINDOW	0xc0000000u
-#define GUEST_PCI_WINDOW_SIZE	0x3ec00000u	/* up to the IO-APIC */
+#define GUEST_PCI_WINDOW_SIZE	0x3eb00000u	/* up to the configuration space */
+#define GUEST_ECAM		0xfeb00000u	/* PCI configuration, bus 0: 4 KiB a function */
+#define GUEST_ECAM_SIZE		0x100000u	/* up to the IO-APIC */
 #define GUEST_IOAPIC		0xfec00000u
 #define GUEST_LAPIC		0xfee00000u
 #define GUEST_IDENTITY_MAP	0xfffbc000u	/* KVM's: one page */

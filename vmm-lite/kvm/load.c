@@ -133,9 +133,11 @@ static unsigned memory_map(const struct guest_memory *mem,
 	add(arg, 0, GUEST_LOW_END, E820_RAM);
 	add(arg, GUEST_LOW_END, GUEST_HIGH_MEMORY - GUEST_LOW_END, E820_RESERVED);
 	add(arg, GUEST_HIGH_MEMORY, low - GUEST_HIGH_MEMORY, E820_RAM);
+	/* Linux uses the space that MCFG names only where this reserves it */
+	add(arg, GUEST_ECAM, GUEST_ECAM_SIZE, E820_RESERVED);
 	for (unsigned i = 1; i < mem->n; i++)
 		add(arg, mem->region[i].gpa, mem->region[i].size, E820_RAM);
-	return mem->n + 2;
+	return mem->n + 3;
 }
 
 static void e820_add(void *arg, uint64_t start, uint64_t size, uint32_t type)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * pci.c - PCI bus 0: configuration space by ports CF8/CFC, and memory BARs
+ * pci.c - PCI bus 0: configuration space by ports CF8/CFC and in memory, and memory BARs
  *
  * Configuration space is bytes and a mask of writable bits, so sizing a BAR
  * (write ones, read back) needs no code.  BARs are placed before the guest
@@ -230,6 +230,48 @@ void pci_port_write(struct pci_bus *bus, unsigned port, const void *buf, unsigne
 	pthread_mutex_unlock(&bus->lock);
 }
 
+/* Enhanced configuration access (PCI Express 7.2.2): the function whose register @gpa is.
+ * Nothing has more than the 256 bytes of conventional PCI.  NULL if there is none. */
+static struct pci_device *enhanced(struct pci_bus *bus, uint64_t gpa, unsigned len, unsigned *off)
+{
+	uint32_t a = (uint32_t)(gpa - GUEST_ECAM);
+
+	*off = a & 0xfff;
+	if (a >> 12 & 7 || len > 4 || !vd_in_range(*off, len, PCI_CONFIG_SIZE))
+		return NULL;
+	return bus->slot[a >> 15 & 31];
+}
+
+static bool is_enhanced(uint64_t gpa, unsigned len)
+{
+	return gpa >= GUEST_ECAM && vd_in_range(gpa - GUEST_ECAM, len, GUEST_ECAM_SIZE);
+}
+
+static void enhanced_read(struct pci_bus *bus, uint64_t gpa, void *buf, unsigned len)
+{
+	struct pci_device *dev;
+	unsigned off;
+
+	memset(buf, 0xff, len);
+	pthread_mutex_lock(&bus->lock);
+	dev = enhanced(bus, gpa, len, &off);
+	if (dev)
+		config_read(dev, off, buf, len);
+	pthread_mutex_unlock(&bus->lock);
+}
+
+static void enhanced_write(struct pci_bus *bus, uint64_t gpa, const void *buf, unsigned len)
+{
+	struct pci_device *dev;
+	unsigned off;
+
+	pthread_mutex_lock(&bus->lock);
+	dev = enhanced(bus, gpa, len, &off);
+	if (dev)
+		config_write(dev, off, buf, len);
+	pthread_mutex_unlock(&bus->lock);
+}
+
 static struct pci_device *find_bar(struct pci_bus *bus, uint64_t gpa, unsigned len, uint32_t *off)
 {
 	struct pci_device *found = NULL;
@@ -253,6 +295,10 @@ bool pci_memory_read(struct pci_bus *bus, uint64_t gpa, void *buf, unsigned len)
 	struct pci_device *dev;
 	uint32_t off;
 
+	if (is_enhanced(gpa, len)) {
+		enhanced_read(bus, gpa, buf, len);
+		return true;
+	}
 	pthread_rwlock_rdlock(&bus->in_use);
 	dev = find_bar(bus, gpa, len, &off);
 	if (dev)
@@ -266,6 +312,10 @@ bool pci_memory_write(struct pci_bus *bus, uint64_t gpa, const void *buf, unsign
 	struct pci_device *dev;
 	uint32_t off;
 
+	if (is_enhanced(gpa, len)) {
+		enhanced_write(bus, gpa, buf, len);
+		return true;
+	}
 	pthread_rwlock_rdlock(&bus->in_use);
 	dev = find_bar(bus, gpa, len, &off);
 	if (dev)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* pci.h - PCI bus 0: configuration space by ports CF8/CFC, and memory BARs */
+/* pci.h - PCI bus 0: configuration space by ports CF8/CFC and in memory, and memory BARs */
 #ifndef VMM_KVM_PCI_H
 #define VMM_KVM_PCI_H
 
@@ -72,7 +72,7 @@ void pci_unplug(struct pci_bus *bus, unsigned slot);
 void pci_port_read(struct pci_bus *bus, unsigned port, void *buf, unsigned len);
 void pci_port_write(struct pci_bus *bus, unsigned port, const void *buf, unsigned len);
 
-/* A memory access: did a BAR claim it? */
+/* A memory access: did a BAR claim it, or configuration space (ECAM)? */
 bool pci_memory_read(struct pci_bus *bus, uint64_t gpa, void *buf, unsigned len);
 bool pci_memory_write(struct pci_bus *bus, uint64_t gpa, const void *buf, unsigned len);
 
