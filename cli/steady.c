@@ -345,12 +345,17 @@ int steady_look(struct vdisk **out, const char *locator)
 {
 	struct steady s = { 0 };
 	struct vdisk_error err = { 0 };
-	char who[700];
+	char who[700], how[300];
+	struct stat st;
+	bool whole;
 	int r;
 
 	if (cli.share)
 		return cli_open(out, locator, 0) < 0 ? CLI_FAILED : CLI_OK;
 	r = try_open(out, locator, &err);
+	if (r == 0 && source_stat(locator, &st, &whole) && device_busy(&st, how, sizeof(how)))
+		cli_note("%s: %s: read is what is there at each moment, which may be torn", locator,
+			 how);
 	if (r != -EBUSY)
 		return r < 0 ? cli_fail(&err) : CLI_OK;
 	snprintf(who, sizeof(who), "%.*s", (int)strcspn(err.msg, ";"), err.msg);

@@ -20,8 +20,8 @@ bool steady_needed(const char *locator);
  */
 int steady_open(struct vdisk **out, struct steady *s, const char *locator);
 /*
- * The same for a command that only looks: of a device no snapshot is made for it, and there is
- * nothing to end.
+ * The same for a command that only looks: of a device no snapshot is made for it - that it is
+ * read while in use is said - and there is nothing to end.
  */
 int steady_look(struct vdisk **out, const char *locator);
 /*
