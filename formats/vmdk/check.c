@@ -200,7 +200,8 @@ static void check_gap(struct check *c, uint64_t from, uint64_t end)
 
 	from = vd_align_up(MAX(from, x->h.overhead * VMDK_SECTOR), x->grain);
 	end = vd_align_down(end, x->grain);
-	if (x->h.flags & VMDK_FLAG_COMPRESSED || from >= end)
+	/* (on a device there is always more) */
+	if (x->h.flags & VMDK_FLAG_COMPRESSED || !x->file->grows || from >= end)
 		return;
 	lost = count_lost(c, from, end);
 	if (!lost)

@@ -150,7 +150,7 @@ int vmdk_sparse_open(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *
 		return vd_fail(err, ENOMEM, "vmdk: out of memory");
 	r = read_directories(v, x, err);
 	x->fresh_from = vd_align_up(x->file->size, x->grain);
-	x->next = MAX(x->fresh_from, vd_align_up(x->h.overhead, x->h.grain) * VMDK_SECTOR);
+	x->next = vd_align_up(x->h.overhead, x->h.grain) * VMDK_SECTOR;
 	return r;
 }
 
@@ -300,17 +300,23 @@ static const char *only_read(struct vmdk *v, struct vmdk_extent *x)
 }
 
 /*
- * New grains come from behind the file's end, and behind the last grain, which may be
- * short.  An entry that points there is damage, which a new grain would make worse.
+ * New grains come from behind the last grain, which may be short, and the last table; in
+ * a file also from behind its end.  An entry that points behind that is damage, which a
+ * new grain would make worse.
  */
 static int find_end(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *err)
 {
 	AUTO_FREE uint8_t *gte = malloc(vmdk_table_bytes(x));
+	uint64_t bytes = vd_align_up(vmdk_table_bytes(x), VMDK_SECTOR);
 	int r = gte ? 0 : -ENOMEM;
 
+	if (x->file->grows)
+		x->next = MAX(x->next, x->fresh_from);
 	for (uint32_t i = 0; i < x->n_gd && r == 0; i++) {
 		if (!x->gd[i])
 			continue;
+		x->next = MAX(x->next, (uint64_t)x->gd[i] * VMDK_SECTOR + bytes);
+		x->next = MAX(x->next, x->rgd ? (uint64_t)x->rgd[i] * VMDK_SECTOR + bytes : 0);
 		r = vd_pread(x->file, gte, vmdk_table_bytes(x), (uint64_t)x->gd[i] * VMDK_SECTOR);
 		for (uint32_t k = 0; k < x->h.gtes && r == 0; k++) {
 			uint64_t at = (uint64_t)load_le32(gte + k * 4) * VMDK_SECTOR;

@@ -43,7 +43,12 @@ cleanup_fn umount -q "$tmp/mnt"
 expect 1 "$VDISK" part init -y "$dev" gpt
 like_output "$dev"
 expect 1 "$VDISK" convert -y -O raw fs.raw "$dev"
+# nor is it read without a word about that
+expect 0 "$VDISK" ls "$dev:/"
+like_output 'mounted at .*mnt: read is what is there at each moment'
 umount mnt
+expect 0 "$VDISK" ls "$dev:/"
+! grep 'at each moment' <<< "$output" || fail 'it is not mounted any more'
 cmp -n $((40 << 20)) fs.raw "$dev"
 
 # qcow2 straight on a device: new clusters there are not zero by themselves
@@ -54,6 +59,17 @@ expect 0 "$VDISK" part init -y -f qcow2 "$dev" gpt
 [ "$(qemu-io -f qcow2 -c 'read -P 0 64k 1M' -c 'read -P 0 8M 8M' "$dev" | grep -c 'read .*bytes at')" = 2 ]
 ! qemu-io -f qcow2 -c 'read -P 0 64k 1M' -c 'read -P 0 8M 8M' "$dev" | grep -i 'pattern verification failed'
 qemu-img check -q -f qcow2 "$dev"
+
+# a VMDK as well; it does not grow behind the device's end
+tr '\0' '\377' < /dev/zero | head -c $((48 << 20)) > "$dev" || true
+expect 0 "$VDISK" create -y -f vmdk "$dev" 40M
+"$VDISK" convert -q -y -n -f raw -O vmdk fs.raw "$dev"
+qemu-img compare -q -f raw -F vmdk fs.raw "$dev" || fail 'a VMDK on a device'
+expect 0 "$VDISK" check -f vmdk "$dev"
+expect 0 "$VDISK" create -y -f vmdk "$dev" 80M
+tr '\0' '\252' < /dev/zero | head -c $((60 << 20)) > full.raw || true
+expect 1 "$VDISK" convert -q -y -n -f raw -O vmdk full.raw "$dev"
+like_output 'No space'
 
 # 4096-byte sectors
 truncate -s 32M 4k.img
