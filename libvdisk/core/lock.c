@@ -12,12 +12,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "core/engine.h"
 #include "kernel/host.h"
+
+/* How often, and how long in between, a lock is tried again that nobody seems to hold. */
+#define TRIES	10u
+#define PAUSE_MS	50
 
 #define PERM_BASE	100
 #define SHARED_BASE	200
@@ -80,8 +85,11 @@ static bool pid_holds(const char *pid, const char *inode)
 	return found;
 }
 
-/* " (qemu-system-x86_64 disk.qcow2, pid 123)" for the first other process with a lock there. */
-static void describe_holder(int fd, char *out, size_t size)
+/*
+ * " (qemu-system-x86_64 disk.qcow2, pid 123)" for the first other process with a lock there.
+ * false: there is none, as far as one may look.
+ */
+static bool describe_holder(int fd, char *out, size_t size)
 {
 	char self[16], inode[64], command[100];
 	struct stat st;
@@ -90,13 +98,13 @@ static void describe_holder(int fd, char *out, size_t size)
 
 	out[0] = '\0';
 	if (fstat(fd, &st) < 0)
-		return;
+		return true;
 	snprintf(self, sizeof(self), "%d", getpid());
 	snprintf(inode, sizeof(inode), " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev),
 		 (unsigned long)st.st_ino);
 	proc = opendir("/proc");
 	if (!proc)
-		return;
+		return true;
 	while ((e = readdir(proc))) {
 		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !strcmp(e->d_name, self) ||
 		    !pid_holds(e->d_name, inode))
@@ -109,17 +117,14 @@ static void describe_holder(int fd, char *out, size_t size)
 	closedir(proc);
 	if (!out[0])
 		vd_opener_of(&st, out, size);
+	return out[0];
 }
 
-int vd_lock_image(int fd, const char *path, bool write, struct vdisk_error *err)
+/* Take the locks, or those that are missing yet, and look for opposite ones: -EBUSY. */
+static int try_lock(int fd, unsigned perm, unsigned unshared)
 {
-	unsigned perm = PERM_CONSISTENT_READ;
-	unsigned unshared = PERM_WRITE | PERM_RESIZE;
-	char who[160];
 	int r = 0;
 
-	if (write)
-		perm |= PERM_WRITE | PERM_RESIZE;
 	for (unsigned i = 0; r == 0 && i < PERM_BITS; i++) {
 		if (perm & 1u << i)
 			r = lock_byte(fd, PERM_BASE + i);
@@ -135,14 +140,28 @@ int vd_lock_image(int fd, const char *path, bool write, struct vdisk_error *err)
 		if (r == 0 && unshared & 1u << i)
 			r = test_byte(fd, PERM_BASE + i);
 	}
-	if (r == -EBUSY || r == -EAGAIN || r == -EACCES) {
-		describe_holder(fd, who, sizeof(who));
+	return r == -EAGAIN || r == -EACCES ? -EBUSY : r;
+}
+
+int vd_lock_image(int fd, const char *path, bool write, struct vdisk_error *err)
+{
+	unsigned perm = PERM_CONSISTENT_READ | (write ? PERM_WRITE | PERM_RESIZE : 0);
+	unsigned unshared = PERM_WRITE | PERM_RESIZE;
+	char who[160] = "";
+	int r = try_lock(fd, perm, unshared);
+
+	/* The files of a process that was killed with I/O in flight are closed a little after
+	 * it is gone: io_uring lets go of them in the background. */
+	for (unsigned i = 1; r == -EBUSY && i < TRIES && !describe_holder(fd, who, sizeof(who)); i++) {
+		poll(NULL, 0, PAUSE_MS);
+		r = try_lock(fd, perm, unshared);
+	}
+	if (r == -EBUSY)
 		return vd_fail(err, EBUSY,
 			       write ? "%s: in use by another program%s" :
 				       "%s: open for writing in another program%s; "
 				       "--force-share reads it all the same",
 			       path, who);
-	}
 	if (r < 0)
 		return vd_fail(err, -r, "%s: cannot lock: %s", path, strerror(-r));
 	return 0;
