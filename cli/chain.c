@@ -132,6 +132,11 @@ int cmd_commit(int argc, char **argv)
 
 	if (cli_open(&disk, args[0], VDISK_OPEN_NO_BACKING | (keep ? 0 : VDISK_OPEN_WRITE)) < 0)
 		return CLI_FAILED;
+	if (keep && !strcmp(vdisk_format(disk), "vmdk")) {
+		cli_error("%s: a vmdk knows its parent by a content ID that is another one "
+			  "afterwards: it cannot be left as it is", args[0]);
+		return CLI_FAILED;
+	}
 	if (vdisk_open_backing(&base, disk, NULL, NULL, VDISK_OPEN_WRITE, &err) < 0)
 		return cli_fail(&err);
 	cli_progress_start(&progress, "commit", vdisk_size(disk));

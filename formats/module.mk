@@ -25,4 +25,5 @@ LIB_SRCS += \
  formats/vmdk/stream.c \
  formats/vmdk/codec.c \
  formats/vmdk/create.c \
- formats/vmdk/check.c
+ formats/vmdk/check.c \
+ formats/vmdk/empty.c

@@ -98,7 +98,9 @@ static int take_number(const struct parser *ps, struct piece s, uint64_t max, ui
 	return 0;
 }
 
-static int take_id(const struct parser *ps, struct piece s, uint32_t *out)
+/* @at, @digits: where it stands, so that another one can be written there. */
+static int take_id(const struct parser *ps, struct piece s, uint32_t *out, size_t *at,
+		   unsigned *digits)
 {
 	uint32_t v = 0;
 
@@ -112,22 +114,20 @@ static int take_id(const struct parser *ps, struct piece s, uint32_t *out)
 		v = v << 4 | (uint32_t)digit;
 	}
 	*out = v;
+	*at = (size_t)(s.p - ps->text);
+	*digits = (unsigned)s.len;
 	return 0;
 }
 
 static int take_key(const struct parser *ps, struct piece key, struct piece value)
 {
 	struct vmdk_descriptor *d = ps->d;
-	int r;
 
-	if (is_word(key, "CID")) {
-		r = take_id(ps, value, &d->cid);
-		d->cid_at = (size_t)(value.p - ps->text);
-		d->cid_digits = (unsigned)value.len;
-		return r;
-	}
+	if (is_word(key, "CID"))
+		return take_id(ps, value, &d->cid, &d->cid_at, &d->cid_digits);
 	if (is_word(key, "parentCID"))
-		return take_id(ps, value, &d->parent_cid);
+		return take_id(ps, value, &d->parent_cid, &d->parent_cid_at,
+			       &d->parent_cid_digits);
 	if (is_word(key, "createType"))
 		return take_string(ps, value, &d->type);
 	if (is_word(key, "parentFileNameHint"))

@@ -27,12 +27,23 @@ static int flush_files(const struct vmdk *v)
 
 /* ---- the first write ---- */
 
+int vmdk_write_cid(struct vmdk *v, size_t at, unsigned digits, uint32_t cid)
+{
+	char text[9];
+	int r;
+
+	snprintf(text, sizeof(text), "%0*x", (int)digits, cid);
+	if (strlen(text) != digits)
+		return -ERANGE;
+	r = vd_pwrite(v->desc_file, text, digits, v->desc_at + at);
+	return r < 0 ? r : vd_flush(v->desc_file);
+}
+
 /* As many digits as there are now, so that nothing moves. */
 static int change_cid(struct vmdk *v)
 {
 	uint32_t mask = v->d.cid_digits == 8 ? UINT32_MAX :
 			(UINT32_C(1) << 4 * v->d.cid_digits) - 1;
-	char text[9];
 	uint32_t cid;
 	int r;
 
@@ -41,10 +52,7 @@ static int change_cid(struct vmdk *v)
 			return -EIO;
 		cid &= mask;
 	} while (cid == v->d.cid || cid == VMDK_NO_PARENT);
-	snprintf(text, sizeof(text), "%0*x", (int)v->d.cid_digits, cid);
-	r = vd_pwrite(v->desc_file, text, v->d.cid_digits, v->desc_at + v->d.cid_at);
-	if (r == 0)
-		r = vd_flush(v->desc_file);
+	r = vmdk_write_cid(v, v->d.cid_at, v->d.cid_digits, cid);
 	if (r == 0)
 		v->d.cid = cid;
 	return r;

@@ -145,13 +145,16 @@ int vmdk_sparse_open(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *
 	x->span = x->grain * x->h.gtes;
 	x->n_gd = vmdk_gd_entries(&x->h);
 	x->bound = vmdk_coded_bound(x->grain);
+	r = read_directories(v, x, err);
+	if (r < 0)
+		return r;
+	/* (not before it is known that the file has as many) */
 	x->table = calloc((size_t)x->n_gd + 1, sizeof(struct vmdk_table *));
 	if (!x->table)
 		return vd_fail(err, ENOMEM, "vmdk: out of memory");
-	r = read_directories(v, x, err);
 	x->fresh_from = vd_align_up(x->file->size, x->grain);
 	x->next = vd_align_up(x->h.overhead, x->h.grain) * VMDK_SECTOR;
-	return r;
+	return 0;
 }
 
 /* ---- the descriptor ---- */
@@ -525,6 +528,7 @@ const struct vd_driver vd_vmdk = {
 	.commit = vmdk_commit,
 	.flush = vmdk_flush,
 	.codec = vmdk_codec,
+	.empty = vmdk_empty,
 	.check = vmdk_check,
 	.info = vmdk_info,
 	.measure = vmdk_measure,

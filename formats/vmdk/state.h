@@ -142,6 +142,8 @@ static inline size_t vmdk_table_bytes(const struct vmdk_extent *x)
 
 /* The duties of a first write: 0, VMDK_RETRY, -EAGAIN (@nowait), -errno.  Under the lock. */
 int vmdk_begin(struct vmdk *v, bool nowait);
+/* Write @cid over the @digits hexadecimal ones at @at of the descriptor, durably. */
+int vmdk_write_cid(struct vmdk *v, size_t at, unsigned digits, uint32_t cid);
 /* Write out all that is dirty.  Under the lock, which it drops.  0 or -errno. */
 int vmdk_writeout(struct vmdk *v);
 /* Drop bytes of a file that the tables do not refer to from write-out @txn on: they are
@@ -175,7 +177,7 @@ int vmdk_stream_finish(struct vmdk *v);
 /* The same of an empty one, whose header is @h, from byte @at on. */
 int vmdk_stream_empty(struct vdisk *file, const struct vmdk_header *h, uint64_t at);
 
-/* ---- create.c, check.c ---- */
+/* ---- create.c, check.c, empty.c ---- */
 
 int vmdk_create(struct vdisk *file, uint64_t length, const struct vdisk_create_opts *opts,
 		struct vdisk_error *err);
@@ -184,6 +186,7 @@ int vmdk_measure(uint64_t length, uint64_t data, const struct vdisk_option *opti
 int vmdk_check(struct vdisk *disk, unsigned flags, struct vdisk_check_result *out,
 	       void (*report)(void *arg, const char *finding), void *arg,
 	       struct vdisk_error *err);
+int vmdk_empty(struct vdisk *disk, struct vdisk_error *err);
 extern const char *const vmdk_options[];
 
 #endif

@@ -97,8 +97,8 @@ struct vmdk_line {
 struct vmdk_descriptor {
 	uint32_t cid;
 	uint32_t parent_cid;
-	size_t cid_at;		/* where in the text its digits are ... */
-	unsigned cid_digits;	/* ... and how many */
+	size_t cid_at, parent_cid_at;	/* where in the text their digits are ... */
+	unsigned cid_digits, parent_cid_digits;	/* ... and how many */
 	char *type;		/* owned: createType */
 	char *adapter;		/* owned: ddb.adapterType, or NULL */
 	char *parent;		/* owned: parentFileNameHint, or NULL */

@@ -133,6 +133,20 @@ truncate -s 1M one.raw && printf x | dd of=one.raw conv=notrunc status=none
 "$VDISK" convert -q -y -n one.raw p.vmdk
 refuses 'has changed since' "$VDISK" convert -O raw c.vmdk no.raw
 
+# ---- a child's contents go to its parent ----
+"$VDISK" create -q -f vmdk base.vmdk 10M
+"$VDISK" create -q -f vmdk -b base.vmdk -F vmdk top.vmdk
+"$VDISK" convert -q -y -n one.raw top.vmdk
+refuses 'cannot be left as it is' "$VDISK" commit -d top.vmdk
+"$VDISK" commit -q top.vmdk || fail 'commit'
+truncate -s 10M one.raw
+for i in base top; do
+    same one.raw $i.vmdk "$i.vmdk after commit"
+    "$VDISK" compare -q one.raw $i.vmdk || fail "$i.vmdk after commit"
+    clean $i.vmdk "$i.vmdk after commit"
+done
+"$VDISK" check top.vmdk | grep -q '^0 of' || fail 'the child is not empty'
+
 # ---- hostile and broken ones ----
 printf '# Disk DescriptorFile\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "/etc/passwd"\n' > bad.vmdk
 refuses 'refers to' "$VDISK" info --refs dir bad.vmdk
