@@ -48,14 +48,14 @@ static uint32_t coded_len(const struct vmdk_extent *x, const struct vmdk_table *
 static int walk(const struct vmdk_extent *x, const struct vmdk_table *t, uint64_t pos,
 		uint64_t len, struct run *run)
 {
-	uint64_t in = pos % x->grain, i = pos % x->span / x->grain;
-	uint32_t gte = vmdk_gte(t, i), step = 0;
+	uint64_t in = pos % x->grain, i = pos % x->span / x->grain, size = x->file->size;
+	uint64_t gte = vmdk_gte(t, i), step = 0;
 
-	run->kind = kind_of(x, gte);
+	run->kind = kind_of(x, (uint32_t)gte);
 	run->len = x->grain - in;
-	run->host = (uint64_t)gte * VMDK_SECTOR;
+	run->host = gte * VMDK_SECTOR;
 	/* (a grain that begins behind the end of its file is lost) */
-	if ((run->kind == VD_DATA || run->kind == VD_CODED) && run->host >= x->file->size)
+	if ((run->kind == VD_DATA || run->kind == VD_CODED) && run->host >= size)
 		return -EIO;
 	if (run->kind == VD_CODED) {
 		run->coded_len = coded_len(x, t, i);
@@ -63,9 +63,11 @@ static int walk(const struct vmdk_extent *x, const struct vmdk_table *t, uint64_
 	}
 	if (run->kind == VD_DATA) {
 		run->host += in;
-		step = (uint32_t)x->h.grain;
+		step = x->h.grain;
 	}
-	while (run->len < len && ++i < x->h.gtes && vmdk_gte(t, i) == (gte += step))
+	/* not over grains that are lost: who asks for those is told */
+	while (run->len < len && ++i < x->h.gtes && vmdk_gte(t, i) == (gte += step) &&
+	       (!step || gte * VMDK_SECTOR < size))
 		run->len += x->grain;
 	return 0;
 }

@@ -303,32 +303,51 @@ static const char *only_read(struct vmdk *v, struct vmdk_extent *x)
 }
 
 /*
+ * What an entry says before the image is written: where its grain ends counts for
+ * x->next.  NULL, or what is wrong: a grain behind the end of the file, or one that two
+ * entries share, which writing would make worse.
+ */
+static const char *take_entry(struct vmdk_extent *x, uint32_t gte, uint8_t *seen)
+{
+	uint64_t at = (uint64_t)gte * VMDK_SECTOR, n = at / x->grain;
+
+	if (!gte || (gte == 1 && x->h.flags & VMDK_FLAG_ZERO_GRAINS))
+		return NULL;
+	if (at >= x->file->size)
+		return "a grain lies behind the end of the file";
+	if (seen[n / 8] & 1u << n % 8)
+		return "two grains are in one place";
+	seen[n / 8] |= (uint8_t)(1u << n % 8);
+	x->next = MAX(x->next, at + x->grain);
+	return NULL;
+}
+
+/*
  * New grains come from behind the last grain, which may be short, and the last table; in
- * a file also from behind its end.  An entry that points behind that is damage, which a
- * new grain would make worse.
+ * a file also from behind its end.
  */
 static int find_end(struct vmdk *v, struct vmdk_extent *x, struct vdisk_error *err)
 {
 	AUTO_FREE uint8_t *gte = malloc(vmdk_table_bytes(x));
+	AUTO_FREE uint8_t *seen = calloc(1, (size_t)(x->file->size / x->grain / 8 + 1));
 	uint64_t bytes = vd_align_up(vmdk_table_bytes(x), VMDK_SECTOR);
-	int r = gte ? 0 : -ENOMEM;
+	int r = gte && seen ? 0 : -ENOMEM;
 
 	if (x->file->grows)
 		x->next = MAX(x->next, x->fresh_from);
 	for (uint32_t i = 0; i < x->n_gd && r == 0; i++) {
+		const char *why = NULL;
+
 		if (!x->gd[i])
 			continue;
 		x->next = MAX(x->next, (uint64_t)x->gd[i] * VMDK_SECTOR + bytes);
 		x->next = MAX(x->next, x->rgd ? (uint64_t)x->rgd[i] * VMDK_SECTOR + bytes : 0);
 		r = vd_pread(x->file, gte, vmdk_table_bytes(x), (uint64_t)x->gd[i] * VMDK_SECTOR);
-		for (uint32_t k = 0; k < x->h.gtes && r == 0; k++) {
-			uint64_t at = (uint64_t)load_le32(gte + k * 4) * VMDK_SECTOR;
-
-			if (at >= x->file->size)
-				return vd_fail(err, EUCLEAN, "%s: vmdk: a grain lies behind the end "
-					       "of the file: see 'vdisk check'", x->file->name);
-			x->next = MAX(x->next, at + x->grain);
-		}
+		for (uint32_t k = 0; k < x->h.gtes && r == 0 && !why; k++)
+			why = take_entry(x, load_le32(gte + (size_t)k * 4), seen);
+		if (why)
+			return vd_fail(err, EUCLEAN, "%s: vmdk: %s: see 'vdisk check'",
+				       x->file->name, why);
 	}
 	x->next = vd_align_up(x->next, x->grain);
 	return r < 0 ? vd_fail(err, -r, "%s: vmdk: reading the grain tables: %s", v->disk->name,

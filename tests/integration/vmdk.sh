@@ -157,6 +157,10 @@ head -c 12288 /dev/urandom > 'part a.bin'
 "$VDISK" convert -q -O raw odd.vmdk odd.raw || fail 'a descriptor of an odd kind'
 { tail -c 8192 'part a.bin'; head -c 4096 /dev/zero; } | cmp - odd.raw || fail 'its extents'
 "$VDISK" convert -q disk.raw h.vmdk
+cp h.vmdk cut.vmdk
+truncate -s 3M cut.vmdk		# what is lost is not zeroes
+refuses 'Input/output error' "$VDISK" convert -O raw cut.vmdk cut.raw
+refuses 'behind the end' "$VDISK" convert -y -n disk.raw cut.vmdk
 printf '\xff\xff\xff\xff' | dd of=h.vmdk bs=1 seek=$((21 * 512)) conv=notrunc status=none
 refuses 'vdisk check' "$VDISK" convert -y -n disk.raw h.vmdk
 "$VDISK" compare -q disk.raw h.vmdk || fail 'reading with one directory'
