@@ -7,14 +7,10 @@
  * survive encoding; an image that is sound stays so when it is written to; and
  * what a repair calls clean, a check must call clean.
  */
-#include <assert.h>
-#include <stdio.h>
-
 #include "formats/qcow2/qcow2.h"
+#include "tests/fuzz/image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static uint8_t buf[128 << 10];
 
 static void header(const uint8_t *data, size_t size)
 {
@@ -36,61 +32,20 @@ static void header(const uint8_t *data, size_t size)
 	qcow2_header_clear(&a);
 }
 
-static struct vdisk *open_image(struct vdisk *file, uint32_t flags)
-{
-	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .flags = flags, .refs = VDISK_REFS_NONE, .format = "qcow2",
-	};
-	struct vdisk *d;
-
-	return vdisk_open_on(&d, file, &opts, NULL) == 0 ? d : NULL;
-}
-
-static int on_info(void *arg, const struct vdisk_info_item *item)
-{
-	(void)arg;
-	assert(item->key[0]);
-	return 0;
-}
-
 static void look(struct vdisk *d)
 {
-	uint64_t size = vdisk_size(d), off = 0;
 	struct vdisk_snapshot *list = NULL;
-	struct vdisk_extent ext;
 
-	for (unsigned i = 0; i < 256 && off < size && vdisk_map(d, off, size - off, &ext) == 0; i++) {
-		assert(ext.length > 0 && ext.length <= size - off);
-		off += ext.length;
-	}
-	(void)vdisk_read(d, buf, (size_t)MIN(size, (uint64_t)sizeof(buf)), 0);
-	if (size > sizeof(buf))
-		(void)vdisk_read(d, buf, sizeof(buf), size - sizeof(buf));
+	image_look(d);
 	if (vdisk_snapshot_list(d, &list, NULL) >= 0)
 		free(list);
-	(void)vdisk_info(d, on_info, NULL);
 }
 
 static void change(struct vdisk *d)
 {
-	uint64_t size = vdisk_size(d);
-
-	memset(buf, 0x5a, 4096);
-	for (unsigned i = 0; i < 8; i++) {
-		uint64_t off = size / 8 * i;
-		size_t len = (size_t)MIN(size - off, UINT64_C(700) * (i + 1));
-
-		if (i == 3)
-			(void)vdisk_zero(d, off, len, VDISK_REQ_UNMAP);
-		else if (i == 5)
-			(void)vdisk_discard(d, off, MIN(size - off, UINT64_C(100000)));
-		else
-			(void)vdisk_write(d, buf, len, off);
-		if (i == 4)
-			(void)vdisk_flush(d);
-	}
+	image_change(d);
 	if (vdisk_snapshot_create(d, "fuzz", NULL) == 0)
-		(void)vdisk_write(d, buf, (size_t)MIN(size, UINT64_C(512)), 0);
+		(void)vdisk_write(d, image_buf, (size_t)MIN(vdisk_size(d), UINT64_C(512)), 0);
 	(void)vdisk_snapshot_apply(d, "1", NULL);
 	(void)vdisk_snapshot_delete(d, "1", NULL);
 	(void)vdisk_flush(d);
@@ -124,7 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 72 || vdisk_open_memory(&file, size, NULL) < 0)
 		return 0;
 	assert(vdisk_write(file, data, size, 0) == 0);
-	d = open_image(file, 0);
+	d = image_open(file, "qcow2", 0);
 	if (d) {
 		look(d);
 		vdisk_close(d, NULL);
@@ -133,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (data[size - 1] & 1) {
 		bool sound = is_sound(file);
 
-		d = open_image(file, VDISK_OPEN_WRITE);
+		d = image_open(file, "qcow2", VDISK_OPEN_WRITE);
 		if (d) {
 			change(d);
 			vdisk_close(d, NULL);
