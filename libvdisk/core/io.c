@@ -1112,10 +1112,14 @@ int vd_flush(struct vdisk *d)
 
 bool vd_unsaved(struct vdisk *d)
 {
-	for (; d && !vd_is_source(d); d = d->file)
-		if (d->drv->flush && d->drv->flush(d, true) == -EAGAIN)
+	if (!d || vd_is_source(d))
+		return false;
+	if (d->drv->flush && d->drv->flush(d, true) == -EAGAIN)
+		return true;
+	for (unsigned i = 0; i < d->n_others; i++)
+		if (vd_unsaved(d->others[i]))
 			return true;
-	return false;
+	return vd_unsaved(d->data) || vd_unsaved(d->file);
 }
 
 /* ---- requests ---- */

@@ -56,8 +56,8 @@ static int test_byte(int fd, off_t at)
 	return fl.l_type == F_UNLCK ? 0 : -EBUSY;
 }
 
-/* Does one of this process's descriptors hold an OFD lock on the file? */
-static bool pid_holds(const char *pid, const char *inode)
+/* Does one of this process's descriptors, but for @not, hold an OFD lock on the file? */
+static bool pid_holds(const char *pid, const char *inode, const char *not)
 {
 	char path[300], line[512];
 	DIR *dir;
@@ -71,7 +71,7 @@ static bool pid_holds(const char *pid, const char *inode)
 	while (!found && (e = readdir(dir))) {
 		FILE *f;
 
-		if (e->d_name[0] == '.')
+		if (e->d_name[0] == '.' || !strcmp(e->d_name, not))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/fdinfo/%.20s", pid, e->d_name);
 		f = fopen(path, "re");
@@ -91,7 +91,7 @@ static bool pid_holds(const char *pid, const char *inode)
  */
 static bool describe_holder(int fd, char *out, size_t size)
 {
-	char self[16], inode[64], command[100];
+	char self[16], own[16], inode[64], command[100];
 	struct stat st;
 	struct dirent *e;
 	DIR *proc;
@@ -102,12 +102,16 @@ static bool describe_holder(int fd, char *out, size_t size)
 	snprintf(self, sizeof(self), "%d", getpid());
 	snprintf(inode, sizeof(inode), " %02x:%02x:%lu ", major(st.st_dev), minor(st.st_dev),
 		 (unsigned long)st.st_ino);
+	/* another descriptor of our own: that does not pass */
+	snprintf(own, sizeof(own), "%d", fd);
+	if (pid_holds(self, inode, own))
+		return true;
 	proc = opendir("/proc");
 	if (!proc)
 		return true;
 	while ((e = readdir(proc))) {
 		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !strcmp(e->d_name, self) ||
-		    !pid_holds(e->d_name, inode))
+		    !pid_holds(e->d_name, inode, ""))
 			continue;
 		vd_command_of(strtol(e->d_name, NULL, 10), command, sizeof(command));
 		snprintf(out, size, " (%s, pid %.20s)", command[0] ? command : "a process",

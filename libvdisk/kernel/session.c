@@ -165,7 +165,8 @@ static void *work(void *arg)
 		if (r <= 0 || fuse_session_exited(w->s->fuse))
 			break;		/* unmounted, or broken */
 		fuse_session_process_buf(w->s->fuse, &w->buf);
-		if (!atomic_exchange(&w->s->begun, true))
+		if (!atomic_load_explicit(&w->s->begun, memory_order_relaxed) &&
+		    !atomic_exchange(&w->s->begun, true))
 			turn_knobs(w->s);
 	}
 	w->result = r;
