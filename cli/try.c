@@ -566,6 +566,7 @@ static int prepare(struct attempt *t)
 			return cli_fail(&err);
 	}
 	g->disk[0] = t->given;
+	g->disk[0].snapshot = false;	/* the overlay is that */
 	g->disk[0].locator = t->overlay;
 	g->disk[0].format = "qcow2";
 	g->disk[0].backing = t->path ? NULL : t->locator;
