@@ -3,8 +3,8 @@
  * ext_crc.c - the checksum of ext4, by the processor's own instruction
  *
  * libext2fs computes a CRC-32C over each inode and directory block that it reads or
- * writes, by tables: a quarter of what ls -R does, and almost half of what serving
- * a mount does.  It calls the function by its public name, and a program's comes
+ * writes, by tables, which takes much of the time of ls -R and of serving a mount.
+ * It calls the function by its public name, and a program's comes
  * before a library's, as with malloc(); so here is the same function again, by
  * ISA-L, which has it by tables too where the processor lacks the instruction.
  */

@@ -200,6 +200,11 @@ int cmd_mkfs(int argc, char **argv)
 		other_command(&c, &a, text);
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
+	/* before what was there goes */
+	if (c.n && !cli_view_has(c.v[0])) {
+		cli_error("%s: %s (the program for this is not installed)", c.v[0], strerror(ENOENT));
+		return CLI_FAILED;
+	}
 	if (!may_format(disk, args[0]) || wipe(disk) != CLI_OK)
 		return CLI_FAILED;
 	if (c.n) {

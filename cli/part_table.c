@@ -11,9 +11,9 @@
 
 /* ---- convert ---- */
 
-/* "names, attributes": a list with room for all there can be */
+/* "names, attributes": a list with room for all there can be, 128 partitions too */
 struct losses {
-	char text[300];
+	char text[1000];
 };
 
 static void lose(struct losses *l, const char *what)
@@ -37,7 +37,7 @@ static void find_losses(struct losses *l, struct vdisk *disk, const struct vdisk
 			const char *to)
 {
 	bool gpt = !strcmp(t->scheme, "gpt"), names = false, attrs = false;
-	char types[200] = "";
+	char types[700] = "";
 	uint8_t boot[440];
 
 	for (unsigned i = 0; i < t->count; i++) {

@@ -393,8 +393,10 @@ static int show(const char *locator, json_t *list)
 	status = survey(&s, disk);
 	if (status == CLI_OK && !cli.json)
 		status = print_tree(&s);
-	else if (status == CLI_OK)
-		json_array_append_new(list, to_json(&s));
+	else if (status == CLI_OK && json_array_append_new(list, to_json(&s)) < 0) {
+		cli_error("%s: cannot be shown as JSON", locator);
+		status = CLI_FAILED;
+	}
 	parts_lvm_free(s.lvm);
 	json_decref(s.problems);
 	free(s.items);
@@ -427,7 +429,12 @@ int cmd_parts(int argc, char **argv)
 	char **args = cli_parse(&argp, argc, argv, NULL, 1, CLI_WITH_MAX);
 	json_t *list = json_array();
 	int status = CLI_OK;
+	unsigned n;
 
+	for (n = 0; args[n]; n++)
+		;
+	if (cli.n_with + n - 1 > CLI_WITH_MAX)
+		cli_usage("more than %u disks at once", CLI_WITH_MAX + 1);
 	for (unsigned i = 0; args[i]; i++) {
 		if (i && !cli.json)
 			putchar('\n');

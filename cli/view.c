@@ -50,9 +50,36 @@ static void *serve(void *arg)
 
 static int output = -1;	/* where the program's output goes; -1: where ours does */
 
+/* The tools live in sbin, which is not in everybody's PATH. */
+static void widen_path(void)
+{
+	static bool done;
+	AUTO_FREE char *path = NULL;
+
+	if (!done && asprintf(&path, "%s:/usr/sbin:/sbin",
+			      getenv("PATH") ? getenv("PATH") : "/usr/bin") >= 0)
+		setenv("PATH", path, 1);
+	done = true;
+}
+
+bool cli_view_has(const char *program)
+{
+	AUTO_FREE char *path = NULL;
+	char *rest, *dir;
+
+	widen_path();
+	rest = path = strdup(getenv("PATH") ? getenv("PATH") : "");
+	while (rest && (dir = strsep(&rest, ":"))) {
+		AUTO_FREE char *file = NULL;
+
+		if (asprintf(&file, "%s/%s", dir, program) >= 0 && access(file, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int run(const char *dir, char **argv)
 {
-	char *path = NULL;
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	sigset_t defaults;
@@ -61,10 +88,7 @@ static int run(const char *dir, char **argv)
 
 	if (!argv[0])
 		return -1;
-	/* the tools live in sbin, which is not in everybody's PATH */
-	if (asprintf(&path, "%s:/usr/sbin:/sbin", getenv("PATH") ? getenv("PATH") : "/usr/bin") >= 0)
-		setenv("PATH", path, 1);
-	free(path);
+	widen_path();
 	sigemptyset(&defaults);
 	sigaddset(&defaults, SIGINT);
 	sigaddset(&defaults, SIGPIPE);

@@ -13,6 +13,8 @@
 int cli_view_run(struct vdisk *disk, const char *locator, char **argv);
 /* The same, but what it prints goes to stderr if it fails, and else nowhere. */
 int cli_view_run_quiet(struct vdisk *disk, const char *locator, char **argv);
+/* Is @program there to be run? */
+bool cli_view_has(const char *program);
 extern char cli_view[];
 
 #endif
