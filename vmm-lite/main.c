@@ -326,6 +326,9 @@ static unsigned ram_flags(const struct vmm *v)
 {
 	unsigned flags = v->options.huge_pages ? RAM_HUGE : 0;
 
+	/* disks may come later, too */
+	if (v->options.isolate)
+		flags |= RAM_SHARED;
 	for (unsigned i = 0; i < v->options.n_disks; i++)
 		if (v->options.disk[i].ends)
 			flags |= RAM_SHARED;

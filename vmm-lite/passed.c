@@ -28,14 +28,15 @@ static int options_of(struct disk_option *o, const struct control_call *call,
 {
 	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
 	const json_t *block = json_object_get(call->request, "block-size");
+	json_int_t block_size = json_integer_value(block);
 
 	if (cache && words_cache(cache, &o->cache) < 0)
 		return vd_fail(err, EINVAL, "cache is " words_cache_help ", not '%.40s'", cache);
 	if (o->serial && !words_serial_ok(o->serial))
 		return vd_fail(err, EINVAL, "serial is " words_serial_help ", not '%.40s'", o->serial);
-	o->block_size = (uint32_t)json_integer_value(block);
-	if (block && o->block_size != 512 && o->block_size != 4096)
+	if (block && block_size != 512 && block_size != 4096)
 		return vd_fail(err, EINVAL, "block-size is " words_block_size_help);
+	o->block_size = (uint32_t)block_size;
 	if (limits && words_limits(limits, &o->limits) < 0)
 		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
 	return 0;

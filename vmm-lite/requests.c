@@ -139,7 +139,7 @@ int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error
 		r = vd_fail(err, EINVAL, "a remote disk needs a process of its own");
 	if (!r)
 		r = disk_add(v, &o, err);
-	else if (o.ends)
+	if (r < 0 && o.ends)
 		keeper_close_ends(o.ends);
 	if (!r)
 		v->disk[v->n_disks - 1]->later = true;

@@ -92,8 +92,9 @@ static int one_limit(const char *word, size_t len, struct blk_limits *l)
 int words_limits(const char *text, struct blk_limits *out)
 {
 	struct blk_limits l = { 0 };
+	bool none = !strcmp(text, "none");
 
-	while (strcmp(text, "none")) {
+	while (!none) {
 		size_t len = strcspn(text, ",");
 
 		if (one_limit(text, len, &l) < 0)

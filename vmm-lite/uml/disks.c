@@ -90,6 +90,8 @@ static void execute(const struct uml *u, const struct disk_option *o, const stru
 	if (getppid() != parent || vhost_command(&c, o, &p) < 0)
 		_exit(1);
 	setpgid(0, 0);
+	/* sockets and ports of ours are not for it */
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	fcntl(e->sock, F_SETFD, 0);
 	fcntl(e->control[1], F_SETFD, 0);
 	fcntl(e->ready[1], F_SETFD, 0);
@@ -144,7 +146,7 @@ static int start(struct uml *u, struct uml_disk *d, const struct disk_option *o,
 	if (!r)
 		d->lines.fd = STEAL_FD(e.control[0]);
 	else if (d->pid > 0) {
-		kill(d->pid, SIGTERM);
+		kill(d->pid, SIGKILL);	/* it may be opening a disk for ever */
 		waitpid(d->pid, NULL, 0);
 		d->pid = 0;
 	}
@@ -176,6 +178,7 @@ static void disk_free(struct uml_disk *d)
 		close(d->pid_fd);
 	free_files(d);
 	free(d->locator);
+	free(d->secret_locator);
 	free(d->format);
 	free(d->serial);
 	free(d);
@@ -220,6 +223,7 @@ static struct uml_disk *disk_new(struct uml *u, const struct disk_option *o)
 	d->read_only = o->read_only;
 	d->snapshot = o->snapshot;
 	d->locator = copy(o->locator);
+	d->secret_locator = copy(o->locator);
 	d->format = copy(o->format);
 	if (o->serial)
 		d->serial = copy(o->serial);
@@ -227,7 +231,7 @@ static struct uml_disk *disk_new(struct uml *u, const struct disk_option *o)
 		d->serial = NULL;
 	vhost_lines_init(&d->lines, -1, d->locator);
 	snprintf(d->id, sizeof(d->id), "disk%u", u->next_id);
-	if (d->locator && d->serial && (!o->format || d->format))
+	if (d->locator && d->secret_locator && d->serial && (!o->format || d->format))
 		return d;
 	disk_free(d);
 	return NULL;

@@ -94,6 +94,8 @@ static void execute(const struct uml *u, struct arguments *a, int initrd, int ag
 	if (getppid() != parent)
 		_exit(VMM_ERROR);
 	setpgid(0, 0);
+	/* sockets and ports of ours are not for it */
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
 	fcntl(initrd, F_SETFD, 0);
 	fcntl(agent, F_SETFD, 0);
@@ -207,7 +209,7 @@ static void obey(struct uml *u, const char *line)
 			kill(d->pid, SIGTERM);
 	} else if (sscanf(line, "failed %u %d", &slot, &error) == 2) {
 		d = disk_on(u, slot);
-		if (!d || !d->later)
+		if (!d || (!d->later && !d->leaving))
 			return;
 		log_guest("%s: the guest does not %s %s: %s", d->id, d->leaving ? "give back" : "take",
 			  d->locator, strerror(error));

@@ -162,6 +162,8 @@ static int detach_disk(struct uml *u, struct control_call *call, struct vdisk_er
 	struct uml_disk *d;
 	int r = named_disk(u, call, &d, err);
 
+	if (!r && d->leaving)
+		return 0;
 	if (!r)
 		r = need_agent(u, err);
 	if (!r && uml_agent_tell(u, "unbind %u\n", d->slot) < 0)
@@ -249,8 +251,8 @@ static int leave_disk(const struct uml *u, const struct uml_disk *d)
 		fds[i] = d->files[i].fd;
 		json_array_append_new(names, json_string(d->files[i].path));
 	}
-	message = json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator", d->locator,
-			    "format", d->format, "serial", d->serial, "cache",
+	message = json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator",
+			    d->secret_locator, "format", d->format, "serial", d->serial, "cache",
 			    words_cache_name(d->cache), "read-only", d->read_only, "limits",
 			    passed_limits_json(&d->limits), "files", names);
 	if (message && d->block_size)

@@ -29,6 +29,7 @@ struct uml_disk {
 	char id[16];		/* "disk0", never used twice */
 	unsigned slot;
 	char *locator, *format, *serial; /* owned; format NULL: found by probing */
+	char *secret_locator;	/* owned: with what locator, which is shown, leaves out */
 	enum cache_mode cache;
 	uint32_t block_size;
 	struct blk_limits limits;

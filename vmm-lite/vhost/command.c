@@ -39,7 +39,6 @@ static int add_files(struct vhost_command *c, const struct disk_option *d)
 	for (unsigned i = 0; i < d->n_files; i++) {
 		if (asprintf(&c->file[i], "%d=%s", d->files[i].fd, d->files[i].path) < 0)
 			return -ENOMEM;
-		c->n_files++;
 		add(c, "--file", c->file[i]);
 	}
 	return 0;
@@ -76,13 +75,6 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 	r = add_files(c, d);
 	add(c, "--", d->locator);
 	return r;
-}
-
-void vhost_command_free(struct vhost_command *c)
-{
-	for (unsigned i = 0; i < c->n_files; i++)
-		free(c->file[i]);
-	c->n_files = 0;
 }
 
 int vhost_program(char out[4096], struct vdisk_error *err)

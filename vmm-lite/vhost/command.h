@@ -21,14 +21,13 @@ struct vhost_command {
 	char number[8][16];
 	unsigned n_numbers;
 	char limits[LIMITS_TEXT_MAX];
-	char *file[DISK_FILES_MAX];	/* owned */
-	unsigned n_files;
+	char *file[DISK_FILES_MAX];
 };
 
-/* Its strings are borrowed from @d.  -ENOMEM, or -E2BIG for too many files. */
+/* To be executed at once: its strings are borrowed from @d, or go with this process's
+ * memory.  -ENOMEM, or -E2BIG for too many files. */
 int vhost_command(struct vhost_command *c, const struct disk_option *d,
 		  const struct vhost_place *p);
-void vhost_command_free(struct vhost_command *c);
 
 /* The program beside this one. */
 int vhost_program(char out[4096], struct vdisk_error *err);

@@ -13,6 +13,7 @@
 #include "vmm-lite/words.h"
 
 #define ANSWER_S	5
+#define STALE_MAX	16u	/* answers that came too late, of a process that means well */
 
 void vhost_lines_init(struct vhost_lines *l, int fd, const char *name)
 {
@@ -37,8 +38,9 @@ static int ask(struct vhost_lines *l, const char *line, char *answer, size_t roo
 
 	pthread_mutex_lock(&l->lock);
 	/* an answer that came too late is none to this question */
-	while (recvfrom(l->fd, answer, room, MSG_DONTWAIT, NULL, NULL) > 0)
-		;
+	for (unsigned i = 0; i < STALE_MAX; i++)
+		if (recvfrom(l->fd, answer, room, MSG_DONTWAIT, NULL, NULL) <= 0)
+			break;
 	n = sendto(l->fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
 	if (n > 0 && poll(&p, 1, ANSWER_S * 1000) > 0)
 		n = recvfrom(l->fd, answer, room - 1, MSG_DONTWAIT, NULL, NULL);
