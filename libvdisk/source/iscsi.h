@@ -107,6 +107,20 @@ struct iscsi_verdict {
 /* @status as SAM has it; @sense may be NULL. */
 struct iscsi_verdict iscsi_judge(unsigned status, const struct iscsi_sense *sense);
 
+/*
+ * Has the target of a login with mutual CHAP been asked for its proof?  It is, by
+ * libiscsi, only if it goes the whole way: the method, the challenge, the answer (RFC
+ * 7143, 12.1.3); a target that leaves the security stage before that is believed.  So
+ * its login responses are looked at, one after the other, before libiscsi has them.
+ */
+enum iscsi_proof { ISCSI_PROOF_METHOD, ISCSI_PROOF_CHALLENGE, ISCSI_PROOF_ANSWER, ISCSI_PROOF_DONE };
+
+#define ISCSI_BHS	48u	/* bytes of a PDU's basic header */
+/* How long the PDU is that begins with these ISCSI_BHS bytes, without digests. */
+size_t iscsi_pdu_length(const uint8_t *p);
+/* The next login response, a whole PDU; -EACCES: the target does not prove itself. */
+int iscsi_proof_step(enum iscsi_proof *step, const uint8_t *p, size_t len);
+
 /* ---- sessions ---- */
 
 enum iscsi_direction { ISCSI_NONE, ISCSI_READ, ISCSI_WRITE };

@@ -294,3 +294,65 @@ int iscsi_decode_status(bool *mapped, uint64_t *blocks, uint64_t block, uint64_t
 	*blocks = MIN(*blocks, max);
 	return known ? 0 : -EINVAL;
 }
+
+/* ---- the login ---- */
+
+enum { LOGIN_RESPONSE = 0x23, TRANSIT = 0x80, SECURITY_STAGE = 0 };
+
+size_t iscsi_pdu_length(const uint8_t *p)
+{
+	return ISCSI_BHS + p[4] * 4u + ((load_be24(p + 5) + 3) & ~3u);
+}
+
+/* Is @key, with its "=", in a text of keys that each end with a NUL? */
+static bool has_key(const uint8_t *text, size_t len, const char *key)
+{
+	size_t n = strlen(key);
+
+	while (len) {
+		size_t item = strnlen((const char *)text, len);
+
+		if (item >= n && !memcmp(text, key, n))
+			return true;
+		item = MIN(item + 1, len);
+		text += item;
+		len -= item;
+	}
+	return false;
+}
+
+int iscsi_proof_step(enum iscsi_proof *step, const uint8_t *p, size_t len)
+{
+	const uint8_t *text;
+	bool method, challenge;
+
+	if (len < ISCSI_BHS || iscsi_pdu_length(p) != len)
+		return -EACCES;
+	/* what ends the login, or sends us elsewhere, proves nothing and needs not to */
+	if ((p[0] & 0x3f) != LOGIN_RESPONSE || p[36])
+		return 0;
+	text = p + ISCSI_BHS + p[4] * 4u;
+	len = load_be24(p + 5);
+	method = has_key(text, len, "AuthMethod=CHAP");
+	challenge = has_key(text, len, "CHAP_A=") && has_key(text, len, "CHAP_I=") &&
+		    has_key(text, len, "CHAP_C=");
+	if (*step == ISCSI_PROOF_DONE)
+		return 0;
+	if ((p[1] >> 2 & 3) != SECURITY_STAGE)
+		return -EACCES;
+	if (*step == ISCSI_PROOF_ANSWER) {
+		if (method || challenge)
+			return -EACCES;
+		/* libiscsi looks at the answer itself where the stage ends */
+		if (p[1] & TRANSIT)
+			*step = ISCSI_PROOF_DONE;
+		return 0;
+	}
+	if (p[1] & TRANSIT || (method && challenge))
+		return -EACCES;
+	if (*step == ISCSI_PROOF_METHOD && method)
+		*step = ISCSI_PROOF_CHALLENGE;
+	else if (*step == ISCSI_PROOF_CHALLENGE && challenge)
+		*step = ISCSI_PROOF_ANSWER;
+	return 0;
+}

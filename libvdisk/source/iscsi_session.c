@@ -55,6 +55,7 @@
 #define RETRY_MAX_MS	3000
 #define TRIES_MAX	20u	/* of a command that the target wants sent again */
 #define REDIRECTS_MAX	4u
+#define LOGIN_TEXT_MAX	65536u	/* of a target's answer while we log in; 8 KiB are usual */
 
 /* ---- the library ---- */
 
@@ -160,6 +161,7 @@ struct iscsi_session {
 	int64_t next_try, began, heard, ping_sent;
 	unsigned retry_ms, redirects;
 	bool answered;			/* a command, since it is connected */
+	enum iscsi_proof proof;		/* of a target that has to prove itself */
 	struct list waiting;
 	struct iscsi_command *sent;	/* doubly linked */
 	unsigned n_sent;
@@ -478,6 +480,8 @@ static void answered(struct iscsi_session *s)
 	}
 }
 
+static const char not_proved[] = "the target does not prove itself";
+
 static void on_login(struct iscsi_context *context, int status, void *data, void *arg)
 {
 	struct iscsi_session *s = arg;
@@ -495,6 +499,8 @@ static void on_login(struct iscsi_context *context, int status, void *data, void
 		if (status == SCSI_STATUS_CANCELLED)
 			text = "the target closed the connection during login";
 		broken(s, status == SCSI_STATUS_CANCELLED ? ECONNRESET : login_error(text), text);
+	} else if (s->address->their_user && s->proof != ISCSI_PROOF_DONE) {
+		broken(s, EACCES, not_proved);
 	} else {
 		s->heard = now_ms();
 		ask(s);
@@ -534,6 +540,7 @@ static void connect_now(struct iscsi_session *s, int64_t now)
 	s->context = c;
 	s->state = CONNECTING;
 	s->answered = false;
+	s->proof = ISCSI_PROOF_METHOD;
 	s->began = now;
 	s->redirected = false;
 	if (!r) {
@@ -649,8 +656,40 @@ static void handle_broken(struct iscsi_session *s, int64_t now)
 	}
 }
 
+/*
+ * Of a target that has to prove itself, libiscsi gets the login's answers one by one, whole,
+ * and not before they have been looked at.  false: not now.
+ */
+static bool may_read(struct iscsi_session *s)
+{
+	uint8_t pdu[ISCSI_BHS + LOGIN_TEXT_MAX];
+	int fd = lib.get_fd(s->context), need = 1;
+	ssize_t n = recv(fd, pdu, sizeof(pdu), MSG_PEEK | MSG_DONTWAIT);
+	size_t len = n >= (ssize_t)ISCSI_BHS ? iscsi_pdu_length(pdu) : ISCSI_BHS;
+
+	if (n <= 0)
+		return true;	/* libiscsi knows what to do about that */
+	if (len > sizeof(pdu)) {
+		broken(s, EPROTO, "the target's answer to the login is too long");
+		return false;
+	}
+	if ((size_t)n < ISCSI_BHS || (size_t)n < len)
+		need = (int)len;
+	/* (poll() then waits for that many) */
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &need, sizeof(need));
+	if (need > 1)
+		return false;
+	if (iscsi_proof_step(&s->proof, pdu, len) < 0) {
+		broken(s, EACCES, not_proved);
+		return false;
+	}
+	return true;
+}
+
 static void serve_socket(struct iscsi_session *s, short revents)
 {
+	if (revents & POLLIN && s->state == LOGIN && s->address->their_user && !may_read(s))
+		revents &= (short)~POLLIN;
 	/* what came before the end is still good */
 	if (revents & (POLLIN | POLLOUT) || s->state == CONNECTING) {
 		if (revents & POLLIN)

@@ -63,6 +63,23 @@ static void status(const uint8_t *p, size_t len)
 		assert(n > 0 && n <= max);
 }
 
+/* The answers to a login: nobody is believed before three of them. */
+static void login(const uint8_t *p, size_t len)
+{
+	enum iscsi_proof step = ISCSI_PROOF_METHOD;
+	unsigned n = 0;
+
+	for (; len >= ISCSI_BHS && iscsi_pdu_length(p) <= len; n++) {
+		size_t one = iscsi_pdu_length(p);
+
+		if (iscsi_proof_step(&step, p, one) < 0)
+			return;
+		p += one;
+		len -= one;
+	}
+	assert(step != ISCSI_PROOF_DONE || n >= 3);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct iscsi_provisioning provisioning;
@@ -80,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(p || size == 1);
 	if (size > 1)
 		memcpy(p, data + 1, size - 1);
-	switch (data[0] % 9) {
+	switch (data[0] % 10) {
 	case 0: address(p, size - 1); break;
 	case 1: capacity(p, size - 1); break;
 	case 2: status(p, size - 1); break;
@@ -99,6 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			assert(sense.key < 16 && (v.again || v.result <= 0));
 		}
 		break;
+	case 9: login(p, size - 1); break;
 	}
 	free(p);
 	return 0;

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A target that asks for CHAP, believes everything, and proves nothing: PORT.
+"""A target that believes everything and proves nothing: PORT HOW.
 
-Prints "logged in" if the initiator goes on after that."""
+HOW: "silent" asks for CHAP and leaves its own answer out; "skip" leaves the security
+stage at once; "zeros" ends it at once, with an answer to a challenge that it has not
+waited for.  Prints "logged in" if the initiator goes on after that."""
 import socket
 import struct
 import sys
@@ -39,9 +41,16 @@ def serve(c):
     challenge = "CHAP_C=0x" + "5a" * 16
     steps = [(0x00, ["TargetPortalGroupTag=1", "AuthMethod=CHAP"]),
              (0x00, ["CHAP_A=5", "CHAP_I=7", challenge])]
+    at_once = {"skip": (0x87, ["TargetPortalGroupTag=1"]),
+               "zeros": (0x83, ["TargetPortalGroupTag=1", "CHAP_N=the-target",
+                                "CHAP_R=0x" + "00" * 16])}
     turn = 0
     while True:
         head, data = pdu(c)
+        if turn == 0 and sys.argv[2] in at_once:
+            answer(c, head, *at_once[sys.argv[2]], turn)
+            turn = 1
+            continue
         if head[0] & 0x3f != 0x03:
             print("logged in", flush=True)
             return

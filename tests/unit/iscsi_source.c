@@ -143,6 +143,58 @@ static void no_secret_is_shown(void **state)
 	assert_null(strstr(err.msg, "s3cret"));
 }
 
+/* ---- the login ---- */
+
+/* A login response in the bytes at @p; its length. */
+static size_t response(uint8_t *p, uint8_t flags, const char *text, size_t len)
+{
+	memset(p, 0, ISCSI_BHS + len + 4);
+	p[0] = 0x23;
+	p[1] = flags;
+	store_be24(p + 5, (uint32_t)len);
+	memcpy(p + ISCSI_BHS, text, len);
+	return iscsi_pdu_length(p);
+}
+
+#define STEP(flags, text) \
+	(n = response(p, flags, text, sizeof(text)), iscsi_proof_step(&step, p, n))
+#define METHOD		"TargetPortalGroupTag=1\0AuthMethod=CHAP"
+#define CHALLENGE	"CHAP_A=5\0CHAP_I=7\0CHAP_C=0x5a"
+#define ANSWER		"CHAP_N=x\0CHAP_R=0x00"
+
+static void proof(void **state)
+{
+	enum iscsi_proof step = ISCSI_PROOF_METHOD;
+	uint8_t p[200];
+	size_t n;
+
+	(void)state;
+	assert_int_equal(STEP(0x00, METHOD), 0);
+	assert_int_equal(STEP(0x00, CHALLENGE), 0);
+	assert_int_equal(step, ISCSI_PROOF_ANSWER);
+	assert_int_equal(STEP(0x81, ANSWER), 0);
+	assert_int_equal(step, ISCSI_PROOF_DONE);
+	assert_int_equal(STEP(0x87, ""), 0);
+	/* ways around it */
+	step = ISCSI_PROOF_METHOD;
+	assert_int_equal(STEP(0x87, ""), -EACCES);
+	assert_int_equal(STEP(0x04, ""), -EACCES);
+	assert_int_equal(STEP(0x83, ANSWER), -EACCES);
+	assert_int_equal(STEP(0x00, METHOD "\0" CHALLENGE), -EACCES);
+	assert_int_equal(STEP(0x00, CHALLENGE), 0);	/* too early: it is none */
+	assert_int_equal(STEP(0x81, ANSWER), -EACCES);
+	assert_int_equal(STEP(0x00, METHOD), 0);
+	assert_int_equal(STEP(0x81, ANSWER), -EACCES);
+	assert_int_equal(STEP(0x00, "CHAP_A=5\0CHAP_I=7\0XCHAP_C=0x5a"), 0);
+	assert_int_equal(step, ISCSI_PROOF_CHALLENGE);
+	assert_int_equal(STEP(0x00, CHALLENGE), 0);
+	assert_int_equal(STEP(0x81, CHALLENGE), -EACCES);
+	/* not a whole PDU */
+	n = response(p, 0, METHOD, sizeof(METHOD));
+	assert_int_equal(iscsi_proof_step(&step, p, n - 1), -EACCES);
+	assert_int_equal(iscsi_proof_step(&step, p, 47), -EACCES);
+}
+
 /* ---- answers ---- */
 
 static void sense(void **state)
@@ -354,6 +406,7 @@ int main(void)
 		cmocka_unit_test(bad_addresses),
 		cmocka_unit_test(secrets),
 		cmocka_unit_test(no_secret_is_shown),
+		cmocka_unit_test(proof),
 		cmocka_unit_test(sense),
 		cmocka_unit_test(verdicts),
 		cmocka_unit_test(capacity),
