@@ -11,12 +11,11 @@
 #include "cli/cli.h"
 #include "cli/disk_words.h"
 
-enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2, GUEST_PORT_TTY = 14,
+enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2,
        GUEST_AGENT_TTY = 13 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
-enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19,
-       GUEST_STOPPED = 20 };
+enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18 };
 
 /* All strings are borrowed. */
 struct guest {
@@ -35,7 +34,7 @@ struct guest {
 	} nic[GUEST_NICS_MAX];
 	unsigned n_nics;
 	/* where it can write to descriptors of ours: a console's named ports, or on User-Mode
-	 * Linux the consoles from GUEST_PORT_TTY on */
+	 * Linux the consoles from the 14th on */
 	struct guest_port {
 		const char *name;
 		int fd;

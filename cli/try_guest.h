@@ -13,7 +13,7 @@
 /* The ports on which a guest prints, if it can; on User-Mode Linux its consoles. */
 #define TRY_PORT_OUT	"vdisk.out"
 #define TRY_PORT_ERR	"vdisk.err"
-#define TRY_TTY_OUT	"/dev/tty14"	/* GUEST_PORT_TTY */
+#define TRY_TTY_OUT	"/dev/tty14"	/* the first port's */
 #define TRY_TTY_ERR	"/dev/tty15"
 
 struct try_command {

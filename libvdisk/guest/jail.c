@@ -362,7 +362,7 @@ static NORETURN void child(int socket, const struct vdisk *disk, const struct ja
 	struct vdisk_error err = { 0 };
 	struct header h = { .op = OP_DONE, .len = sizeof(err) };
 	struct vdisk *remote = remote_disk(disk, 0), *with[WITH_MAX];
-	unsigned n = MIN(disk->n_with, (unsigned)WITH_MAX);
+	unsigned n = disk->n_with;
 	int r;
 
 	for (unsigned i = 0; i < n; i++)
@@ -437,7 +437,7 @@ static int answer(struct warden *w, int status)
 /* The disk of that number; NULL: there is none. */
 static struct vdisk *disk_of(const struct warden *w, uint32_t number)
 {
-	if (number > MIN(w->disk->n_with, (unsigned)WITH_MAX))
+	if (number > w->disk->n_with)
 		return NULL;
 	return number ? w->disk->with[number - 1] : w->disk;
 }
@@ -606,6 +606,9 @@ int jail_run(struct vdisk *disk, const struct jail_opts *opts, struct vdisk_erro
 
 	if (!buf)
 		return vd_fail(err, ENOMEM, "out of memory");
+	if (disk->n_with > WITH_MAX)
+		return vd_fail(err, E2BIG, "%s: more than %d other disks with it",
+			       vdisk_name(disk), (int)WITH_MAX);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return vd_fail(err, errno, "%s: socketpair: %s", opts->what, strerror(errno));
 	mine = pair[0];

@@ -12,13 +12,13 @@
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "core/late.h"
 
 #define CHUNK	65536u
 
@@ -126,39 +126,19 @@ static int support(struct archive *a)
 
 int unpack_prepare(struct vdisk_error *err)
 {
-	static const struct {
-		const char *name;
-		void *to;
-	} functions[] = {
-		{ "archive_read_new", &lib.read_new },
-		{ "archive_read_free", &lib.read_free },
-		{ "archive_read_open", &lib.read_open },
-		{ "archive_read_next_header", &lib.read_next_header },
-		{ "archive_read_data", &lib.read_data },
-		{ "archive_error_string", &lib.error_string },
-		{ "archive_set_error", &lib.set_error },
-		{ "archive_read_support_filter_gzip", &lib.read_support_filter_gzip },
-		{ "archive_read_support_filter_bzip2", &lib.read_support_filter_bzip2 },
-		{ "archive_read_support_filter_xz", &lib.read_support_filter_xz },
-		{ "archive_read_support_filter_lzma", &lib.read_support_filter_lzma },
-		{ "archive_read_support_filter_lz4", &lib.read_support_filter_lz4 },
-		{ "archive_read_support_filter_zstd", &lib.read_support_filter_zstd },
-		{ "archive_read_support_format_raw", &lib.read_support_format_raw },
+#define SYMBOL(name) { "archive_" #name, offsetof(__typeof__(lib), name) }
+	static const struct vd_late_symbol symbols[] = {
+		SYMBOL(read_new), SYMBOL(read_free), SYMBOL(read_open), SYMBOL(read_next_header),
+		SYMBOL(read_data), SYMBOL(error_string), SYMBOL(set_error),
+		SYMBOL(read_support_filter_gzip), SYMBOL(read_support_filter_bzip2),
+		SYMBOL(read_support_filter_xz), SYMBOL(read_support_filter_lzma),
+		SYMBOL(read_support_filter_lz4), SYMBOL(read_support_filter_zstd),
+		SYMBOL(read_support_format_raw),
 	};
-	void *library = dlopen("libarchive.so.13", RTLD_NOW | RTLD_LOCAL);
+#undef SYMBOL
+	int r = vd_late_load("libarchive.so.13", symbols, ARRAY_SIZE(symbols), &lib, err);
 
-	if (!library)
-		return vd_fail(err, ENOTSUP, "kernel: to decompress it, libarchive is needed: %s",
-			       dlerror());
-	for (size_t i = 0; i < ARRAY_SIZE(functions); i++) {
-		void *f = dlsym(library, functions[i].name);
-
-		if (!f)
-			return vd_fail(err, ENOTSUP, "kernel: this libarchive has no %s",
-				       functions[i].name);
-		memcpy(functions[i].to, &f, sizeof(f));
-	}
-	return 0;
+	return r < 0 ? vd_fail_prefix(err, r, "kernel: to decompress it") : 0;
 }
 
 int unpack(int *out_fd, int fd, uint64_t off, uint64_t len, uint64_t max,

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -226,6 +227,11 @@ void uml_agent_hear(struct uml *u)
 	ssize_t n = recv(u->agent_fd, u->heard + u->n_heard, sizeof(u->heard) - 1 - u->n_heard,
 			 MSG_DONTWAIT);
 
+	/* (what has ended would be told of for ever) */
+	if (n == 0) {
+		u->agent_ready = false;
+		epoll_ctl(u->watch_fd, EPOLL_CTL_DEL, u->agent_fd, NULL);
+	}
 	if (n <= 0)
 		return;
 	u->n_heard += (size_t)n;
