@@ -37,7 +37,9 @@ VMM_SRCS := \
  vmm-lite/kvm/virtio_pci.c \
  vmm-lite/vhost/command.c \
  vmm-lite/vhost/front.c \
- vmm-lite/vhost/lines.c
+ vmm-lite/vhost/lines.c \
+ vmm-lite/vhost/msg.c \
+ vmm-lite/vhost/talk.c
 PROGS += vmm-lite
 vmm-lite_SRCS := vmm-lite/main.c $(VMM_SRCS) $(VIRTIO_SRCS)
 vmm-lite_PKGS := libseccomp jansson
@@ -59,13 +61,14 @@ VHOST_SRCS := \
  vmm-lite/log.c \
  vmm-lite/words.c \
  vmm-lite/vhost/msg.c \
- vmm-lite/vhost/session.c
+ vmm-lite/vhost/session.c \
+ vmm-lite/vhost/talk.c
 PROGS += vdisk-vhost
 vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
  vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 vdisk-vhost_PKGS := libseccomp
 tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
-tests/fuzz/vhost_front_SRCS := vmm-lite/vhost/front.c vmm-lite/vhost/command.c vmm-lite/words.c vmm-lite/vhost/lines.c vmm-lite/keeper.c vmm-lite/log.c \
+tests/fuzz/vhost_front_SRCS := vmm-lite/vhost/front.c vmm-lite/vhost/msg.c vmm-lite/vhost/talk.c vmm-lite/vhost/command.c vmm-lite/words.c vmm-lite/vhost/lines.c vmm-lite/keeper.c vmm-lite/log.c \
  vmm-lite/virtio/limiter.c
 tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 
@@ -76,7 +79,7 @@ vmm-uml_SRCS := vmm-lite/uml/main.c vmm-lite/uml/disks.c vmm-lite/uml/kernel.c \
  vmm-lite/console.c vmm-lite/control.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
  vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/words.c \
  vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c \
- vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c vmm-lite/vhost/session.c \
+ vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c vmm-lite/vhost/session.c vmm-lite/vhost/talk.c \
  vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 vmm-uml_PKGS := libseccomp jansson
 vmm-uml_LDFLAGS := -Wl,--as-needed

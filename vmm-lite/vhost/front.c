@@ -31,13 +31,12 @@
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/lines.h"
-#include "vmm-lite/vhost/msg.h"
+#include "vmm-lite/vhost/talk.h"
 #include "vmm-lite/vhost/wire.h"
 
 #define BIT(n)		(UINT64_C(1) << (n))
 #define CONFIG_BYTES	60u
 #define CONFIG_WCE	32u
-#define FDS_MAX		GUEST_REGIONS_MAX
 
 #define WANTED (BIT(VHOST_F_MQ) | BIT(VHOST_F_REPLY_ACK) | BIT(VHOST_F_BACKEND_REQ) | \
 		BIT(VHOST_F_CONFIG) | BIT(VHOST_F_INFLIGHT_SHMFD))
@@ -91,133 +90,15 @@ static void drop_fd(int *fd)
 	*fd = -1;
 }
 
-/* ---- messages ---- */
-
-static int send_message(int sock, uint32_t request, bool need_reply, const void *payload,
-			uint32_t len, const int *fds, unsigned n_fds)
-{
-	uint8_t header[VHOST_HEADER_BYTES];
-	union {
-		char bytes[CMSG_SPACE(FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control = { .bytes = { 0 } };
-	struct iovec iov[2] = {
-		{ header, sizeof(header) }, { (void *)(uintptr_t)payload, len },
-	};
-	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = len ? 2 : 1 };
-
-	put32(header, request);
-	put32(header + 4, VHOST_VERSION | (need_reply ? VHOST_NEED_REPLY : 0));
-	put32(header + 8, len);
-	if (n_fds) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
-	}
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)(sizeof(header) + len) ? 0 : -EPIPE;
-}
-
-/* All of @len bytes, and the descriptor that may come with them. */
-static int receive(int sock, void *buf, size_t len, int *fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { buf, len };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = fd ? control.bytes : NULL,
-		.msg_controllen = fd ? sizeof(control.bytes) : 0,
-	};
-	struct cmsghdr *c;
-	ssize_t n;
-
-	do
-		n = recvmsg(sock, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	c = fd && n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(fd, CMSG_DATA(c), sizeof(int));
-	return n == (ssize_t)len ? 0 : -EPIPE;
-}
-
-/* The answer to @request, exactly @len bytes. */
-static int receive_answer(int sock, uint32_t request, void *payload, uint32_t len, int *fd)
-{
-	uint8_t header[VHOST_HEADER_BYTES];
-	int r = receive(sock, header, sizeof(header), fd);
-
-	if (!r && (get32(header) != request || !(get32(header + 4) & VHOST_REPLY) ||
-		   get32(header + 8) != len))
-		r = -EPROTO;
-	return r ? r : receive(sock, payload, len, NULL);
-}
-
-/* A message that is only done or refused. */
-static int tell(int sock, uint32_t request, const void *payload, uint32_t len, const int *fds,
-		unsigned n_fds)
-{
-	uint8_t refused[8];
-	int r = send_message(sock, request, true, payload, len, fds, n_fds);
-
-	if (!r)
-		r = receive_answer(sock, request, refused, sizeof(refused), NULL);
-	return r ? r : get64(refused) ? -EPROTO : 0;
-}
-
-static int ask_u64(int sock, uint32_t request, uint64_t *out)
-{
-	uint8_t answer[8];
-	int r = send_message(sock, request, false, NULL, 0, NULL, 0);
-
-	if (!r)
-		r = receive_answer(sock, request, answer, sizeof(answer), NULL);
-	if (!r)
-		*out = get64(answer);
-	return r;
-}
-
-static int tell_u64(int sock, uint32_t request, uint64_t v)
-{
-	uint8_t payload[8];
-
-	put64(payload, v);
-	return tell(sock, request, payload, sizeof(payload), NULL, 0);
-}
-
-static int tell_ring(int sock, uint32_t request, uint32_t ring, uint32_t n)
-{
-	uint8_t payload[8];
-
-	put32(payload, ring);
-	put32(payload + 4, n);
-	return tell(sock, request, payload, sizeof(payload), NULL, 0);
-}
-
-static int tell_ring_fd(int sock, uint32_t request, uint32_t ring, int fd)
-{
-	uint8_t payload[8];
-
-	put64(payload, ring);
-	return tell(sock, request, payload, sizeof(payload), &fd, 1);
-}
-
 static int get_config(struct front *f)
 {
 	uint8_t payload[VHOST_CONFIG_HEADER + CONFIG_BYTES] = { 0 };
 	int r;
 
 	put32(payload + 4, CONFIG_BYTES);
-	r = send_message(f->sock, VHOST_GET_CONFIG, false, payload, sizeof(payload), NULL, 0);
+	r = vhost_say(f->sock, VHOST_GET_CONFIG, false, payload, sizeof(payload), NULL, 0);
 	if (!r)
-		r = receive_answer(f->sock, VHOST_GET_CONFIG, payload, sizeof(payload), NULL);
+		r = vhost_hear_answer(f->sock, VHOST_GET_CONFIG, payload, sizeof(payload), NULL);
 	if (r)
 		return r;
 	pthread_mutex_lock(&f->lock);
@@ -238,7 +119,7 @@ static int set_wce(struct front *f)
 	pthread_mutex_lock(&f->lock);
 	payload[VHOST_CONFIG_HEADER] = f->config[CONFIG_WCE];
 	pthread_mutex_unlock(&f->lock);
-	return tell(f->sock, VHOST_SET_CONFIG, payload, sizeof(payload), NULL, 0);
+	return vhost_tell(f->sock, VHOST_SET_CONFIG, payload, sizeof(payload), NULL, 0);
 }
 
 /* ---- a connection ---- */
@@ -247,10 +128,10 @@ static int set_wce(struct front *f)
 static int greet(struct front *f, uint64_t *features)
 {
 	uint64_t protocol, queues;
-	int r = ask_u64(f->sock, VHOST_GET_FEATURES, features);
+	int r = vhost_ask_u64(f->sock, VHOST_GET_FEATURES, features);
 
 	if (!r)
-		r = ask_u64(f->sock, VHOST_GET_PROTOCOL_FEATURES, &protocol);
+		r = vhost_ask_u64(f->sock, VHOST_GET_PROTOCOL_FEATURES, &protocol);
 	if (r)
 		return r;
 	if (!(*features & BIT(VHOST_USER_F_PROTOCOL_FEATURES)) || (protocol & WANTED) != WANTED)
@@ -258,15 +139,15 @@ static int greet(struct front *f, uint64_t *features)
 	*features &= ~BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 	/* before it is agreed on, nothing is acknowledged */
 	protocol = WANTED;
-	r = send_message(f->sock, VHOST_SET_PROTOCOL_FEATURES, false, &protocol, 8, NULL, 0);
+	r = vhost_say(f->sock, VHOST_SET_PROTOCOL_FEATURES, false, &protocol, 8, NULL, 0);
 	if (!r)
-		r = tell(f->sock, VHOST_SET_OWNER, NULL, 0, NULL, 0);
+		r = vhost_tell(f->sock, VHOST_SET_OWNER, NULL, 0, NULL, 0);
 	if (!r)
-		r = ask_u64(f->sock, VHOST_GET_QUEUE_NUM, &queues);
+		r = vhost_ask_u64(f->sock, VHOST_GET_QUEUE_NUM, &queues);
 	if (!r && queues < f->dev.n_queues)
 		r = -EPROTO;
 	if (!r)
-		r = tell(f->sock, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &f->ends.events[1], 1);
+		r = vhost_tell(f->sock, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &f->ends.events[1], 1);
 	return r ? r : get_config(f);
 }
 
@@ -290,7 +171,7 @@ static int tell_memory(struct front *f)
 		offset += f->mem.region[i].size;
 		fds[i] = f->memory_fd;
 	}
-	return tell(f->sock, VHOST_SET_MEM_TABLE, payload, 8 + 32 * f->mem.n, fds, f->mem.n);
+	return vhost_tell(f->sock, VHOST_SET_MEM_TABLE, payload, 8 + 32 * f->mem.n, fds, f->mem.n);
 }
 
 /* The record of what is in flight: a new one for a new start, or the one that there is. */
@@ -300,13 +181,13 @@ static int tell_record(struct front *f)
 	int r;
 
 	if (f->record_fd >= 0)
-		return tell(f->sock, VHOST_SET_INFLIGHT_FD, f->record, sizeof(f->record),
+		return vhost_tell(f->sock, VHOST_SET_INFLIGHT_FD, f->record, sizeof(f->record),
 			    &f->record_fd, 1);
 	put16(payload + 16, f->dev.n_queues);
 	put16(payload + 18, BLK_QUEUE_SIZE);
-	r = send_message(f->sock, VHOST_GET_INFLIGHT_FD, false, payload, sizeof(payload), NULL, 0);
+	r = vhost_say(f->sock, VHOST_GET_INFLIGHT_FD, false, payload, sizeof(payload), NULL, 0);
 	if (!r)
-		r = receive_answer(f->sock, VHOST_GET_INFLIGHT_FD, f->record, sizeof(f->record),
+		r = vhost_hear_answer(f->sock, VHOST_GET_INFLIGHT_FD, f->record, sizeof(f->record),
 				   &f->record_fd);
 	return r ? r : f->record_fd < 0 ? -EPROTO : 0;
 }
@@ -323,26 +204,26 @@ static int tell_queue(struct front *f, unsigned i)
 {
 	const struct virtq_setup *q = &f->queue[i];
 	uint8_t addr[40] = { 0 };
-	int r = tell_ring(f->sock, VHOST_SET_VRING_NUM, i, q->size);
+	int r = vhost_tell_ring(f->sock, VHOST_SET_VRING_NUM, i, q->size);
 
 	put32(addr, i);
 	put64(addr + 8, q->desc);
 	put64(addr + 16, q->used);
 	put64(addr + 24, q->avail);
 	if (!r)
-		r = tell_ring(f->sock, VHOST_SET_VRING_BASE, i, used_index(f, q));
+		r = vhost_tell_ring(f->sock, VHOST_SET_VRING_BASE, i, used_index(f, q));
 	if (!r)
-		r = tell(f->sock, VHOST_SET_VRING_ADDR, addr, sizeof(addr), NULL, 0);
+		r = vhost_tell(f->sock, VHOST_SET_VRING_ADDR, addr, sizeof(addr), NULL, 0);
 	if (!r)
-		r = tell_ring_fd(f->sock, VHOST_SET_VRING_CALL, i, f->call_fd[i]);
+		r = vhost_tell_ring_fd(f->sock, VHOST_SET_VRING_CALL, i, f->call_fd[i]);
 	if (!r)
-		r = tell_ring_fd(f->sock, VHOST_SET_VRING_KICK, i, q->kick_fd);
-	return r ? r : tell_ring(f->sock, VHOST_SET_VRING_ENABLE, i, 1);
+		r = vhost_tell_ring_fd(f->sock, VHOST_SET_VRING_KICK, i, q->kick_fd);
+	return r ? r : vhost_tell_ring(f->sock, VHOST_SET_VRING_ENABLE, i, 1);
 }
 
 static int tell_all(struct front *f)
 {
-	int r = tell_u64(f->sock, VHOST_SET_FEATURES,
+	int r = vhost_tell_u64(f->sock, VHOST_SET_FEATURES,
 			 f->features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 
 	if (!r && f->has_wce)
@@ -420,10 +301,10 @@ static int task_stop(struct front *f)
 			continue;
 		put32(payload, i);
 		/* it answers when what is in flight is done */
-		r = send_message(f->sock, VHOST_GET_VRING_BASE, false, payload, sizeof(payload),
+		r = vhost_say(f->sock, VHOST_GET_VRING_BASE, false, payload, sizeof(payload),
 				 NULL, 0);
 		if (!r)
-			r = receive_answer(f->sock, VHOST_GET_VRING_BASE, payload, sizeof(payload),
+			r = vhost_hear_answer(f->sock, VHOST_GET_VRING_BASE, payload, sizeof(payload),
 					   NULL);
 		if (r)	/* dead: it does nothing any more */
 			disconnect(f);
@@ -495,10 +376,7 @@ static int give_task(struct front *f, enum task task)
 /* The only thing that the process ever says by itself. */
 static void hear_event(struct front *f)
 {
-	uint8_t header[VHOST_HEADER_BYTES];
-
-	if (receive(f->ends.events[0], header, sizeof(header), NULL) < 0 ||
-	    get32(header) != VHOST_BACKEND_CONFIG_CHANGE || get32(header + 8) != 0) {
+	if (vhost_hear_config_change(f->ends.events[0]) < 0) {
 		drop_fd(&f->ends.events[0]);
 		return;
 	}

@@ -17,6 +17,7 @@
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/session.h"
+#include "vmm-lite/vhost/talk.h"
 #include "vmm-lite/virtio/blk.h"
 #include "vmm-lite/words.h"
 
@@ -37,90 +38,25 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 
 /* ---- messages ---- */
 
-/* All of @len bytes, and the descriptors that come with the first; 0: the peer has gone. */
-static int receive(int sock, void *buf, size_t len, int *fds, unsigned *n_fds)
-{
-	union {
-		char bytes[CMSG_SPACE(VHOST_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = buf, .iov_len = len };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = fds ? control.bytes : NULL,
-		.msg_controllen = fds ? sizeof(control.bytes) : 0,
-	};
-	ssize_t n;
-
-	do
-		n = recvmsg(sock, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); fds && c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		*n_fds = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(c), *n_fds * sizeof(int));
-	}
-	if (n == 0)
-		return 0;
-	return (size_t)n == len ? 1 : -EPROTO;
-}
-
-static int send_answer(int sock, const struct vhost_answer *a)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { .bytes = { 0 } };
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)a->bytes, .iov_len = a->len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (!a->len)
-		return 0;
-	if (a->fd >= 0) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &a->fd, sizeof(int));
-	}
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)a->len ? 0 : -EPIPE;
-}
-
-static void close_fds(const int *fds, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		close(fds[i]);
-}
-
 /* One message: read, done, answered.  1; 0 when the front end has gone; -errno. */
 static int one_message(int sock)
 {
-	uint8_t bytes[VHOST_HEADER_BYTES], payload[VHOST_PAYLOAD_MAX] = { 0 };
+	uint8_t payload[VHOST_PAYLOAD_MAX] = { 0 };
 	int fds[VHOST_FDS_MAX], r;
-	unsigned n_fds = 0;
-	struct vhost_header h;
 	static struct vhost_answer answer;
+	struct vhost_header h;
+	unsigned n_fds;
 
-	r = receive(sock, bytes, sizeof(bytes), fds, &n_fds);
-	if (r > 0 && vhost_decode_header(&h, bytes) < 0)
-		r = -EPROTO;
-	if (r > 0 && h.size)
-		r = receive(sock, payload, h.size, NULL, NULL);
+	r = vhost_next(sock, &h, payload, fds, &n_fds);
 	if (r <= 0) {
-		close_fds(fds, n_fds);
+		vhost_close_fds(fds, n_fds);
 		return r;
 	}
 	r = vhost_session_message(session, &h, payload, fds, n_fds, &answer);
 	/* an unknown one is refused; all else means that we do not agree */
 	if (r < 0 && r != -EOPNOTSUPP)
 		return r;
-	r = send_answer(sock, &answer);
+	r = answer.len ? vhost_send(sock, answer.bytes, answer.len, &answer.fd, answer.fd >= 0) : 0;
 	return r < 0 ? r : 1;
 }
 
