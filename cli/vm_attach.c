@@ -148,11 +148,6 @@ static int attach_isolated(const char *guest, struct guest_disk *d, const json_t
 	char serial[32];
 	json_t *request;
 
-	if (!json_is_true(json_object_get(shown, "shared-memory"))) {
-		cli_error("%s: a process of its own for a disk needs memory that it can share: start the "
-			  "guest with --isolate-disks", guest);
-		return CLI_FAILED;
-	}
 	if (!d->serial) {
 		snprintf(serial, sizeof(serial), "vdisk%lld",
 			 (long long)json_integer_value(json_object_get(shown, "next")));

@@ -44,7 +44,7 @@ static int list_descriptors(const struct vmm_disk *d, json_t *message, int fds[C
 	json_t *names = json_array();
 
 	if (!d->disk) {
-		struct keeper_ends e = front_ends(d->dev);
+		struct keeper_ends e = front_ends(d->front);
 
 		json_decref(names);
 		json_object_set_new(message, "isolated", json_true());

@@ -7,6 +7,7 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/front.h"
 #include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/virtio/bounce.h"
 #include "vmm-lite/vmm.h"
 
 static uint32_t open_flags(const struct disk_option *d)
@@ -136,17 +137,35 @@ static void size_changed(void *arg)
 	console_wake(d->console);
 }
 
+/* Its process can map the guest's memory, or else some of our own. */
 static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
+	struct bounce_options b = {
+		.memory.fd = -1, .confine = v->options.no_sandbox ? NULL : sandbox_front,
+	};
 	struct front_options f = {
 		.name = d->locator, .ends = d->ends, .queues = disk_queues(&v->options),
-		.memory_fd = v->ram.fd, .no_restart = d->snapshot,
-		.confine = v->options.no_sandbox ? NULL : sandbox_front,
+		.memory_fd = v->ram.fd, .no_restart = d->snapshot, .confine = b.confine,
 		.config_changed = size_changed, .arg = d,
 	};
+	int r = v->ram.fd < 0 ? bounce_memory_new(&b.memory, f.queues, err) : 0;
 
+	if (r < 0)
+		return r;
+	if (b.memory.fd >= 0)
+		f.memory_fd = b.memory.fd;
 	d->ends = (struct keeper_ends) { -1, -1, { -1, -1 } };
-	return front_new(&d->dev, &f, err);
+	r = front_new(&d->front, &f, err);
+	if (r < 0) {
+		bounce_memory_free(&b.memory);
+		return r;
+	}
+	d->dev = b.inner = d->front;
+	if (b.memory.fd >= 0)
+		r = bounce_new(&d->dev, &b, err);
+	if (r < 0)
+		d->dev = d->front = NULL;
+	return r;
 }
 
 int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
@@ -159,7 +178,7 @@ int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 int disk_stats(struct vmm_disk *d, struct blk_stats *out)
 {
 	if (!d->disk)
-		return front_get_stats(d->dev, out);
+		return front_get_stats(d->front, out);
 	blk_get_stats(d->dev, out);
 	return 0;
 }
@@ -167,24 +186,24 @@ int disk_stats(struct vmm_disk *d, struct blk_stats *out)
 int disk_limit(struct vmm_disk *d, const struct blk_limits *limits, struct vdisk_error *err)
 {
 	if (!d->disk)
-		return front_set_limits(d->dev, limits, err);
+		return front_set_limits(d->front, limits, err);
 	blk_set_limits(d->dev, limits);
 	return 0;
 }
 
 int disk_resize(struct vmm_disk *d, uint64_t bytes, struct vdisk_error *err)
 {
-	return d->disk ? vdisk_resize(d->disk, bytes, err) : front_resize(d->dev, bytes, err);
+	return d->disk ? vdisk_resize(d->disk, bytes, err) : front_resize(d->front, bytes, err);
 }
 
 uint64_t disk_bytes(const struct vmm_disk *d)
 {
-	return d->disk ? vdisk_size(d->disk) : front_bytes(d->dev);
+	return d->disk ? vdisk_size(d->disk) : front_bytes(d->front);
 }
 
 bool disk_read_only(const struct vmm_disk *d)
 {
-	return d->read_only || (d->disk ? !vdisk_writable(d->disk) : front_read_only(d->dev));
+	return d->read_only || (d->disk ? !vdisk_writable(d->disk) : front_read_only(d->front));
 }
 
 const char *disk_format(const struct vmm_disk *d)
@@ -211,7 +230,7 @@ int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 	v->n_disks--;
 	memmove(&v->disk[i], &v->disk[i + 1], (v->n_disks - i) * sizeof(v->disk[0]));
 	pthread_mutex_unlock(&v->disks_lock);
-	r = d->dev && !d->disk && !d->left ? front_end(d->dev, err) : 0;
+	r = d->dev && !d->disk && !d->left ? front_end(d->front, err) : 0;
 	if (d->dev)
 		d->dev->ops->free(d->dev);
 	keeper_close_ends(&d->ends);

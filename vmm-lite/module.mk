@@ -3,6 +3,7 @@ VIRTIO_SRCS := \
  vmm-lite/virtio/virtq.c \
  vmm-lite/virtio/balloon.c \
  vmm-lite/virtio/blk.c \
+ vmm-lite/virtio/bounce.c \
  vmm-lite/virtio/console.c \
  vmm-lite/virtio/limiter.c \
  vmm-lite/virtio/net.c \
@@ -48,6 +49,7 @@ vmm-lite_LDFLAGS := -Wl,--as-needed
 tests/unit/virtio_ports_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/ports.c
 tests/unit/limiter_SRCS := vmm-lite/virtio/limiter.c
 tests/unit/virtio_blk_SRCS := $(VIRTIO_SRCS) vmm-lite/tty.c
+tests/unit/virtio_bounce_SRCS := $(VIRTIO_SRCS) vmm-lite/tty.c
 tests/unit/virtio_console_SRCS := vmm-lite/tty.c vmm-lite/virtio/console.c vmm-lite/virtio/virtq.c
 tests/unit/vmm_machine_SRCS := vmm-lite/log.c vmm-lite/terminal.c vmm-lite/kvm/acpi.c \
  vmm-lite/kvm/bzimage.c vmm-lite/kvm/elf.c vmm-lite/kvm/load.c vmm-lite/kvm/unpack.c \

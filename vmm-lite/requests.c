@@ -39,7 +39,7 @@ static json_t *disk_json(const struct vmm_disk *d)
 			      d->leaving, "isolated", !d->disk);
 
 	if (!d->disk)
-		json_object_set_new(j, "process", json_integer(front_pid(d->dev)));
+		json_object_set_new(j, "process", json_integer(front_pid(d->front)));
 	return j;
 }
 
@@ -130,9 +130,6 @@ int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error
 
 	if (!r && o.serial && disk_find(v, o.serial))
 		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
-	if (!r && o.ends && v->ram.fd < 0)
-		r = vd_fail(err, ENOTSUP, "a process of its own for a disk needs memory that it can "
-			    "share: start the guest with --isolate-disks");
 	if (!r && !o.ends && v->options.isolate)
 		r = vd_fail(err, EPERM, "this guest's disks are isolated, each in a process of its own");
 	if (!r && !o.ends && !o.n_files)

@@ -114,7 +114,7 @@ static const struct rule {
 	{ CALL(getpid), ALL | PARENT, "who are we" },
 	{ CALL(sysinfo), MAIN | DISK, "how much memory qsort() may use for a long list" },
 	{ CALL(getrandom), MAIN | VCPU, "the entropy device; a kernel's seed" },
-	{ CALL(memfd_create), MAIN, "a kernel, decompressed" },
+	{ CALL(memfd_create), MAIN, "a kernel, decompressed; memory for a new disk's process" },
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
 	{ CALL(rt_sigaction), ALL | PARENT, "signals" },
 	{ CALL(rt_sigprocmask), ALL | PARENT, "signals" },

@@ -19,6 +19,7 @@ struct vmm_disk {
 	struct vdisk *disk;		/* owned; NULL: it is isolated */
 	struct keeper_ends ends;	/* isolated: until there is a device */
 	struct virtio_device *dev;	/* owned; NULL: not yet */
+	struct virtio_device *front;	/* isolated: in, or the same as, ->dev */
 	const char *cache;		/* its mode; a constant */
 	bool read_only, write_through, snapshot;
 	bool later;			/* attached to the running guest */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A hostile driver: the input is virtqueues and the memory behind them.
- * Whatever it holds, the block device, or a console with a port, answers or asks for
- * a reset, touches nothing outside, and stops.
+ * Whatever it holds, the block device, the same behind memory of its own, or a console
+ * with a port, answers or asks for a reset, touches nothing outside, and stops.
  *
  * Input: features and which device (1 byte), queue size (1 byte: power of two), the available
  * indices (2 x 1 byte; the console's control queues have the same), then pieces of memory: a place (2 bytes, times 16), a
@@ -19,6 +19,7 @@
 
 #include "core/compiler.h"
 #include "vmm-lite/virtio/blk.h"
+#include "vmm-lite/virtio/bounce.h"
 #include "vmm-lite/virtio/ports.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -28,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define QUEUES	2u	/* of the block device */
 #define PORT_QUEUES 4u	/* of the console */
 
-static struct virtio_device *dev, *ports;
+static struct virtio_device *dev, *behind, *ports;
 static struct vdisk *disk;
 static uint8_t *memory;
 static int kick_fd[PORT_QUEUES];
@@ -48,6 +49,7 @@ static void set_up(void)
 {
 	struct port_option port = { .name = "port", .fd = open("/dev/null", O_WRONLY | O_CLOEXEC) };
 	struct blk_options o = { .queues = QUEUES };
+	struct bounce_options b = { .inner = NULL };
 
 	/* a guard page behind it catches what ASan cannot know of */
 	memory = mmap(NULL, MEMORY + 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -56,6 +58,8 @@ static void set_up(void)
 	assert(!vdisk_open_memory(&disk, DISK, NULL));
 	o.disk = disk;
 	assert(!blk_new(&dev, &o, NULL));
+	assert(!blk_new(&b.inner, &o, NULL) && !bounce_memory_new(&b.memory, QUEUES, NULL) &&
+	       !bounce_new(&behind, &b, NULL));
 	assert(!ports_new(&ports, &port, 1, NULL, NULL) && ports->n_queues == PORT_QUEUES);
 	for (unsigned i = 0; i < PORT_QUEUES; i++)
 		kick_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -76,7 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		set_up();
 	if (size < 4)
 		return 0;
-	d = data[0] & 4 ? ports : dev;
+	d = data[0] & 4 ? ports : data[0] & 8 ? behind : dev;
 	map.region[0].host = memory;
 	memset(memory, 0, MEMORY);
 	n = 1u << data[1] % 9;

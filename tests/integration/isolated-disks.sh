@@ -145,11 +145,28 @@ none_left() { no_server_of late.qcow2 && no_server_of web.raw && no_server_of te
 wait_for 20 none_left
 wait_for 10 "$VDISK" resize -q late.qcow2 +1M
 
-# one whose memory is its own cannot share it
+# one whose memory is its own: the disk's process has other memory, and what is between
+# is copied; the guest writes and compares all of it, and its process is killed meanwhile
+start "$VDISK" boot --format raw --force -m 128 --kernel kernel --append late web.raw < /dev/null > web.out 2>&1
+wait_for 20 "$VDISK" vm show web
+[ "$(web 'j["shared-memory"]')" = False ] || fail "its memory is shared"
+expect 0 "$VDISK" vm attach-disk web "$lun,serial=lun"
+[ "$(web 'j["disks"][1]["isolated"]')" = True ] || fail "$("$VDISK" vm show --json web)"
+# shellcheck disable=SC2046 # one, or none any more
+kill -KILL $(server_of "$lun") 2> /dev/null || true
+status=0
+wait "$started" || status=$?
+[ $status = 0 ] || fail "the guest noticed ($status): $(cat web.out)"
+grep -q 'compared' web.out && grep -q 'id lun' web.out || fail "$(cat web.out)"
+
+# one of files is none; the LUN goes on to the guest's next life
 start "$VDISK" boot --format raw --force -m 64 --kernel kernel --append spin web.raw < /dev/null > web.out 2>&1
 wait_for 20 "$VDISK" vm show web
-expect 1 "$VDISK" vm attach-disk web "$lun"
-like_output 'start the guest with --isolate-disks'
+expect 0 "$VDISK" vm attach-disk web "$lun"
 expect 0 "$VDISK" vm attach-disk web late.qcow2
-[ "$(web 'j["disks"][1]["isolated"]')" = False ] || fail "$("$VDISK" vm show --json web)"
+expect 0 "$VDISK" vm reset web
+wait_for 30 twice
+[ "$(web '[(d["id"], d["isolated"], d["bytes"] >> 20) for d in j["disks"]]')" = \
+    "[('disk0', False, 4), ('disk1', True, 64), ('disk2', False, 10)]" ] || fail "$("$VDISK" vm show --json web)"
 expect 0 "$VDISK" vm kill web
+wait_for 20 none_left

@@ -312,6 +312,9 @@ static void new_device(struct sim *s, bool read_only, const char *serial)
 				 .serial = serial };
 
 	assert_int_equal(blk_new(&s->dev, &o, NULL), 0);
+#ifdef WRAP_DEVICE
+	WRAP_DEVICE(s);
+#endif
 }
 
 static int setup(void **state)
@@ -908,6 +911,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(serial_too_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(reset_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(random_requests, setup, teardown),
+#ifdef MORE_TESTS
+		MORE_TESTS
+#endif
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

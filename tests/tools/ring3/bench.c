@@ -266,7 +266,7 @@ void main(void)
 	const char *p = command_line();
 
 	find_frequency();
-	find_disk();
+	find_disk(disk_slot(0));
 	start_disk();
 	while (*p) {
 		struct run r = { .op = *p++ };

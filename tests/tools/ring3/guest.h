@@ -95,13 +95,21 @@ static u64 bar_of(u32 slot, u32 cap)
 	return low & ~15u;
 }
 
-static void find_disk(void)
+/* The first virtio block device behind slot @after; 0: there is none. */
+static u32 disk_slot(u32 after)
 {
-	u32 slot = 1, cap;
+	for (u32 slot = after + 1; slot < 32; slot++)
+		if (pci_read(slot, 0) == 0x10421af4)
+			return slot;
+	return 0;
+}
 
-	while (pci_read(slot, 0) != 0x10421af4)
-		if (++slot == 32)
-			fail("no virtio disk, slot", slot);
+static void find_disk(u32 slot)
+{
+	u32 cap;
+
+	if (!slot)
+		fail("no virtio disk, slot", slot);
 	outl(0xcf8, 0x80000000u | slot << 11 | 4);
 	outl(0xcfc, 6);			/* decode memory, master */
 	for (cap = pci_read(slot, 0x34) & 0xff; cap; cap = pci_read(slot, cap) >> 8 & 0xff) {

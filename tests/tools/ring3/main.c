@@ -7,7 +7,7 @@
  * another order and compares, and asks for the identification.  Says on the
  * serial port what it did, and powers off; a mistake is a reset instead.  With
  * "spin" on its command line it does nothing, for ever; with "triple" it faults;
- * with "killN" it writes blocks all over the disk, from the N-th on, until
+ * with "late" it waits for a second disk, and takes that; with "killN" it writes blocks all over the disk, from the N-th on, until
  * somebody ends it, and says after each flush how many are safe.
  */
 #include "guest.h"
@@ -200,8 +200,8 @@ static void write_for_ever(const char *from, u64 sectors)
 
 void main(void)
 {
+	u32 slot, late = 0;
 	u64 sectors, n;
-
 	const char *cmdline = command_line();
 
 	say("ring 3\n");
@@ -209,7 +209,10 @@ void main(void)
 		;
 	if (cmdline[0] == 't')		/* triple: a fault, with no table of handlers */
 		__asm__ volatile("int3");
-	find_disk();
+	slot = disk_slot(0);
+	while (cmdline[0] == 'l' && !(late = disk_slot(slot)))
+		;			/* late: the disk that comes while we run */
+	find_disk(late ? late : slot);
 	start_disk();
 	sectors = reg32(device_config);
 	if (cmdline[0] == 'k')
