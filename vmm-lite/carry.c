@@ -32,56 +32,28 @@ static int leave_first(const struct vmm *v)
 		if (!v->disk[i]->later && !v->disk[i]->leaving)
 			json_object_set_new(has, v->disk[i]->id,
 					    passed_limits_json(&v->disk[i]->limits));
-	return passed_leave(v->options.carry_fd,
-			    json_pack("{so si}", "has", has, "next", v->next_id), NULL, 0);
+	return passed_leave_first(v->options.carry_fd, has, v->next_id);
 }
 
 /* Its files, or the ends of its process, which starts again for its next user. */
-static int list_descriptors(const struct vmm_disk *d, json_t *message, int fds[CONTROL_FDS_MAX])
-{
-	struct vdisk_open_file files[CONTROL_FDS_MAX];
-	unsigned n = d->disk ? vdisk_list_files(d->disk, files, CONTROL_FDS_MAX) : 0;
-	json_t *names = json_array();
-
-	if (!d->disk) {
-		struct keeper_ends e = front_ends(d->front);
-
-		json_decref(names);
-		json_object_set_new(message, "isolated", json_true());
-		fds[0] = e.channel;
-		fds[1] = e.control;
-		fds[2] = e.events[0];
-		fds[3] = e.events[1];
-		return 4;
-	}
-	for (unsigned i = 0; i < MIN(n, CONTROL_FDS_MAX); i++) {
-		fds[i] = files[i].fd;
-		json_array_append_new(names, json_string(files[i].path));
-	}
-	json_object_set_new(message, "files", names);
-	return n > CONTROL_FDS_MAX ? -E2BIG : (int)n;
-}
-
 static int leave_disk(const struct vmm *v, struct vmm_disk *d)
 {
-	json_t *message = json_pack("{ss ss ss* ss ss sb so}", "id", d->id, "locator", d->locator,
-				    "format", d->format, "serial", d->serial, "cache", d->cache,
-				    "read-only", d->read_only, "limits",
-				    passed_limits_json(&d->limits));
-	int fds[CONTROL_FDS_MAX], n;
+	struct passed_about about = disk_about(d);
+	struct vdisk_open_file files[CONTROL_FDS_MAX];
+	struct keeper_ends ends = { .channel = -1 };
+	unsigned n = 0;
+	int r;
 
-	if (!message)
-		return -EILSEQ;
-	if (d->block_size)
-		json_object_set_new(message, "block-size", json_integer(d->block_size));
-	n = list_descriptors(d, message, fds);
-	if (n < 0) {
-		json_decref(message);
-		return n;
-	}
-	n = passed_leave(v->options.carry_fd, message, fds, (unsigned)n);
-	d->left = !n && !d->disk;
-	return n;
+	/* what is left is no more and no less than what was attached */
+	about.format = d->format;
+	about.read_only = d->read_only;
+	if (d->disk)
+		n = vdisk_list_files(d->disk, files, CONTROL_FDS_MAX);
+	else
+		ends = front_ends(d->front);
+	r = passed_leave_disk(v->options.carry_fd, &about, &ends, files, n);
+	d->left = !r && !d->disk;
+	return r;
 }
 
 void carry_out(struct vmm *v)

@@ -137,6 +137,14 @@ static void size_changed(void *arg)
 	console_wake(d->console);
 }
 
+static void process_renewed(void *arg)
+{
+	struct vmm_disk *d = arg;
+
+	d->renewed = true;
+	console_wake(d->console);
+}
+
 /* Its process can map the guest's memory, or else some of our own. */
 static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
@@ -146,7 +154,7 @@ static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error 
 	struct front_options f = {
 		.name = d->locator, .ends = d->ends, .queues = disk_queues(&v->options),
 		.memory_fd = v->ram.fd, .no_restart = d->snapshot, .confine = b.confine,
-		.config_changed = size_changed, .arg = d,
+		.config_changed = size_changed, .restarted = process_renewed, .arg = d,
 	};
 	int r = v->ram.fd < 0 ? bounce_memory_new(&b.memory, f.queues, err) : 0;
 
@@ -165,6 +173,9 @@ static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error 
 		r = bounce_new(&d->dev, &b, err);
 	if (r < 0)
 		d->dev = d->front = NULL;
+	/* what it was started with may be what a life before this one had changed */
+	else if (v->options.carry_fd >= 0)
+		r = front_set_limits(d->front, &d->limits, err);
 	return r;
 }
 
@@ -206,9 +217,16 @@ bool disk_read_only(const struct vmm_disk *d)
 	return d->read_only || (d->disk ? !vdisk_writable(d->disk) : front_read_only(d->front));
 }
 
-const char *disk_format(const struct vmm_disk *d)
+struct passed_about disk_about(const struct vmm_disk *d)
 {
-	return d->disk ? vdisk_format(d->disk) : d->format ? d->format : "";
+	return (struct passed_about) {
+		.id = d->id, .locator = d->locator, .serial = d->serial, .cache = d->cache,
+		.format = d->disk ? vdisk_format(d->disk) : d->format, .limits = &d->limits,
+		.bytes = disk_bytes(d), .block_size = d->block_size,
+		.read_only = disk_read_only(d), .leaving = d->leaving, .isolated = !d->disk,
+		.process = d->disk ? 0 : front_pid(d->front),
+		.restarts = d->disk ? 0 : front_restarts(d->front),
+	};
 }
 
 struct vmm_disk *disk_find(struct vmm *v, const char *id)
@@ -247,6 +265,9 @@ void disks_reap(struct vmm *v)
 		struct vmm_disk *d = v->disk[i];
 
 		if (!d->gone) {
+			if (atomic_exchange(&d->renewed, false) &&
+			    front_set_limits(d->front, &d->limits, &err) < 0)
+				log_warnx("%s", err.msg);
 			if (v->machine && atomic_exchange(&d->changed, false))
 				machine_config_changed(v->machine, d->dev);
 		} else if (disk_remove(v, d, &err) < 0) {

@@ -115,6 +115,28 @@ int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd)
 	return n == sizeof(*word) ? 1 : -EPROTO;
 }
 
+int keeper_tell_end(int channel)
+{
+	static const char end = KEEPER_END;
+
+	return send(channel, &end, 1, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int keeper_wait_end(int channel)
+{
+	struct keeper_word word;
+	int fd, r;
+
+	do {	/* there may have been a new one in between */
+		r = keeper_hear(channel, true, &word, &fd);
+		if (fd >= 0)
+			close(fd);
+	} while (r > 0 && word.says == KEEPER_NEW);
+	if (r <= 0)
+		return -EPIPE;
+	return word.says == KEEPER_ENDED && !word.value ? 0 : -EIO;
+}
+
 /* ---- starting one ---- */
 
 static void execute(const struct keeper *k, const struct kept *d, int connection, int ready)
@@ -145,11 +167,11 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	_exit(1);
 }
 
-/* Wait until it has its disk open; false: it ended instead, or the VMM has. */
+/* Wait until it has its disk open; false: it ended instead, or the VMM is done with it. */
 static bool is_ready(const struct kept *d, int ready)
 {
 	struct pollfd fds[2] = {
-		{ .fd = ready, .events = POLLIN }, { .fd = d->channel, .events = POLLRDHUP },
+		{ .fd = ready, .events = POLLIN }, { .fd = d->channel, .events = POLLIN | POLLRDHUP },
 	};
 	char byte;
 
@@ -190,11 +212,20 @@ static bool start_once(struct keeper *k, struct kept *d)
 	return good;
 }
 
-static bool vmm_is_gone(const struct kept *d)
+/* The VMM's one word: it is done with this disk. */
+static void listen_to(struct kept *d)
 {
-	struct pollfd p = { .fd = d->channel, .events = POLLRDHUP };
+	char byte;
+	ssize_t n = recv(d->channel, &byte, 1, MSG_DONTWAIT);
 
-	return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP | POLLHUP);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	d->ending = true;
+	/* it ended before it was told to, or not at all */
+	if (!d->pid) {
+		say(d, KEEPER_ENDED, 1, -1);
+		d->over = true;
+	}
 }
 
 static void give_up(struct kept *d, const char *why)
@@ -207,7 +238,11 @@ static void give_up(struct kept *d, const char *why)
 /* It died.  Its successor may have to wait for the lock, or for its target. */
 static void start_again(struct keeper *k, struct kept *d, int status)
 {
-	d->deaths = time(NULL) - d->since < LIVED_S ? d->deaths + 1 : 0;
+	/* one that ended well has had its connection closed, by a VMM that has left it to another */
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		d->deaths = 0;
+	else
+		d->deaths = time(NULL) - d->since < LIVED_S ? d->deaths + 1 : 0;
 	if (WIFSIGNALED(status))
 		log_warnx("%s: its process was ended by signal %d, and is started again",
 			  d->disk->locator, WTERMSIG(status));
@@ -215,7 +250,7 @@ static void start_again(struct keeper *k, struct kept *d, int status)
 		log_warnx("%s: its process ended with status %d, and is started again",
 			  d->disk->locator, WEXITSTATUS(status));
 	if (d->disk->snapshot) {
-		give_up(d, "what was written is lost with it: the guest has lost this disk");
+		give_up(d, "what was written to its throw-away layer is lost with it");
 		return;
 	}
 	for (d->tries = 1; d->deaths < DEATHS_MAX && d->tries <= TRIES; d->tries++) {
@@ -223,13 +258,12 @@ static void start_again(struct keeper *k, struct kept *d, int status)
 			d->tries = 0;
 			return;
 		}
-		if (vmm_is_gone(d)) {
-			d->over = true;
+		listen_to(d);
+		if (d->over)
 			return;
-		}
 		usleep(TRY_MS * 1000);
 	}
-	give_up(d, "cannot be started again: the guest has lost this disk");
+	give_up(d, "it cannot be started again");
 }
 
 /* ---- the loop ---- */
@@ -248,21 +282,6 @@ static void child_ended(struct keeper *k, pid_t pid, int status)
 		} else {
 			start_again(k, d, status);
 		}
-	}
-}
-
-static void listen_to(struct kept *d)
-{
-	char byte;
-	ssize_t n = recv(d->channel, &byte, 1, MSG_DONTWAIT);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	d->ending = true;
-	/* it ended before it was told to, or not at all */
-	if (!d->pid) {
-		say(d, KEEPER_ENDED, 1, -1);
-		d->over = true;
 	}
 }
 

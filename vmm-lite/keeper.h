@@ -62,6 +62,11 @@ int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *e
  */
 int keeper_alone(const struct options *o, unsigned queues, struct vdisk_error *err);
 
+/* Tell it that a disk's process is to end, before that loses its connection. */
+int keeper_tell_end(int channel);
+/* Wait for that: 0; -EIO, it did not write out all that it held; -EPIPE, the keeper is gone. */
+int keeper_wait_end(int channel);
+
 /* The next word on a channel; *fd is -1 or comes with it.  1, 0: the keeper is gone, -errno. */
 int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd);
 

@@ -95,15 +95,8 @@ static int open_everything(struct vmm *v, struct vdisk_error *err)
 static int isolate_disks(struct vmm *v, struct vdisk_error *err)
 {
 	struct options *o = &v->options;
-	int r;
+	int r = keeper_start(o, disk_queues(o), v->ends, err);
 
-	/* as the guest sees them, and show tells */
-	for (unsigned i = 0; i < o->n_disks; i++)
-		if (!o->disk[i].serial) {
-			snprintf(v->serial_text[i], sizeof(v->serial_text[i]), "vdisk%u", i);
-			o->disk[i].serial = v->serial_text[i];
-		}
-	r = keeper_start(o, disk_queues(o), v->ends, err);
 	for (unsigned i = 0; !r && i < o->n_disks; i++)
 		if (v->ends[i].channel >= 0)
 			o->disk[i].ends = &v->ends[i];

@@ -78,9 +78,9 @@ tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/
 PROGS += vmm-uml
 vmm-uml_SRCS := vmm-lite/uml/main.c vmm-lite/uml/disks.c vmm-lite/uml/kernel.c \
  vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c \
- vmm-lite/console.c vmm-lite/control.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
+ vmm-lite/console.c vmm-lite/control.c vmm-lite/keeper.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
  vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/words.c \
- vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c \
+ vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c vmm-lite/vhost/relay.c \
  vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c vmm-lite/vhost/session.c vmm-lite/vhost/talk.c \
  vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 vmm-uml_PKGS := libseccomp jansson

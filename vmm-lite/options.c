@@ -349,6 +349,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	       "Exit status: 0 power-off, 1 error, 2 usage, 16 reset (--on-reset=exit), " \
 	       "17 the guest panicked, 18 triple fault, 19 time limit, 20 stopped from outside."
 
+/* As the guest sees them, and show tells; a disk's process has to know. */
+static void name_disks(struct options *o)
+{
+	for (unsigned i = 0; i < o->n_disks; i++) {
+		if (o->disk[i].serial)
+			continue;
+		snprintf(o->serial_text[i], sizeof(o->serial_text[i]), "vdisk%u", i);
+		o->disk[i].serial = o->serial_text[i];
+	}
+}
+
 void options_parse(struct options *out, int argc, char **argv, const char *what)
 {
 	char doc[1024];
@@ -363,4 +374,5 @@ void options_parse(struct options *out, int argc, char **argv, const char *what)
 	argp_err_exit_status = VMM_USAGE;
 	if (argp_parse(&argp, argc, argv, 0, NULL, out))
 		exit(VMM_USAGE);
+	name_disks(out);
 }

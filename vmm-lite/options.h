@@ -22,7 +22,7 @@ struct disk_option {
 	const char *format;	/* NULL: probe */
 	const char *backing;	/* a locator, instead of what the image says; NULL */
 	const char *backing_format; /* NULL: probe */
-	const char *serial;	/* NULL: "vdiskN" */
+	const char *serial;	/* NULL only in what is attached: "vdiskN" */
 	enum cache_mode cache;
 	uint32_t block_size;	/* 0: the disk's own */
 	bool read_only;
@@ -50,6 +50,7 @@ struct options {
 	const char *cmdline;
 	struct disk_option disk[DISKS_MAX];
 	unsigned n_disks;
+	char serial_text[DISKS_MAX][16]; /* of those that were given none */
 	struct nic_option nic[NICS_MAX];
 	unsigned n_nics;
 	struct port_option port[PORTS_MAX];

@@ -3,6 +3,7 @@
 #include "vmm-lite/passed.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,7 +19,7 @@ bool passed_is_remote(const char *locator)
 	return !strncmp(locator, "iscsi://", 8);
 }
 
-static const char *text_of(const struct control_call *call, const char *key)
+const char *passed_text(const struct control_call *call, const char *key)
 {
 	return json_string_value(json_object_get(call->request, key));
 }
@@ -26,7 +27,7 @@ static const char *text_of(const struct control_call *call, const char *key)
 static int options_of(struct disk_option *o, const struct control_call *call,
 		      struct vdisk_error *err)
 {
-	const char *cache = text_of(call, "cache"), *limits = text_of(call, "limits");
+	const char *cache = passed_text(call, "cache"), *limits = passed_text(call, "limits");
 	const json_t *block = json_object_get(call->request, "block-size");
 	json_int_t block_size = json_integer_value(block);
 
@@ -81,8 +82,8 @@ int passed_disk(struct disk_option *out, struct passed_store *store, struct cont
 		struct vdisk_error *err)
 {
 	struct disk_option o = {
-		.locator = text_of(call, "locator"), .format = text_of(call, "format"),
-		.serial = text_of(call, "serial"),
+		.locator = passed_text(call, "locator"), .format = passed_text(call, "format"),
+		.serial = passed_text(call, "serial"),
 		.read_only = json_is_true(json_object_get(call->request, "read-only")),
 	};
 	int r;
@@ -99,6 +100,29 @@ int passed_disk(struct disk_option *out, struct passed_store *store, struct cont
 	return r;
 }
 
+int passed_size(const struct control_call *call, uint64_t now, uint64_t *out, struct vdisk_error *err)
+{
+	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
+
+	if (bytes <= 0 || bytes % 512)
+		return vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
+			       (int64_t)bytes);
+	if ((uint64_t)bytes < now && !json_is_true(json_object_get(call->request, "shrink")))
+		return vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
+	*out = (uint64_t)bytes;
+	return 0;
+}
+
+int passed_limits(const struct control_call *call, struct blk_limits *out, struct vdisk_error *err)
+{
+	const char *text = passed_text(call, "limits");
+
+	return text && words_limits(text, out) == 0 ? 0 :
+		vd_fail(err, EINVAL, "limits are " words_limits_help ", not '%.80s'", text ? text : "");
+}
+
+/* ---- what is told ---- */
+
 json_t *passed_limits_json(const struct blk_limits *l)
 {
 	char text[LIMITS_TEXT_MAX];
@@ -107,7 +131,22 @@ json_t *passed_limits_json(const struct blk_limits *l)
 	return json_string(text);
 }
 
-json_t *passed_stats_json(const char *id, const struct blk_stats *b)
+json_t *passed_show(const struct passed_about *d)
+{
+	json_t *j = json_pack("{ss ss ss ss sI ss so sb sb sb}", "id", d->id, "locator", d->locator,
+			      "format", d->format ? d->format : "", "serial", d->serial, "bytes",
+			      (json_int_t)d->bytes, "cache", d->cache, "limits",
+			      passed_limits_json(d->limits), "read-only", d->read_only, "leaving",
+			      d->leaving, "isolated", d->isolated);
+
+	if (d->isolated) {
+		json_object_set_new(j, "process", json_integer(d->process));
+		json_object_set_new(j, "restarts", json_integer(d->restarts));
+	}
+	return j;
+}
+
+json_t *passed_stats(const char *id, const struct blk_stats *b)
 {
 	return json_pack("{ss sI sI sI sI sI sI sI sI sI sI sI}", "id", id,
 			 "reads", (json_int_t)b->reads, "writes", (json_int_t)b->writes,
@@ -119,9 +158,18 @@ json_t *passed_stats_json(const char *id, const struct blk_stats *b)
 			 "batches", (json_int_t)b->batches, "enters", (json_int_t)b->enters);
 }
 
+uint64_t passed_seconds(const struct timespec *since)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)(now.tv_sec - since->tv_sec);
+}
+
 /* ---- lives ---- */
 
-int passed_leave(int carry_fd, json_t *message, const int *fds, unsigned n)
+/* Takes @message. */
+static int leave(int carry_fd, json_t *message, const int *fds, unsigned n)
 {
 	AUTO_FREE char *text = json_dumps(message, JSON_COMPACT);
 	struct iovec iov = { text, text ? strlen(text) : 0 };
@@ -143,6 +191,39 @@ int passed_leave(int carry_fd, json_t *message, const int *fds, unsigned n)
 		memcpy(CMSG_DATA(h), fds, n * sizeof(int));
 	}
 	return sendmsg(carry_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+int passed_leave_first(int carry_fd, json_t *has, unsigned next_id)
+{
+	return leave(carry_fd, json_pack("{so si}", "has", has, "next", (int)next_id), NULL, 0);
+}
+
+int passed_leave_disk(int carry_fd, const struct passed_about *d, const struct keeper_ends *ends,
+		      const struct vdisk_open_file *files, unsigned n_files)
+{
+	int fds[CONTROL_FDS_MAX] = { ends->channel, ends->control, ends->events[0], ends->events[1] };
+	json_t *names, *message;
+
+	if (n_files > CONTROL_FDS_MAX)
+		return -E2BIG;
+	message = json_pack("{ss ss ss* ss ss sb so}", "id", d->id, "locator", d->locator, "format",
+			    d->format, "serial", d->serial, "cache", d->cache, "read-only",
+			    d->read_only, "limits", passed_limits_json(d->limits));
+	if (!message)
+		return -EILSEQ;
+	if (d->block_size)
+		json_object_set_new(message, "block-size", json_integer(d->block_size));
+	if (d->isolated) {
+		json_object_set_new(message, "isolated", json_true());
+		return leave(carry_fd, message, fds, 4);
+	}
+	names = json_array();
+	for (unsigned i = 0; i < n_files; i++) {
+		fds[i] = files[i].fd;
+		json_array_append_new(names, json_string(files[i].path));
+	}
+	json_object_set_new(message, "files", names);
+	return leave(carry_fd, message, fds, n_files);
 }
 
 /* The length of a message and its descriptors; 0: there are no more. */

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* passed.h - disks that come with a request, their files as descriptors */
+/*
+ * passed.h - what requests are about, on either engine: disks that come with one, and those
+ * that the guest has
+ */
 #ifndef VMM_PASSED_H
 #define VMM_PASSED_H
+
+#include <time.h>
 
 #include "vmm-lite/control.h"
 #include "vmm-lite/keeper.h"
@@ -24,14 +29,41 @@ struct passed_store {
 int passed_disk(struct disk_option *out, struct passed_store *store, struct control_call *call,
 		struct vdisk_error *err);
 
-/* How show and stats describe a disk's part that is the same everywhere. */
+/* ---- what a request says; NULL, or an error in words of its own, where it does not ---- */
+
+const char *passed_text(const struct control_call *call, const char *key);
+/* resize-disk, of a disk of @now bytes: to how many. */
+int passed_size(const struct control_call *call, uint64_t now, uint64_t *out, struct vdisk_error *err);
+/* limit. */
+int passed_limits(const struct control_call *call, struct blk_limits *out, struct vdisk_error *err);
+
+/* ---- what it is told ---- */
+
+/* A disk, as show tells of it and as one life leaves it to the next; all borrowed. */
+struct passed_about {
+	const char *id, *locator, *serial, *cache;
+	const char *format;	/* NULL: found by probing */
+	const struct blk_limits *limits;
+	uint64_t bytes;
+	uint32_t block_size;	/* 0: its own */
+	bool read_only, leaving;
+	bool isolated;		/* it has a process of its own: */
+	pid_t process;		/* ... this; 0: it is being started again */
+	unsigned restarts;	/* ... which was started again so often */
+};
+
+json_t *passed_show(const struct passed_about *d);
+json_t *passed_stats(const char *id, const struct blk_stats *b);
 json_t *passed_limits_json(const struct blk_limits *l);
-json_t *passed_stats_json(const char *id, const struct blk_stats *b);
+uint64_t passed_seconds(const struct timespec *since);
 
 /* ---- what one life of a guest leaves to the next: messages in a pair of sockets ---- */
 
-/* Takes @message.  -errno: it cannot be left. */
-int passed_leave(int carry_fd, json_t *message, const int *fds, unsigned n);
+/* Those of the command line: @has, taken, are the ids that the guest still has, with limits. */
+int passed_leave_first(int carry_fd, json_t *has, unsigned next_id);
+/* One that came later: its @files, or, if it is isolated, its keeper's @ends.  -errno: it cannot be left. */
+int passed_leave_disk(int carry_fd, const struct passed_about *d, const struct keeper_ends *ends,
+		      const struct vdisk_open_file *files, unsigned n_files);
 /* Each that was left, until an error; descriptors that @one does not take are closed. */
 int passed_find(int carry_fd, int (*one)(void *arg, struct control_call *call, struct vdisk_error *err),
 		void *arg, struct vdisk_error *err);

@@ -17,30 +17,11 @@
 #include "vmm-lite/virtio/balloon.h"
 #include "vmm-lite/vmm.h"
 
-static const char *text_of(const struct control_call *call, const char *key)
-{
-	return json_string_value(json_object_get(call->request, key));
-}
-
-static uint64_t seconds_since(const struct timespec *start)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)(now.tv_sec - start->tv_sec);
-}
-
 static json_t *disk_json(const struct vmm_disk *d)
 {
-	json_t *j = json_pack("{ss ss ss ss sI ss so sb sb sb}", "id", d->id, "locator", d->locator,
-			      "format", disk_format(d), "serial", d->serial, "bytes",
-			      (json_int_t)disk_bytes(d), "cache", d->cache, "limits",
-			      passed_limits_json(&d->limits), "read-only", disk_read_only(d), "leaving",
-			      d->leaving, "isolated", !d->disk);
+	struct passed_about about = disk_about(d);
 
-	if (!d->disk)
-		json_object_set_new(j, "process", json_integer(front_pid(d->front)));
-	return j;
+	return passed_show(&about);
 }
 
 static int show(struct vmm *v, struct control_call *call, struct vdisk_error *err)
@@ -53,7 +34,7 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "memory", json_integer((json_int_t)v->options.memory));
 	json_object_set_new(a, "balloon", json_integer((json_int_t)balloon_actual(v->balloon)));
 	json_object_set_new(a, "cpus", json_integer(v->options.vcpus));
-	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&v->started)));
+	json_object_set_new(a, "seconds", json_integer((json_int_t)passed_seconds(&v->started)));
 	json_object_set_new(a, "isolate", json_boolean(v->options.isolate));
 	json_object_set_new(a, "shared-memory", json_boolean(v->ram.fd >= 0));
 	json_object_set_new(a, "next", json_integer(v->next_id));
@@ -79,7 +60,7 @@ static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *e
 
 		if (disk_stats(v->disk[i], &b) < 0)
 			continue;
-		json_array_append_new(disks, passed_stats_json(v->disk[i]->id, &b));
+		json_array_append_new(disks, passed_stats(v->disk[i]->id, &b));
 	}
 	json_object_set_new(call->answer, "disks", disks);
 	machine_stats(v->machine, &s);
@@ -165,7 +146,7 @@ static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 static int named_disk(struct vmm *v, const struct control_call *call, struct vmm_disk **out,
 		      struct vdisk_error *err)
 {
-	const char *id = text_of(call, "disk");
+	const char *id = passed_text(call, "disk");
 
 	*out = id ? disk_find(v, id) : NULL;
 	if (!*out)
@@ -187,18 +168,14 @@ static int detach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 
 static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
-	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
 	struct vmm_disk *d;
+	uint64_t bytes;
 	int r = named_disk(v, call, &d, err);
 
-	if (!r && (bytes <= 0 || bytes % 512))
-		r = vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
-			    (int64_t)bytes);
-	if (!r && (uint64_t)bytes < disk_bytes(d) &&
-	    !json_is_true(json_object_get(call->request, "shrink")))
-		r = vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
 	if (!r)
-		r = disk_resize(d, (uint64_t)bytes, err);
+		r = passed_size(call, disk_bytes(d), &bytes, err);
+	if (!r)
+		r = disk_resize(d, bytes, err);
 	/* an isolated one's process tells of it */
 	if (!r && d->disk)
 		machine_config_changed(v->machine, d->dev);
@@ -207,16 +184,14 @@ static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 
 static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
-	const char *text = text_of(call, "limits");
 	struct blk_limits limits;
 	struct vmm_disk *d;
 	int r = named_disk(v, call, &d, err);
 
-	if (!r && (!text || words_limits(text, &limits) < 0))
-		r = vd_fail(err, EINVAL, "'%.80s' are no limits", text ? text : "");
-	if (r < 0)
-		return r;
-	r = disk_limit(d, &limits, err);
+	if (!r)
+		r = passed_limits(call, &limits, err);
+	if (!r)
+		r = disk_limit(d, &limits, err);
 	if (!r)
 		d->limits = limits;
 	return r;

@@ -11,6 +11,7 @@
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/kvm/machine.h"
 #include "vmm-lite/options.h"
+#include "vmm-lite/passed.h"
 #include "vmm-lite/sandbox.h"
 
 struct vmm_disk {
@@ -29,13 +30,13 @@ struct vmm_disk {
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
 	_Atomic bool changed;		/* isolated: its size has, tell the guest */
+	_Atomic bool renewed;		/* ... there is a new process, tell it the limits */
 	struct console *console;	/* borrowed: to wake the main thread */
 };
 
 struct vmm {
 	struct options options;
 	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
-	char serial_text[DISKS_MAX][16];	/* theirs, where none was given */
 	int kvm_fd, kernel_fd, initrd_fd;	/* owned */
 	pthread_mutex_t disks_lock;		/* guards disk[] against vCPU threads */
 	struct vmm_disk *disk[DISKS_MAX];	/* owned; in the order of the guest's slots */
@@ -67,9 +68,9 @@ int disk_start(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
 int disk_stats(struct vmm_disk *d, struct blk_stats *out);
 int disk_limit(struct vmm_disk *d, const struct blk_limits *limits, struct vdisk_error *err);
 int disk_resize(struct vmm_disk *d, uint64_t bytes, struct vdisk_error *err);
+struct passed_about disk_about(const struct vmm_disk *d);
 uint64_t disk_bytes(const struct vmm_disk *d);
 bool disk_read_only(const struct vmm_disk *d);
-const char *disk_format(const struct vmm_disk *d);
 /* One queue for each vCPU that can run at once. */
 unsigned disk_queues(const struct options *o);
 struct vmm_disk *disk_find(struct vmm *v, const char *id);

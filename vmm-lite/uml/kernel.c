@@ -82,10 +82,23 @@ static void fill_arguments(struct arguments *a, const struct uml *u, int initrd,
 		add(a, "%s", o->cmdline);	/* the kernel joins its arguments */
 }
 
+/* A file beside this program. */
+static int sibling(char out[4096], const char *name)
+{
+	ssize_t n = readlink("/proc/self/exe", out, 4096 - 32);
+	char *slash;
+
+	if (n <= 0)
+		return -errno;
+	out[n] = '\0';
+	slash = strrchr(out, '/');
+	snprintf(slash ? slash + 1 : out, 32, "%s", name);
+	return 0;
+}
+
 NORETURN
 static void execute(const struct uml *u, struct arguments *a, int initrd, int agent, pid_t parent)
 {
-	const char *slash = strrchr(u->vhost, '/');
 	struct rlimit no_core = { 0, 0 };
 	char shim[4096];
 	sigset_t none;
@@ -104,8 +117,8 @@ static void execute(const struct uml *u, struct arguments *a, int initrd, int ag
 	for (unsigned i = 0; i < u->options.n_ports; i++)
 		fcntl(u->options.port[i].fd, F_SETFD, 0);
 	setrlimit(RLIMIT_CORE, &no_core);
-	snprintf(shim, sizeof(shim), "%.*s/vdisk-uml.so", (int)(slash - u->vhost), u->vhost);
-	setenv("LD_PRELOAD", shim, 1);
+	if (sibling(shim, "vdisk-uml.so") == 0)
+		setenv("LD_PRELOAD", shim, 1);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
@@ -207,7 +220,7 @@ static void obey(struct uml *u, const char *line)
 		d = disk_on(u, slot);
 		/* the guest's processes may hold the connection still, that has no user any more */
 		if (d && d->leaving)
-			kill(d->pid, SIGTERM);
+			relay_finish(d->relay);
 	} else if (sscanf(line, "failed %u %d", &slot, &error) == 2) {
 		d = disk_on(u, slot);
 		if (!d || (!d->later && !d->leaving))
@@ -217,7 +230,7 @@ static void obey(struct uml *u, const char *line)
 		d->leaving = !d->leaving;
 		/* one that it has not had leaves its slot as good as before */
 		if (d->leaving)
-			kill(d->pid, SIGTERM);
+			relay_finish(d->relay);
 	}
 }
 

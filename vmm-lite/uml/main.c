@@ -19,7 +19,6 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
 #include "vmm-lite/uml/uml.h"
-#include "vmm-lite/vhost/command.h"
 
 /* ---- what the console's loop calls ---- */
 
@@ -46,7 +45,7 @@ static void watched(void *arg)
 	if (epoll_wait(u->watch_fd, &event, 1, 0) != 1)
 		return;
 	if (event.data.ptr)
-		uml_disk_ended(u, event.data.ptr);
+		uml_disk_changed(u, event.data.ptr);
 	else
 		uml_agent_hear(u);
 }
@@ -111,17 +110,20 @@ static int make_agent(struct uml *u, int *its, struct vdisk_error *err)
 		vd_fail(err, errno, "epoll_ctl: %m") : 0;
 }
 
-/* While there is one thread: processes are forked off. */
+/* While there is one thread: processes are forked off.  UML's processor is one, and so is
+ * each disk's queue. */
 static int make_devices(struct uml *u, struct vdisk_error *err)
 {
-	const struct options *o = &u->options;
-	int r = vhost_program(u->vhost, err);
+	struct options *o = &u->options;
+	int r = keeper_start(o, 1, u->ends, err);
 
 	u->n_slots = o->n_disks + o->n_nics + UML_SPARE_SLOTS;
 	for (unsigned i = 0; !r && i < o->n_nics; i++)
 		r = uml_nic_add(u, &o->nic[i], err);
-	for (unsigned i = 0; !r && i < o->n_disks; i++)
+	for (unsigned i = 0; !r && i < o->n_disks; i++) {
+		o->disk[i].ends = &u->ends[i];
 		r = uml_disk_add(u, &o->disk[i], false, err);
+	}
 	return r ? r : uml_carry_in(u, err);
 }
 
@@ -151,7 +153,7 @@ static void print_stats(struct uml *u)
 	for (unsigned i = 0; i < u->n_disks; i++) {
 		struct blk_stats b;
 
-		if (vhost_lines_stats(&u->disk[i]->lines, &b, NULL) == 0)
+		if (uml_disk_stats(u->disk[i], &b) == 0)
 			log_warnx("%s: reads %" PRIu64 " writes %" PRIu64 " flushes %" PRIu64
 				  " interrupts %" PRIu64 " sleeps %" PRIu64, u->disk[i]->id, b.reads,
 				  b.writes, b.flushes, b.interrupts, b.sleeps);
@@ -182,10 +184,9 @@ static void finish(struct uml *u, enum vmm_end end)
 	if (u->kernel)
 		uml_kernel_end(u, true);
 	uml_nics_finish(u);
-	uml_disks_finish(u);
 	if (end == VMM_REBOOT)
 		uml_carry_out(u);
-	uml_disks_free(u);
+	uml_disks_finish(u);
 	control_destroy(&u->control);
 	line_free(&u->line);
 	remove_dir(u);
@@ -212,6 +213,7 @@ int main(int argc, char **argv)
 	int r;
 
 	options_parse(&u.options, argc, argv, "Run one guest on User-Mode Linux.");
+	u.options.isolate = true;
 	log_set_verbose(u.options.verbose);
 	signal(SIGPIPE, SIG_IGN);
 	clock_gettime(CLOCK_MONOTONIC, &u.started);

@@ -5,39 +5,32 @@
  * The protocol is vmm-lite(8)'s; what User-Mode Linux cannot do is refused by name.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <signal.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/passed.h"
 #include "vmm-lite/uml/uml.h"
 
-static const char *text_of(const struct control_call *call, const char *key)
+static struct passed_about about(struct uml_disk *d)
 {
-	return json_string_value(json_object_get(call->request, key));
-}
-
-static uint64_t seconds_since(const struct timespec *start)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)(now.tv_sec - start->tv_sec);
+	return (struct passed_about) {
+		.id = d->id, .locator = d->locator, .serial = d->serial,
+		.cache = words_cache_name(d->cache), .format = d->format, .limits = &d->limits,
+		.bytes = d->bytes, .block_size = d->block_size, .read_only = d->read_only,
+		.leaving = d->leaving, .isolated = true, .process = relay_pid(d->relay),
+		.restarts = relay_restarts(d->relay),
+	};
 }
 
 static json_t *disk_json(struct uml_disk *d)
 {
+	struct passed_about a;
 	struct blk_stats s;
-	uint64_t bytes = 0;
 
-	vhost_lines_stats(&d->lines, &s, &bytes);
-	return json_pack("{ss ss ss ss sI ss so sb sb sb si}", "id", d->id, "locator", d->locator,
-			 "format", d->format ? d->format : "", "serial", d->serial, "bytes",
-			 (json_int_t)bytes, "cache", words_cache_name(d->cache), "limits",
-			 passed_limits_json(&d->limits), "read-only", d->read_only, "leaving",
-			 d->leaving, "isolated", true, "process", (int)d->pid);
+	(void)uml_disk_stats(d, &s);	/* its size, too; else the last one that it told */
+	a = about(d);
+	return passed_show(&a);
 }
 
 static int show(struct uml *u, struct control_call *call, struct vdisk_error *err)
@@ -50,7 +43,11 @@ static int show(struct uml *u, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "pid", json_integer(u->kernel));
 	json_object_set_new(a, "memory", json_integer((json_int_t)u->options.memory));
 	json_object_set_new(a, "cpus", json_integer(1));
-	json_object_set_new(a, "seconds", json_integer((json_int_t)seconds_since(&u->started)));
+	json_object_set_new(a, "seconds", json_integer((json_int_t)passed_seconds(&u->started)));
+	/* each disk has a process of its own, also one that is attached */
+	json_object_set_new(a, "isolate", json_true());
+	json_object_set_new(a, "shared-memory", json_true());
+	json_object_set_new(a, "next", json_integer(u->next_id));
 	json_object_set_new(a, "resets", json_integer(0));
 	/* its first process has come to where it takes and gives back devices */
 	json_object_set_new(a, "agent", json_boolean(u->agent_ready));
@@ -68,8 +65,8 @@ static int stats(struct uml *u, struct control_call *call, struct vdisk_error *e
 	for (unsigned i = 0; i < u->n_disks; i++) {
 		struct blk_stats b;
 
-		if (vhost_lines_stats(&u->disk[i]->lines, &b, NULL) == 0)
-			json_array_append_new(disks, passed_stats_json(u->disk[i]->id, &b));
+		if (uml_disk_stats(u->disk[i], &b) == 0)
+			json_array_append_new(disks, passed_stats(u->disk[i]->id, &b));
 	}
 	json_object_set_new(call->answer, "disks", disks);
 	return 0;
@@ -120,13 +117,16 @@ static int add_passed(struct uml *u, struct control_call *call, struct vdisk_err
 	struct disk_option o = { .ends = NULL };
 	int r = passed_disk(&o, &store, call, err);
 
-	if (o.ends) {
-		keeper_close_ends(o.ends);
-		return vd_fail(err, ENOTSUP, "a disk's process is started here: pass its files");
-	}
+	if (!r && !o.ends)
+		return vd_fail(err, EPERM, "this guest's disks are isolated, each in a process of its own");
 	if (!r && o.serial && uml_disk_find(u, o.serial))
 		r = vd_fail(err, EEXIST, "there is a disk '%s' already", o.serial);
-	return r ? r : uml_disk_add(u, &o, true, err);
+	if (r < 0) {
+		if (o.ends)
+			keeper_close_ends(o.ends);
+		return r;
+	}
+	return uml_disk_add(u, &o, true, err);
 }
 
 static int attach_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
@@ -151,7 +151,7 @@ static int attach_disk(struct uml *u, struct control_call *call, struct vdisk_er
 static int named_disk(struct uml *u, const struct control_call *call, struct uml_disk **out,
 		      struct vdisk_error *err)
 {
-	const char *id = text_of(call, "disk");
+	const char *id = passed_text(call, "disk");
 
 	*out = id ? uml_disk_find(u, id) : NULL;
 	return *out ? 0 : vd_fail(err, ENOENT, "there is no disk '%s'", id ? id : "");
@@ -175,37 +175,27 @@ static int detach_disk(struct uml *u, struct control_call *call, struct vdisk_er
 
 static int resize_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
 {
-	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
 	struct uml_disk *d;
 	struct blk_stats s;
-	uint64_t now = 0;
+	uint64_t bytes;
 	int r = named_disk(u, call, &d, err);
 
-	if (!r && (bytes <= 0 || bytes % 512))
-		r = vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
-			    (int64_t)bytes);
-	if (!r && vhost_lines_stats(&d->lines, &s, &now) < 0)
+	if (!r && uml_disk_stats(d, &s) < 0)
 		r = vd_fail(err, ETIMEDOUT, "%s: its process does not answer", d->locator);
-	if (!r && (uint64_t)bytes < now && !json_is_true(json_object_get(call->request, "shrink")))
-		r = vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
-	return r ? r : vhost_lines_resize(&d->lines, (uint64_t)bytes, err);
+	if (!r)
+		r = passed_size(call, d->bytes, &bytes, err);
+	return r ? r : vhost_lines_resize(&d->lines, bytes, err);
 }
 
 static int limit(struct uml *u, struct control_call *call, struct vdisk_error *err)
 {
-	const char *text = text_of(call, "limits");
 	struct blk_limits limits;
 	struct uml_disk *d;
 	int r = named_disk(u, call, &d, err);
 
-	if (!r && (!text || words_limits(text, &limits) < 0))
-		r = vd_fail(err, EINVAL, "limits are " words_limits_help ", not '%.80s'",
-			    text ? text : "");
 	if (!r)
-		r = vhost_lines_limit(&d->lines, &limits, err);
-	if (!r)
-		d->limits = limits;
-	return r;
+		r = passed_limits(call, &limits, err);
+	return r ? r : uml_disk_limit(d, &limits, err);
 }
 
 static int memory(struct uml *u, struct control_call *call, struct vdisk_error *err)
@@ -242,45 +232,35 @@ int uml_serve(void *uml, const char *command, struct control_call *call, struct 
 
 /* ---- what one life leaves to the next ---- */
 
-static int leave_disk(const struct uml *u, const struct uml_disk *d)
-{
-	json_t *names = json_array(), *message;
-	int fds[DISK_FILES_MAX];
-
-	for (unsigned i = 0; i < d->n_files; i++) {
-		fds[i] = d->files[i].fd;
-		json_array_append_new(names, json_string(d->files[i].path));
-	}
-	message = json_pack("{ss ss ss* ss ss sb so so}", "id", d->id, "locator",
-			    d->secret_locator, "format", d->format, "serial", d->serial, "cache",
-			    words_cache_name(d->cache), "read-only", d->read_only, "limits",
-			    passed_limits_json(&d->limits), "files", names);
-	if (message && d->block_size)
-		json_object_set_new(message, "block-size", json_integer(d->block_size));
-	return passed_leave(u->options.carry_fd, message, fds, d->n_files);
-}
-
 void uml_carry_out(struct uml *u)
 {
-	json_t *has = json_object();
+	json_t *has;
 	int r;
 
-	if (u->options.carry_fd < 0) {
-		json_decref(has);
+	if (u->options.carry_fd < 0)
 		return;
-	}
+	has = json_object();
 	for (unsigned i = 0; i < u->n_disks; i++)
 		if (!u->disk[i]->later && !u->disk[i]->leaving)
 			json_object_set_new(has, u->disk[i]->id,
 					    passed_limits_json(&u->disk[i]->limits));
-	r = passed_leave(u->options.carry_fd, json_pack("{so si}", "has", has, "next",
-							(int)u->next_id), NULL, 0);
-	for (unsigned i = 0; !r && i < u->n_disks; i++)
-		if (u->disk[i]->later && !u->disk[i]->leaving)
-			r = leave_disk(u, u->disk[i]);
+	r = passed_leave_first(u->options.carry_fd, has, u->next_id);
 	if (r < 0)
-		log_warnx("disks: what has changed cannot be left for the next life: %s",
-			  strerror(-r));
+		log_warnx("disks: what has changed cannot be left for the next life: %s", strerror(-r));
+	for (unsigned i = 0; !r && i < u->n_disks; i++) {
+		struct uml_disk *d = u->disk[i];
+		struct passed_about a = about(d);
+		struct keeper_ends ends = d->ends;
+		int left = 0;
+
+		ends.control = d->lines.fd;
+		if (d->later && !d->leaving)
+			left = passed_leave_disk(u->options.carry_fd, &a, &ends, NULL, 0);
+		if (left < 0)
+			log_warnx("%s: %s does not outlive this reset: %s", d->id, d->locator,
+				  strerror(-left));
+		d->left = d->later && !d->leaving && !left;
+	}
 }
 
 /* Of those of the command line, the ones that the guest still has, with their limits. */
@@ -299,7 +279,7 @@ static int find_first(struct uml *u, const json_t *message, struct vdisk_error *
 			uml_disk_remove(u, d);
 		} else if (words_limits(limits, &d->limits) < 0) {
 			r = vd_fail(err, EPROTO, "%s: '%.80s' are no limits", d->id, limits);
-		} else if (d->limits.bytes || d->limits.ops) {
+		} else {
 			r = vhost_lines_limit(&d->lines, &d->limits, err);
 		}
 	}
@@ -310,7 +290,7 @@ static int find_first(struct uml *u, const json_t *message, struct vdisk_error *
 
 static int find_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
 {
-	const char *id = text_of(call, "id");
+	const char *id = passed_text(call, "id");
 	struct uml_disk *d;
 	int r;
 

@@ -2,10 +2,11 @@
 /*
  * uml.h - the process that looks after a guest on User-Mode Linux
  *
- * The kernel is a child; so is each disk's vdisk-vhost and each network card's
- * server.  They meet in sockets in a private directory: UML's driver of vhost-user
- * connects to a name, one for each of its devices, and those that are to be plugged
- * in later have their names from the beginning ("slots").  What has to be done inside
+ * The kernel is a child, and so is each network card's server; each disk's vdisk-vhost is
+ * the keeper's (keeper.h), and reached through a relay.  They meet in sockets in a private
+ * directory: UML's driver of vhost-user connects to a name, one for each of its devices,
+ * and those that are to be plugged in later have their names from the beginning
+ * ("slots").  What has to be done inside
  * the guest - take or give back a device, power off - is asked of the agent, which is
  * what our first process leaves behind (init.c), on a console of its own.
  */
@@ -16,9 +17,11 @@
 
 #include "vmm-lite/console.h"
 #include "vmm-lite/control.h"
+#include "vmm-lite/keeper.h"
 #include "vmm-lite/options.h"
 #include "vmm-lite/uml/line.h"
 #include "vmm-lite/vhost/lines.h"
+#include "vmm-lite/vhost/relay.h"
 
 #define UML_SPARE_SLOTS		8u
 #define UML_SLOTS_MAX		(DISKS_MAX + NICS_MAX + UML_SPARE_SLOTS)
@@ -32,16 +35,16 @@ struct uml_disk {
 	char *secret_locator;	/* owned: with what locator, which is shown, leaves out */
 	enum cache_mode cache;
 	uint32_t block_size;
+	pthread_mutex_t lock;	/* guards ->limits against the relay's thread */
 	struct blk_limits limits;
 	bool read_only, snapshot;
 	bool later;		/* attached to the running guest */
 	bool leaving;		/* the guest was asked to give it back */
-	pid_t pid;		/* of its process */
-	int pid_fd;		/* owned */
+	bool left;		/* to the guest's next life */
+	uint64_t bytes;		/* as its process last said */
+	struct keeper_ends ends; /* owned, but for ->control, which is ->lines' */
+	struct relay *relay;	/* owned */
 	struct vhost_lines lines;
-	/* attached later: its files, for the guest's next life; owned with descriptors and names */
-	struct vdisk_open_file *files;
-	unsigned n_files;
 };
 
 struct uml_nic {
@@ -54,7 +57,7 @@ enum slot_state { SLOT_FREE, SLOT_USED, SLOT_LOST };
 struct uml {
 	struct options options;
 	char dir[92];		/* private; "" before it exists */
-	char vhost[4096];	/* the disks' program */
+	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
 	enum slot_state slot[UML_SLOTS_MAX];
 	unsigned n_slots;
 	struct uml_disk *disk[DISKS_MAX];	/* owned */
@@ -64,7 +67,7 @@ struct uml {
 	struct line line;
 	struct console console;
 	struct control control;
-	int watch_fd;		/* owned: an epoll set of the agent and the disks' processes */
+	int watch_fd;		/* owned: an epoll set of the agent and the disks' relays */
 	int agent_fd;		/* owned: our end of its console */
 	char heard[128];	/* the beginning of a line of the agent's */
 	size_t n_heard;
@@ -78,16 +81,18 @@ struct uml {
 
 /* ---- disks.c ---- */
 
-/* Start a disk's process on a slot; @later: for a guest that runs. */
+/* Put a disk, which has a keeper, on a slot.  @later: for a guest that runs; takes its ends. */
 int uml_disk_add(struct uml *u, const struct disk_option *o, bool later, struct vdisk_error *err);
 struct uml_disk *uml_disk_find(struct uml *u, const char *id);
-/* A process has ended: was it a disk's, and was it to? */
-void uml_disk_ended(struct uml *u, struct uml_disk *d);
-/* Take a disk from the list; its process has ended. */
+/* What its process says.  -errno: there is none, or it does not answer. */
+int uml_disk_stats(struct uml_disk *d, struct blk_stats *out);
+int uml_disk_limit(struct uml_disk *d, const struct blk_limits *limits, struct vdisk_error *err);
+/* Its relay has something to say: the guest has let go of it, its process has ended ... */
+void uml_disk_changed(struct uml *u, struct uml_disk *d);
+/* Take a disk from the list, and wait for its process. */
 void uml_disk_remove(struct uml *u, struct uml_disk *d);
 /* The guest is gone: all processes end, with what they have to write. */
 void uml_disks_finish(struct uml *u);
-void uml_disks_free(struct uml *u);
 /* The socket's path of a slot. */
 void uml_slot_path(const struct uml *u, unsigned slot, char out[108]);
 int uml_listen(const char *path, struct vdisk_error *err);

@@ -51,6 +51,7 @@ struct front {
 	bool no_restart;
 	void (*confine)(void);
 	void (*config_changed)(void *arg);
+	void (*restarted)(void *arg);
 	void *arg;
 	pthread_t thread;
 	bool has_thread;
@@ -62,6 +63,7 @@ struct front {
 	int result;
 	uint8_t config[CONFIG_BYTES];
 	pid_t pid;
+	unsigned restarts;
 
 	/* the thread's own, once there is one */
 	int sock;			/* owned; -1: no connection */
@@ -253,6 +255,8 @@ static void fire(struct front *f, unsigned i)
 static void lose(struct front *f)
 {
 	disconnect(f);
+	if (!f->lost)
+		log_warnx("%s: the guest has lost this disk", f->name);
 	f->lost = true;
 	if (f->started)
 		f->host.broken(f->host.arg);
@@ -268,6 +272,7 @@ static void connected(struct front *f, int sock, pid_t pid)
 	f->sock = sock;
 	pthread_mutex_lock(&f->lock);
 	f->pid = pid;
+	f->restarts++;
 	pthread_mutex_unlock(&f->lock);
 	r = greet(f, &features);
 	if (!r && (f->dev.features & ~features))
@@ -283,6 +288,8 @@ static void connected(struct front *f, int sock, pid_t pid)
 		lose(f);
 		return;
 	}
+	if (f->restarted)
+		f->restarted(f->arg);
 	/* what was done before the other's end may not have been told */
 	for (unsigned i = 0; i < f->dev.n_queues; i++)
 		if (f->queue[i].size)
@@ -530,10 +537,7 @@ static const struct virtio_device_ops front_ops = {
 
 int front_end(struct virtio_device *dev, struct vdisk_error *err)
 {
-	static const char end = KEEPER_END;
 	struct front *f = of(dev);
-	struct keeper_word word = { .says = KEEPER_NEW };
-	int fd, r;
 
 	if (f->has_thread) {
 		give_task(f, QUIT);
@@ -544,14 +548,10 @@ int front_end(struct virtio_device *dev, struct vdisk_error *err)
 		return vd_fail(err, EIO, "%s: its process is gone: what it held may not be on the disk",
 			       f->name);
 	/* first that, or its end would be taken for a death */
-	if (send(f->ends.channel, &end, 1, MSG_NOSIGNAL) < 0)
+	if (keeper_tell_end(f->ends.channel) < 0)
 		return vd_fail(err, EIO, "%s: nobody looks after its process any more", f->name);
 	disconnect(f);
-	do {
-		r = keeper_hear(f->ends.channel, true, &word, &fd);
-		drop_fd(&fd);
-	} while (r > 0 && word.says == KEEPER_NEW);
-	return r > 0 && word.says == KEEPER_ENDED && !word.value ? 0 :
+	return keeper_wait_end(f->ends.channel) == 0 ? 0 :
 		vd_fail(err, EIO, "%s: its process could not write out all that it held", f->name);
 }
 
@@ -610,6 +610,7 @@ int front_new(struct virtio_device **out, const struct front_options *o, struct 
 	f->no_restart = o->no_restart;
 	f->confine = o->confine;
 	f->config_changed = o->config_changed;
+	f->restarted = o->restarted;
 	f->arg = o->arg;
 	f->sock = f->record_fd = f->wake_fd = -1;
 	for (unsigned i = 0; i < BLK_QUEUES_MAX; i++)
@@ -653,6 +654,17 @@ pid_t front_pid(struct virtio_device *dev)
 	pid = f->pid;
 	pthread_mutex_unlock(&f->lock);
 	return pid;
+}
+
+unsigned front_restarts(struct virtio_device *dev)
+{
+	struct front *f = of(dev);
+	unsigned n;
+
+	pthread_mutex_lock(&f->lock);
+	n = f->restarts;
+	pthread_mutex_unlock(&f->lock);
+	return n;
 }
 
 struct keeper_ends front_ends(struct virtio_device *dev)

@@ -22,6 +22,8 @@ struct front_options {
 	void (*confine)(void);		/* called by the device's thread as it starts; NULL ok */
 	/* The disk's size is another one: tell the guest.  On the device's thread. */
 	void (*config_changed)(void *arg);
+	/* There is a new process, with the limits that it was started with; likewise.  NULL ok. */
+	void (*restarted)(void *arg);
 	void *arg;
 };
 
@@ -34,6 +36,8 @@ int front_end(struct virtio_device *dev, struct vdisk_error *err);
 uint64_t front_bytes(struct virtio_device *dev);
 bool front_read_only(struct virtio_device *dev);
 pid_t front_pid(struct virtio_device *dev);
+/* How often its process was started again. */
+unsigned front_restarts(struct virtio_device *dev);
 /* Its keeper's ends, borrowed: for the process that takes the device over. */
 struct keeper_ends front_ends(struct virtio_device *dev);
 

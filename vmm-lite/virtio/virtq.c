@@ -117,10 +117,11 @@ static int by_count(const void *a, const void *b)
 static int record_resume(struct virtq *q)
 {
 	AUTO_FREE struct taken *list = calloc(q->size, sizeof(*list));
+	bool old = *record_u16(q, RECORD_VERSION) == 1;
 
 	if (!list)
 		return -ENOMEM;
-	if (*record_u16(q, RECORD_VERSION) != 1) {	/* a new one: all zero */
+	if (!old) {	/* all zero */
 		memset(q->record, 0, virtq_record_bytes(q->size));
 		*record_u16(q, RECORD_SIZE) = q->size;
 		*record_u16(q, RECORD_USED) = q->used_idx;
@@ -142,8 +143,9 @@ static int record_resume(struct virtq *q)
 	for (unsigned i = 0; i < q->n_again; i++)
 		q->again[i] = list[i].head;
 	q->taken = q->n_again ? list[q->n_again - 1].count + 1 : 0;
-	/* those had been taken from the available ring, and nothing after them */
-	if (q->n_again)
+	/* those had been taken from the available ring, and nothing after them, whatever the front
+	 * end believes */
+	if (old)
 		q->last_avail = (uint16_t)(q->used_idx + q->n_again);
 	return 0;
 }
