@@ -12,6 +12,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/steady.h"
+#include "core/args.h"
 
 #define MAX_PORTALS 16u
 
@@ -273,7 +274,7 @@ int cmd_export(int argc, char **argv)
 		add(&line, "export");
 		add_all(&line, &a, disks);
 	}
-	execv(server, (char *const *)(uintptr_t)list);
+	vd_execv(server, list);
 	cli_error("%s: %s", server, strerror(errno));
 	return CLI_FAILED;
 }

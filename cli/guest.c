@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/guest.h"
+#include "core/args.h"
 
 static pid_t running;
 
@@ -42,7 +43,7 @@ static int execute(const char *const *argv, const int *keep_open, unsigned n, pi
 	for (unsigned i = 0; i < n; i++)
 		if (keep_open[i] >= 0)
 			fcntl(keep_open[i], F_SETFD, 0);
-	execv(argv[0], (char *const *)(uintptr_t)argv);
+	vd_execv(argv[0], argv);
 	cli_error("%s: %m", argv[0]);
 	return CLI_FAILED;
 }

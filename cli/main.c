@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "core/args.h"
 
 static const struct cli_command commands[] = {
 	{ NULL, NULL, "Images" },
@@ -104,6 +105,11 @@ int main(int argc, char **argv)
 	const struct cli_command *command;
 
 	signal(SIGPIPE, SIG_DFL);
+	argv = vd_take_args(argc, argv);
+	if (!argv) {
+		cli_error("the command line: %m");
+		return CLI_FAILED;
+	}
 	if (argc < 2) {
 		print_help(stderr);
 		return CLI_USAGE;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "cli/guest.h"
+#include "core/args.h"
 
 #define ARGS_MAX	1024u	/* more than all options and disks give */
 #define FILES_MAX	256u	/* of all disks together */
@@ -277,7 +278,7 @@ int guest_keep_disk(const struct guest_disk *d, unsigned cpus, int channel, int 
 	if (pid == 0) {
 		fcntl(channel, F_SETFD, 0);
 		fcntl(control, F_SETFD, 0);
-		execv(c.arg[0], (char *const *)(uintptr_t)c.arg);
+		vd_execv(c.arg[0], c.arg);
 		cli_error("%s: %m", c.arg[0]);
 		_exit(CLI_FAILED);
 	}

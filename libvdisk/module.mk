@@ -1,4 +1,5 @@
 LIB_SRCS += \
+ libvdisk/core/args.c \
  libvdisk/core/error.c \
  libvdisk/core/disk.c \
  libvdisk/core/io.c \

@@ -2,6 +2,7 @@
 /* main.c - vdiskd, the storage server: the table of its modes */
 #include <stdio.h>
 
+#include "core/args.h"
 #include "target/log.h"
 #include "target/modes.h"
 
@@ -24,6 +25,11 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
+	argv = vd_take_args(argc, argv);
+	if (!argv) {
+		fprintf(stderr, "vdiskd: the command line: %m\n");
+		return 1;
+	}
 	if (argc < 2 || argv[1][0] == '-')
 		return vdiskd_daemon(argc, argv);
 	for (size_t i = 0; i < ARRAY_SIZE(modes); i++)

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/args.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/command.h"
@@ -162,7 +163,7 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* if the keeper is killed nobody would start it again: a last will */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
-	execv(k->program, (char *const *)(uintptr_t)c.arg);
+	vd_execv(k->program, c.arg);
 	log_warnx("%s: %m", k->program);
 	_exit(1);
 }

@@ -18,6 +18,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "core/args.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/sandbox.h"
@@ -377,6 +378,11 @@ int main(int argc, char **argv)
 	mallopt(M_ARENA_MAX, 1);
 	if (getrandom(&seed, sizeof(seed), 0) == sizeof(seed))
 		json_object_seed(seed | 1);
+	argv = vd_take_args(argc, argv);
+	if (!argv) {
+		log_warnx("the command line: %m");
+		return VMM_ERROR;
+	}
 	options_parse(&v.options, argc, argv, "Run one Linux guest on KVM.");
 	log_set_verbose(v.options.verbose);
 	signal(SIGPIPE, SIG_IGN);

@@ -15,8 +15,15 @@ kills=4
 # vmm STATUS OPTION...: the guest writes the whole disk, and compares
 run() { timeout "${LIMIT:-120}" "$O/vmm-lite" --force -m 128 --kernel kernel --reboot exit "$@" < /dev/null; }
 vmm() { expect "$1" run "${@:2}"; }
+# processes with such a command line; not those of another test, as far as can be seen
+ours() {
+    local p
+    for p in $(pgrep -f -- "$1"); do
+        [ "$(readlink "/proc/$p/cwd" || echo "$tmp")" != "$tmp" ] || echo "$p"
+    done
+}
 # the process that serves FILE
-server_of() { pgrep -f "vdisk-vhost .*-- .*$1" || true; }
+server_of() { ours "vdisk-vhost .*-- .*$1"; }
 no_server_of() { [ -z "$(server_of "$1")" ]; }
 
 truncate -s 8M a.raw
@@ -141,7 +148,7 @@ wait_for 30 new_process
 [ "$(web '[(d["id"], d["serial"], d["bytes"] >> 20) for d in j["disks"]]')" = \
     "[('disk0', 'vdisk0', 4), ('disk1', 'late', 9), ('disk2', 'vdisk2', 64)]" ] || fail "$("$VDISK" vm show --json web)"
 expect 0 "$VDISK" vm kill web
-none_left() { no_server_of late.qcow2 && no_server_of web.raw && no_server_of test:lun/0 && ! pgrep -f -- --keep; }
+none_left() { no_server_of late.qcow2 && no_server_of web.raw && no_server_of test:lun/0 && [ -z "$(ours "--keep [0-9]")" ]; }
 wait_for 20 none_left
 wait_for 10 "$VDISK" resize -q late.qcow2 +1M
 

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/args.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
@@ -212,6 +213,11 @@ int main(int argc, char **argv)
 	enum vmm_end end = VMM_ERROR;
 	int r;
 
+	argv = vd_take_args(argc, argv);
+	if (!argv) {
+		log_warnx("the command line: %m");
+		return VMM_ERROR;
+	}
 	options_parse(&u.options, argc, argv, "Run one guest on User-Mode Linux.");
 	u.options.isolate = true;
 	log_set_verbose(u.options.verbose);

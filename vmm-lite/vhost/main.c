@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/args.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/sandbox.h"
@@ -326,6 +327,11 @@ int main(int argc, char **argv)
 	struct vdisk_error err = { 0 };
 	int r, closed;
 
+	argv = vd_take_args(argc, argv);
+	if (!argv) {
+		log_warnx("the command line: %m");
+		return 2;
+	}
 	argp_err_exit_status = 2;
 	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
 		return 2;
