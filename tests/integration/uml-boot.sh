@@ -21,7 +21,11 @@ $bb sync
 case $($bb cat /proc/cmdline) in
 *do=reboot*) $bb reboot -f ;;
 *do=panic*) echo c > /proc/sysrq-trigger ;;
-*do=hang*) $bb sleep 1000 ;;
+*do=hang*)
+    # (forked, no program of its own, and reads for ever, by a number that is a socket outside)
+    $bb mkfifo /root/fifo
+    (exec 5<> /root/fifo; while :; do read -r x <&5; done) &
+    $bb sleep 1000 ;;
 esac
 $bb poweroff -f
 EOF
@@ -106,7 +110,8 @@ start "$VDISK" boot --engine uml --name late --time-limit 100 --append do=hang "
 up() { "$VDISK" vm show --json late | grep -q '"agent": true'; }
 wait_for 60 up
 expect 0 "$VDISK" vm attach-disk late "iscsi://127.0.0.1:$port/iqn.2026-11.test:uml/0,serial=lun"
-"$VDISK" vm show late | grep -q ' 67108864 bytes  iscsi://' || fail "$("$VDISK" vm show late)"
+sized() { "$VDISK" vm show late | grep ' 67108864 bytes  iscsi://'; }
+wait_for 60 sized
 expect 0 "$VDISK" vm detach-disk late lun
 expect 0 "$VDISK" vm kill late
 kill -INT "$target"

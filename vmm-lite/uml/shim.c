@@ -9,8 +9,9 @@
  * And when the guest resets, UML would execute itself again, and when it panics,
  * dump core.  Both end with a status of their own instead.
  *
- * The guest's processes and UML's helpers end with it, however it ends.  When it panics
- * it would end its whole process group instead, which is its caller's too.
+ * The guest's processes and UML's helpers end with it, however it ends: one that lost
+ * its tracer would go on as a process of this host.  When it panics it would end its whole
+ * process group instead, which is its caller's too.
  */
 #include <dlfcn.h>
 #include <elf.h>
@@ -28,6 +29,7 @@
 
 #define RESET_STATUS	16		/* of vdisk boot */
 #define PANIC_STATUS	17
+#define OLD_SETOPTIONS	21		/* what UML calls PTRACE_SETOPTIONS by */
 #define AREA_MAX	65536u
 #define FEATURES_AT	512u		/* XSTATE_BV, in the header behind the legacy area */
 #define UML_FEATURES	UINT64_C(0x2ff)	/* up to AVX-512 and PKRU */
@@ -69,6 +71,10 @@ API long ptrace(enum __ptrace_request request, ...)
 	va_end(ap);
 	if (request == PTRACE_SETREGSET && (uintptr_t)addr == NT_X86_XSTATE)
 		return set_state(pid, data);
+	/* a process that a guest's process forks off does not come by clone() below */
+	if (request == PTRACE_SETOPTIONS || (int)request == OLD_SETOPTIONS)
+		return syscall(SYS_ptrace, PTRACE_SETOPTIONS, pid, addr,
+			       (uintptr_t)data | PTRACE_O_EXITKILL);
 	r = syscall(SYS_ptrace, request, pid, addr, peek ? (void *)&value : data);
 	return r < 0 || !peek ? r : value;
 }
