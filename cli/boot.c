@@ -239,6 +239,8 @@ int cmd_boot(int argc, char **argv)
 	}
 	a.g.guest.name = entry.name;
 	a.g.guest.control_fd = entry.listen_fd;
+	for (unsigned i = 0; i < a.g.guest.n_disks; i++)
+		guest_pin_format(&a.g.guest.disk[i]);
 	do {
 		a.g.guest.carry_fd = carry[life++ % 2];
 		status = guest_boot(engine, &a.g);

@@ -124,6 +124,12 @@ struct guest_args {
 #define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
 			  .on_shutdown.code = -1, .on_crash.code = -1, \
 			  .on_reset = { .reset = true, .code = -1 } }
+/*
+ * Where nobody stated a format: the one that it has now, before a guest writes to it.  A disk is
+ * opened again in each of its guest's lives, and when its process dies; what a guest has
+ * written must not make another image of it then.
+ */
+void guest_pin_format(struct guest_disk *d);
 /* A disk as a command line has it, with its options; @format (NULL: probe) if it says none. */
 void guest_disk_arg(struct guest_disk *out, char *arg, const char *format);
 /* What choice.console means for the engine. */

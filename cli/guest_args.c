@@ -187,6 +187,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+/* The format of what the disk's bytes are in: a file, a device, a LUN. */
+static const char *source_format(const struct vdisk *d)
+{
+	while (vdisk_below(d) && vdisk_below(vdisk_below(d)))
+		d = vdisk_below(d);
+	return vdisk_below(d) ? vdisk_format(d) : NULL;
+}
+
+void guest_pin_format(struct guest_disk *d)
+{
+	struct vdisk_open_opts opts = {
+		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE | VDISK_OPEN_NO_BACKING,
+	};
+	struct vdisk *disk;
+
+	/* one that cannot be opened now cannot be later, either, and that will say why */
+	if (d->format || vdisk_open(&disk, d->locator, &opts, NULL) < 0)
+		return;
+	d->format = source_format(disk);
+	vdisk_close(disk, NULL);
+}
+
 const struct argp guest_argp = { .options = options, .parser = parse, .children = cli_disk };
 
 const struct engine *guest_engine(const struct guest_args *a)

@@ -219,6 +219,7 @@ static void show_disk(json_t *d)
 	       (int64_t)json_integer_value(json_object_get(d, "bytes")),
 	       json_string_value(json_object_get(d, "locator")),
 	       json_is_true(json_object_get(d, "read-only")) ? " (read-only)" : "",
+	       json_is_true(json_object_get(d, "lost")) ? " (lost: its process died)" :
 	       json_is_true(json_object_get(d, "leaving")) ? " (leaving)" : "");
 }
 

@@ -218,5 +218,6 @@ int vm_attach(int argc, char **argv)
 	char **args = cli_parse(&argp, argc, argv, &d, 2, 2);
 
 	disk_of(&d, args[1]);
+	guest_pin_format(&d);
 	return attach(args[0], &d);
 }

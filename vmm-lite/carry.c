@@ -67,7 +67,8 @@ void carry_out(struct vmm *v)
 		log_warnx("disks: what has changed cannot be left for the next life: %s", strerror(-r));
 	for (unsigned i = 0; !r && i < v->n_disks; i++) {
 		struct vmm_disk *d = v->disk[i];
-		int left = d->later && !d->leaving ? leave_disk(v, d) : 0;
+		bool lost = !d->disk && front_lost(d->front);
+		int left = d->later && !d->leaving && !lost ? leave_disk(v, d) : 0;
 
 		if (left < 0)
 			log_warnx("%s: %s does not outlive this reset: %s", d->id, d->locator,

@@ -153,7 +153,7 @@ static int start_isolated(struct vmm *v, struct vmm_disk *d, struct vdisk_error 
 	};
 	struct front_options f = {
 		.name = d->locator, .ends = d->ends, .queues = disk_queues(&v->options),
-		.memory_fd = v->ram.fd, .no_restart = d->snapshot, .confine = b.confine,
+		.memory_fd = v->ram.fd, .confine = b.confine,
 		.config_changed = size_changed, .restarted = process_renewed, .arg = d,
 	};
 	int r = v->ram.fd < 0 ? bounce_memory_new(&b.memory, f.queues, err) : 0;
@@ -226,6 +226,7 @@ struct passed_about disk_about(const struct vmm_disk *d)
 		.read_only = disk_read_only(d), .leaving = d->leaving, .isolated = !d->disk,
 		.process = d->disk ? 0 : front_pid(d->front),
 		.restarts = d->disk ? 0 : front_restarts(d->front),
+		.lost = !d->disk && front_lost(d->front),
 	};
 }
 

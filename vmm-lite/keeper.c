@@ -8,7 +8,9 @@
  * written out what it holds.
  *
  * A throw-away layer dies with its process, so such a disk is not started
- * again: its guest would find other bytes than it has written.
+ * again: its guest would find other bytes than it has written.  What is not started again
+ * is replaced by a process that fails each request: a driver has no word for a disk that
+ * is gone, and would wait for its requests, and with it whoever wants to stop the guest.
  */
 #include "vmm-lite/keeper.h"
 
@@ -41,6 +43,7 @@ struct kept {
 	time_t since;
 	unsigned deaths;
 	unsigned tries;		/* to start it, after its death */
+	bool failing;		/* it is not the disk's process any more, but one in its place */
 	bool ending, over;	/* the VMM is done with it; so are we */
 };
 
@@ -145,7 +148,7 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	struct vhost_place p = {
 		.fd = connection, .control_fd = d->control, .ready_fd = ready, .queues = k->queues,
 		.poll_us = k->options->poll_us, .no_sandbox = k->options->no_sandbox,
-		.detach = k->alone,
+		.detach = k->alone, .failing = d->failing,
 	};
 	int keep[] = { connection, ready, d->control };
 	struct vhost_command c;
@@ -203,7 +206,7 @@ static bool start_once(struct keeper *k, struct kept *d)
 	close(ready[0]);
 	if (good) {
 		d->since = time(NULL);
-		say(d, KEEPER_NEW, d->pid, sock[0]);
+		say(d, d->failing ? KEEPER_FAILING : KEEPER_NEW, d->pid, sock[0]);
 	} else if (d->pid > 0) {
 		kill(d->pid, SIGTERM);	/* unless it has ended by itself */
 		waitpid(d->pid, NULL, 0);
@@ -229,9 +232,13 @@ static void listen_to(struct kept *d)
 	}
 }
 
-static void give_up(struct kept *d, const char *why)
+static void give_up(struct keeper *k, struct kept *d, const char *why)
 {
 	log_warnx("%s: %s", d->disk->locator, why);
+	d->tries = 0;
+	d->failing = true;
+	if (start_once(k, d) || d->over)
+		return;
 	say(d, KEEPER_GONE, 0, -1);
 	d->over = true;
 }
@@ -251,7 +258,7 @@ static void start_again(struct keeper *k, struct kept *d, int status)
 		log_warnx("%s: its process ended with status %d, and is started again",
 			  d->disk->locator, WEXITSTATUS(status));
 	if (d->disk->snapshot) {
-		give_up(d, "what was written to its throw-away layer is lost with it");
+		give_up(k, d, "what was written to its throw-away layer is lost with it");
 		return;
 	}
 	for (d->tries = 1; d->deaths < DEATHS_MAX && d->tries <= TRIES; d->tries++) {
@@ -264,7 +271,7 @@ static void start_again(struct keeper *k, struct kept *d, int status)
 			return;
 		usleep(TRY_MS * 1000);
 	}
-	give_up(d, "it cannot be started again");
+	give_up(k, d, "it cannot be started again");
 }
 
 /* ---- the loop ---- */
@@ -277,8 +284,10 @@ static void child_ended(struct keeper *k, pid_t pid, int status)
 		if (d->pid != pid)
 			continue;
 		d->pid = 0;
-		if (d->ending) {
-			say(d, KEEPER_ENDED, WIFEXITED(status) ? WEXITSTATUS(status) : 1, -1);
+		if (d->ending || d->failing) {
+			bool well = WIFEXITED(status) && !WEXITSTATUS(status) && !d->failing;
+
+			say(d, d->ending ? KEEPER_ENDED : KEEPER_GONE, !well, -1);
 			d->over = true;
 		} else {
 			start_again(k, d, status);

@@ -18,7 +18,9 @@
 /* What the keeper tells on a disk's channel, one packet each. */
 enum keeper_says {
 	KEEPER_NEW,	/* with a connection to a new process, which has the disk open */
-	KEEPER_GONE,	/* it died, and is not started again */
+	KEEPER_FAILING,	/* it died, and is not started again: with a connection to one in its
+			 * place that fails each request, so that the guest need not wait for ever */
+	KEEPER_GONE,	/* it died, and there will be nothing in its place */
 	KEEPER_ENDED,	/* after KEEPER_END: it ended, with this status */
 };
 struct keeper_word {

@@ -66,7 +66,7 @@ VHOST_SRCS := \
  vmm-lite/vhost/session.c \
  vmm-lite/vhost/talk.c
 PROGS += vdisk-vhost
-vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
+vdisk-vhost_SRCS := vmm-lite/vhost/main.c vmm-lite/vhost/failing.c vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c \
  vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 vdisk-vhost_PKGS := libseccomp
 tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)

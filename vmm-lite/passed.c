@@ -142,6 +142,7 @@ json_t *passed_show(const struct passed_about *d)
 	if (d->isolated) {
 		json_object_set_new(j, "process", json_integer(d->process));
 		json_object_set_new(j, "restarts", json_integer(d->restarts));
+		json_object_set_new(j, "lost", json_boolean(d->lost));
 	}
 	return j;
 }

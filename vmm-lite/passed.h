@@ -50,6 +50,7 @@ struct passed_about {
 	bool isolated;		/* it has a process of its own: */
 	pid_t process;		/* ... this; 0: it is being started again */
 	unsigned restarts;	/* ... which was started again so often */
+	bool lost;		/* ... and cannot be any more */
 };
 
 json_t *passed_show(const struct passed_about *d);

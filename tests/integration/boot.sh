@@ -89,7 +89,7 @@ truncate -s 1M 'a,b' 'a,serial=b'
 expect 0 "${boot[@]}" --cache none --disk 'a,b,read-only,cache=unsafe,bytes=1M,ops=9' \
     --disk 'a,serial=b,' 'disk.raw,serial=first,block-size=512,format=raw'
 [[ $(sed '/^--file/,+1d' got/args | tr '\n' ' ') == *" --disk disk.raw --format raw --cache none --serial first \
---block-size 512 --disk a,b --cache unsafe --limit bytes=1M,ops=9 --read-only --disk a,serial=b --cache none "* ]] ||
+--block-size 512 --disk a,b --format raw --cache unsafe --limit bytes=1M,ops=9 --read-only --disk a,serial=b --format raw --cache none "* ]] ||
     fail "disks: $(cat got/args)"
 
 # ---- an EFI partition with a unified image and no other menu ----
@@ -155,7 +155,7 @@ expect 0 "${boot[@]}" -f vm/db.vm --disk esp -m 64
 append_is 'root=/dev/vda5 ro quiet from-file console=ttyS0'
 grep -q '^--file' got/args || fail 'the disks were not passed open'
 [[ $(sed '/^--file/,+1d' got/args | tr '\n' ' ') == *" --disk vm/a.raw --format raw --cache unsafe --disk vm/../uki.raw \
---read-only --disk esp "* ]] || fail "disks: $(cat got/args)"
+--format raw --read-only --disk esp --format raw "* ]] || fail "disks: $(cat got/args)"
 got 64
 grep -qx 1G got/args && fail 'an option lost against the file'
 expect 0 "${boot[@]}" -f vm/db.vm --append mine

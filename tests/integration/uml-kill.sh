@@ -53,6 +53,9 @@ while read -r command; do
     load) rm -f /tmp/stop; load & ;;
     stop) touch /tmp/stop ;;
     size) echo "size $(cat /sys/block/vdb/size)" ;;
+    # a header that makes another image of a disk that is looked at again
+    header) printf 'QFI\373\0\0\0\3' | dd of=/dev/vdb bs=512 conv=notrunc,fsync,sync 2> /dev/null && echo "header" ;;
+    look) dd if=/dev/vdb bs=512 count=1 iflag=direct 2> /dev/null | grep -q QFI && echo "still there" || echo "not there" ;;
     read*) set -- $command; dd if=/dev/$2 of=/dev/null bs=4k count=1 iflag=direct 2> /dev/null && echo "can read" || echo "cannot read" ;;
     esac
 done < /dev/tty0
@@ -129,3 +132,57 @@ expect 0 qemu-img check -r leaks "$tmp/data.qcow2" # what was allocated may have
 expect 0 qemu-img check "$tmp/data.qcow2"
 qemu-img convert -O raw "$tmp/data.qcow2" "$tmp/data.raw"
 grep -q "^digest $(head -c 16M "$tmp/data.raw" | md5sum | cut -d ' ' -f 1) " "$tmp/log" || fail 'the image is not what the guest has seen'
+
+# ---- one that cannot be had again fails, and that is told; the guest goes on ----
+run "$tmp/root.raw,format=raw" --disk "$tmp/data.qcow2" --disk "$tmp/data.raw,format=raw,snapshot"
+echo load >&7
+has_said '^round 1\.' 120
+# one that dies again and again
+for ((i = 0; i < 40; i++)); do
+    ! says 'data.qcow2: the guest has lost this disk' || break
+    pid=$(process_of 1)
+    [ "$pid" = 0 ] || kill -9 "$pid" 2> /dev/null || true
+    sleep 0.05
+done
+has_said 'data.qcow2: the guest has lost this disk'
+has_said '^FAILED fio'
+# a throw-away layer died with its process
+kill -9 "$(process_of 2)"
+has_said 'data.raw: the guest has lost this disk'
+echo stop >&7
+has_said '^saved' 120
+echo read vdc >&7
+has_said '^cannot read'
+[ "$(show '[(x["lost"], x["process"]) for x in d[1:]]')" = '[(True, 0), (True, 0)]' ] || fail "$(vm show --json killed)"
+vm show killed | grep -q 'data.raw (lost' || fail "$(vm show killed)"
+[ "$(show 'd[0]["lost"]')" = False ] || fail "$(vm show --json killed)"
+expect 0 vm detach-disk killed disk2
+gone() { [ "$(show 'len(d)')" = 2 ]; }
+wait_for 30 gone
+# what was written could not all be kept: that is no success
+expect 0 vm stop killed
+rc=0
+wait "$boot_pid" || rc=$?
+[ $rc = 1 ] || fail "a disk was lost, and it ended with $rc: $(cat "$tmp/log")"
+[ -z "$(left)" ] || fail "left: $(left)"
+expect 0 e2fsck -fn "$tmp/root.raw"
+
+# ---- what was found raw stays raw, whatever the guest has written into it: when its process
+# ---- dies, and in the guest's next life
+truncate -s 1M "$tmp/plain"
+run "$tmp/root.raw,format=raw" --disk "$tmp/plain"
+echo header >&7
+has_said '^header'
+kill_disk 1
+echo look >&7
+has_said '^still there'
+expect 0 vm reset killed
+twice() { says_times '^life' 2; }
+wait_for 60 twice
+echo look >&7
+still() { says_times '^still there' 2; }
+wait_for 30 still
+expect 0 vm kill killed
+rc=0
+wait "$boot_pid" || rc=$?
+[ $rc = 20 ] || fail "killed, it ended with $rc"

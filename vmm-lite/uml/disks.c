@@ -216,9 +216,13 @@ void uml_disk_changed(struct uml *u, struct uml_disk *d)
 			return;
 		FALLTHROUGH;
 	case RELAY_BEREFT:
-		if (!d->leaving)
+		if (!d->leaving && !d->lost)
 			log_warnx("%s: the guest has lost this disk", d->locator);
 		relay_finish(d->relay);
+		return;
+	case RELAY_FAILS:
+		log_warnx("%s: the guest has lost this disk", d->locator);
+		d->lost = true;
 		return;
 	case RELAY_FINISHED:
 		uml_disk_remove(u, d);

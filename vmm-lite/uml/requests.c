@@ -19,7 +19,7 @@ static struct passed_about about(struct uml_disk *d)
 		.cache = words_cache_name(d->cache), .format = d->format, .limits = &d->limits,
 		.bytes = d->bytes, .block_size = d->block_size, .read_only = d->read_only,
 		.leaving = d->leaving, .isolated = true, .process = relay_pid(d->relay),
-		.restarts = relay_restarts(d->relay),
+		.restarts = relay_restarts(d->relay), .lost = d->lost,
 	};
 }
 
@@ -251,15 +251,16 @@ void uml_carry_out(struct uml *u)
 		struct uml_disk *d = u->disk[i];
 		struct passed_about a = about(d);
 		struct keeper_ends ends = d->ends;
+		bool stays = d->later && !d->leaving && !d->lost;
 		int left = 0;
 
 		ends.control = d->lines.fd;
-		if (d->later && !d->leaving)
+		if (stays)
 			left = passed_leave_disk(u->options.carry_fd, &a, &ends, NULL, 0);
 		if (left < 0)
 			log_warnx("%s: %s does not outlive this reset: %s", d->id, d->locator,
 				  strerror(-left));
-		d->left = d->later && !d->leaving && !left;
+		d->left = stays && !left;
 	}
 }
 

@@ -41,6 +41,7 @@ struct uml_disk {
 	bool later;		/* attached to the running guest */
 	bool leaving;		/* the guest was asked to give it back */
 	bool left;		/* to the guest's next life */
+	bool lost;		/* its process died for good: each request fails */
 	uint64_t bytes;		/* as its process last said */
 	struct keeper_ends ends; /* owned, but for ->control, which is ->lines' */
 	struct relay *relay;	/* owned */

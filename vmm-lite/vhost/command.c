@@ -59,6 +59,7 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 	add_flag(c, "--once", p->once);
 	add_flag(c, "--no-sandbox", p->no_sandbox);
 	add_flag(c, "--detach", p->detach);
+	add_flag(c, "--failing", p->failing);
 	add(c, "--format", d->format);
 	add(c, "--backing", d->backing);
 	add(c, "--backing-format", d->backing_format);

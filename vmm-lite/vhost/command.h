@@ -12,6 +12,7 @@ struct vhost_place {
 	unsigned queues;
 	int poll_us;		/* 0 or less: not said */
 	bool once, no_sandbox;
+	bool failing;		/* it stands in for the disk's, and opens nothing */
 	bool detach;		/* it lets go of the terminal once the disk is open */
 };
 

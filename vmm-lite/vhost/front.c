@@ -10,7 +10,8 @@
  * another - a started device stays started: what the guest rings meanwhile
  * stays in the doorbells' descriptors, and in the rings.  A new connection gets
  * everything told again: features, memory, the record of what is in flight,
- * the rings from where the used ring says.
+ * the rings from where the used ring says.  If there will be no disk behind it any more,
+ * the keeper sends a process that fails each request; it is told the same.
  *
  * The other process is not trusted more than the guest is: its messages are
  * fixed in size, and what it says are numbers.
@@ -48,7 +49,6 @@ struct front {
 	char name[200];
 	struct keeper_ends ends;	/* owned */
 	int memory_fd;			/* borrowed */
-	bool no_restart;
 	void (*confine)(void);
 	void (*config_changed)(void *arg);
 	void (*restarted)(void *arg);
@@ -67,7 +67,7 @@ struct front {
 
 	/* the thread's own, once there is one */
 	int sock;			/* owned; -1: no connection */
-	bool started, lost;		/* lost: there will be no connection any more */
+	bool started, lost;		/* lost: there will be no disk behind it any more */
 	bool has_wce;			/* the driver has set it */
 	struct guest_memory mem;
 	uint64_t features;
@@ -150,7 +150,8 @@ static int greet(struct front *f, uint64_t *features)
 		r = -EPROTO;
 	if (!r)
 		r = vhost_tell(f->sock, VHOST_SET_BACKEND_REQ_FD, NULL, 0, &f->ends.events[1], 1);
-	return r ? r : get_config(f);
+	/* of one that only fails there is nothing to know */
+	return r || f->lost ? r : get_config(f);
 }
 
 /* Guest addresses serve as "user" ones too: they are all the same to us. */
@@ -251,13 +252,20 @@ static void fire(struct front *f, unsigned i)
 		f->host.interrupt(f->host.arg, i);
 }
 
-/* There is no disk behind this device any more. */
+static void lose_disk(struct front *f)
+{
+	if (!f->lost)
+		log_warnx("%s: the guest has lost this disk", f->name);
+	pthread_mutex_lock(&f->lock);
+	f->lost = true;
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* Nor is there anything in its place. */
 static void lose(struct front *f)
 {
 	disconnect(f);
-	if (!f->lost)
-		log_warnx("%s: the guest has lost this disk", f->name);
-	f->lost = true;
+	lose_disk(f);
 	if (f->started)
 		f->host.broken(f->host.arg);
 }
@@ -288,7 +296,7 @@ static void connected(struct front *f, int sock, pid_t pid)
 		lose(f);
 		return;
 	}
-	if (f->restarted)
+	if (f->restarted && !f->lost)
 		f->restarted(f->arg);
 	/* what was done before the other's end may not have been told */
 	for (unsigned i = 0; i < f->dev.n_queues; i++)
@@ -325,7 +333,7 @@ static int task_start(struct front *f)
 {
 	int r;
 
-	if (f->lost)
+	if (f->lost && f->sock < 0)
 		return -EIO;
 	f->started = true;
 	if (f->sock < 0)
@@ -398,7 +406,9 @@ static void hear_keeper(struct front *f)
 
 	if (r == -EAGAIN)
 		return;
-	if (r > 0 && word.says == KEEPER_NEW && fd >= 0) {
+	if (r > 0 && word.says == KEEPER_FAILING)
+		lose_disk(f);
+	if (r > 0 && word.says <= KEEPER_FAILING && fd >= 0) {
 		connected(f, fd, word.value);
 		return;
 	}
@@ -441,11 +451,8 @@ static void *front_thread(void *arg)
 		if (poll(fds, CALLS + f->dev.n_queues, -1) < 0)
 			continue;
 		serve_calls(f, fds + CALLS);
-		if (fds[SOCK].revents) {
+		if (fds[SOCK].revents)
 			disconnect(f);
-			if (f->no_restart)
-				lose(f);
-		}
 		if (fds[CHANNEL].revents)
 			hear_keeper(f);
 		if (fds[EVENTS].revents)
@@ -607,7 +614,6 @@ int front_new(struct virtio_device **out, const struct front_options *o, struct 
 	snprintf(f->name, sizeof(f->name), "%s", o->name);
 	f->ends = o->ends;
 	f->memory_fd = o->memory_fd;
-	f->no_restart = o->no_restart;
 	f->confine = o->confine;
 	f->config_changed = o->config_changed;
 	f->restarted = o->restarted;
@@ -654,6 +660,17 @@ pid_t front_pid(struct virtio_device *dev)
 	pid = f->pid;
 	pthread_mutex_unlock(&f->lock);
 	return pid;
+}
+
+bool front_lost(struct virtio_device *dev)
+{
+	struct front *f = of(dev);
+	bool lost;
+
+	pthread_mutex_lock(&f->lock);
+	lost = f->lost;
+	pthread_mutex_unlock(&f->lock);
+	return lost;
 }
 
 unsigned front_restarts(struct virtio_device *dev)

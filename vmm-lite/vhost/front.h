@@ -18,7 +18,6 @@ struct front_options {
 	struct keeper_ends ends;	/* the device's from now on, also on failure */
 	unsigned queues;
 	int memory_fd;			/* borrowed: all of the guest's memory, region after region */
-	bool no_restart;		/* what it holds is lost with it: no disk, rather than another */
 	void (*confine)(void);		/* called by the device's thread as it starts; NULL ok */
 	/* The disk's size is another one: tell the guest.  On the device's thread. */
 	void (*config_changed)(void *arg);
@@ -38,6 +37,8 @@ bool front_read_only(struct virtio_device *dev);
 pid_t front_pid(struct virtio_device *dev);
 /* How often its process was started again. */
 unsigned front_restarts(struct virtio_device *dev);
+/* It died and could not be: each request fails. */
+bool front_lost(struct virtio_device *dev);
 /* Its keeper's ends, borrowed: for the process that takes the device over. */
 struct keeper_ends front_ends(struct virtio_device *dev);
 

@@ -21,6 +21,7 @@
 #include "core/args.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/vhost/failing.h"
 #include "vmm-lite/vhost/sandbox.h"
 #include "vmm-lite/vhost/server.h"
 #include "vmm-lite/virtio/blk.h"
@@ -37,13 +38,13 @@ struct options {
 	struct vdisk_open_file file[DISK_FILES_MAX]; /* already open */
 	unsigned n_files;
 	enum cache_mode cache;
-	bool read_only, snapshot, share, once, detach, no_sandbox, quiet, verbose;
+	bool read_only, snapshot, share, once, detach, failing, no_sandbox, quiet, verbose;
 };
 
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE, OPT_DETACH,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE, OPT_DETACH, OPT_FAILING,
 };
 
 static const struct argp_option option_table[] = {
@@ -54,6 +55,7 @@ static const struct argp_option option_table[] = {
 	{ "control-fd", OPT_CONTROL_FD, "N", 0, "The same on this open one, a packet a line", 0 },
 	{ "ready", OPT_READY, "N", 0, "Write a byte to this descriptor once the disk is open", 0 },
 	{ "detach", OPT_DETACH, NULL, 0, "Let go of the terminal once the disk is open", 0 },
+	{ "failing", OPT_FAILING, NULL, 0, "Open nothing, and fail each request: stand in for DISK", 0 },
 	{ "once", OPT_ONCE, NULL, 0, "End when the first front end has gone", 0 },
 	{ NULL, 0, NULL, 0, "The disk:", 1 },
 	{ "format", 'f', "FMT", 0, "The image's format, instead of looking for it", 1 },
@@ -110,6 +112,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_READY:		o->ready_fd = (int)number(state, "--ready", arg, 0, 1u << 20); break;
 	case OPT_ONCE:		o->once = true; break;
 	case OPT_DETACH:	o->detach = true; break;
+	case OPT_FAILING:	o->failing = true; break;
 	case 'f':		o->format = arg; break;
 	case OPT_BACKING:	o->backing = arg; break;
 	case OPT_BACKING_FORMAT: o->backing_format = arg; break;
@@ -289,7 +292,9 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 		unlinks[n++] = o->socket;
 	if (o->control)
 		unlinks[n++] = o->control;
-	if (!r)
+	if (!r && o->failing)
+		r = vhost_open_failing(&s->disk, o->read_only, err);
+	else if (!r)
 		r = open_disk(&s->disk, o, err);
 	close_passed(o);
 	if (!r)

@@ -80,9 +80,11 @@ struct relay {
 	enum relay_state state;
 	bool told_end;		/* the keeper was told that the process is to end */
 
-	bool gone;		/* there will be no process any more */
+	bool lost;		/* there will be no disk behind it any more */
+	bool gone;		/* nor a process in its place */
 	/* what the front end knows: of the first process, and of the agreement */
 	uint64_t features, protocol;
+	uint8_t config[VHOST_CONFIG_MAX];	/* as far as it was asked for */
 	struct said said[ARRAY_SIZE(said_request)];
 	uint8_t record[RECORD_BYTES];
 	int record_fd;		/* owned */
@@ -221,13 +223,15 @@ static void tell_config_changed(struct relay *r)
 		(void)!send(s->fd[0], header, sizeof(header), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* The keeper has started a process. */
-static void connected(struct relay *r, int sock, pid_t pid)
+/* The keeper has started a process, the disk's or one in its place. */
+static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 {
 	int e;
 
 	drop(r, &r->back);
 	adopt(r, &r->back, sock);
+	if (lost)
+		r->lost = true;
 	e = greet(r);
 	if (!e)
 		e = give_record(r);
@@ -241,6 +245,10 @@ static void connected(struct relay *r, int sock, pid_t pid)
 		log_warnx("%s: its process is of no use: %s", r->o.name, strerror(-e));
 		drop(r, &r->back);
 		r->gone = true;
+		return;
+	}
+	if (r->lost) {
+		be(r, RELAY_FAILS);
 		return;
 	}
 	r->pid = pid;
@@ -270,8 +278,8 @@ static void hear_keeper(struct relay *r)
 
 	if (n == -EAGAIN)
 		return;
-	if (n > 0 && word.says == KEEPER_NEW && fd >= 0) {
-		connected(r, fd, word.value);
+	if (n > 0 && word.says <= KEEPER_FAILING && fd >= 0) {
+		connected(r, fd, word.value, word.says == KEEPER_FAILING);
 		return;
 	}
 	if (fd >= 0)
@@ -360,8 +368,18 @@ static int ask_config(struct relay *r, struct message *m)
 
 	/* some front ends send no room for it */
 	m->h.size = VHOST_CONFIG_HEADER + m->m.config.size;
+	if (r->lost) {	/* what is in the disk's place has another */
+		memcpy(m->payload + VHOST_CONFIG_HEADER, r->config + m->m.config.offset,
+		       m->m.config.size);
+		return 0;
+	}
 	e = vhost_say(r->back, VHOST_GET_CONFIG, false, m->payload, m->h.size, NULL, 0);
-	return e ? e : vhost_hear_answer(r->back, VHOST_GET_CONFIG, m->payload, m->h.size, NULL);
+	if (!e)
+		e = vhost_hear_answer(r->back, VHOST_GET_CONFIG, m->payload, m->h.size, NULL);
+	if (!e)
+		memcpy(r->config + m->m.config.offset, m->payload + VHOST_CONFIG_HEADER,
+		       m->m.config.size);
+	return e;
 }
 
 /* To the disk's process, be it the present one or the next.  As wait_process(); -EREMOTEIO: refused. */
@@ -520,7 +538,7 @@ static enum relay_end finish(struct relay *r)
 	tell_end(r);
 	pthread_mutex_unlock(&r->lock);
 	drop(r, &r->back);
-	return keeper_wait_end(r->o.channel) == 0 ? RELAY_DONE : RELAY_FAILED;
+	return keeper_wait_end(r->o.channel) == 0 ? RELAY_DONE : r->lost ? RELAY_LOST : RELAY_FAILED;
 }
 
 static void *relay_thread(void *arg)

@@ -30,7 +30,7 @@ struct relay_options {
 enum relay_end {
 	RELAY_DONE,	/* the disk's process ended, and has written out all */
 	RELAY_FAILED,	/* ... not all */
-	RELAY_LOST,	/* it died, and is not started again */
+	RELAY_LOST,	/* it died, and could not be started again */
 	RELAY_LEFT,	/* relay_leave() */
 };
 
@@ -42,8 +42,9 @@ int relay_wait(struct relay *r);
 
 enum relay_state {
 	RELAY_SERVES,
+	RELAY_FAILS,	/* the disk's process is gone for good, and in its place each request fails */
 	RELAY_LET_GO,	/* the front end has gone: what shall become of the disk's process? */
-	RELAY_BEREFT,	/* there will be no process any more: what shall become of us? */
+	RELAY_BEREFT,	/* there is no process at all any more: what shall become of us? */
 	RELAY_FINISHED,	/* relay_free() need not wait */
 };
 
