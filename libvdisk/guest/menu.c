@@ -261,16 +261,22 @@ static void fix_path(struct boot_menu *menu, const struct boot_env *env, struct 
 		f->path = other;
 }
 
-static bool usable(const struct boot_env *env, const struct boot_entry *e)
+/* What the entry names and is not there; NULL: nothing. */
+static const struct boot_file *missing(const struct boot_env *env, const struct boot_entry *e)
 {
 	unsigned i;
 
-	if (!e->kernel.path || !boot_is_file(env, e->kernel.volume, e->kernel.path))
-		return false;
+	if (!boot_is_file(env, e->kernel.volume, e->kernel.path))
+		return &e->kernel;
 	for (i = 0; i < e->n_initrd; i++)
 		if (!boot_is_file(env, e->initrd[i].volume, e->initrd[i].path))
-			return false;
-	return true;
+			return &e->initrd[i];
+	return NULL;
+}
+
+static bool usable(const struct boot_env *env, const struct boot_entry *e)
+{
+	return e->kernel.path && !missing(env, e);
 }
 
 static void fix_paths(void *arg)
@@ -337,11 +343,30 @@ static int recovery_of(const struct boot_menu *menu, const struct boot_env *env,
 	return chosen;
 }
 
+static void say_why_not(char *why, size_t size, const struct boot_menu *menu,
+			const struct boot_env *env)
+{
+	const char *wrong = menu->why_not ? menu->why_not : "", *and = *wrong ? "; " : "";
+	const struct boot_entry *e;
+
+	if (!menu->n_entries) {
+		snprintf(why, size, "it has no entries%s%s", and, wrong);
+		return;
+	}
+	e = &menu->entries[menu->chosen > 0 ? menu->chosen : 0];
+	if (e->kernel.path)
+		snprintf(why, size, "none of its entries can be booted: '%.40s' wants %.100s, which does "
+			 "not exist%s%s", e->title, missing(env, e)->path, and, wrong);
+	else
+		snprintf(why, size, "none of its entries loads a Linux kernel that exists%s%s", and,
+			 wrong);
+	boot_clean_text(why, size);
+}
+
 /* 1: this is the menu; 0: not usable, @why says so. */
 static int try_config(struct attempt *t, char *why, size_t why_size)
 {
 	struct boot_menu *menu = t->menu;
-	const char *wrong;
 	int r, usable_entry;
 
 	*menu = (struct boot_menu) { .chosen = -1 };
@@ -351,7 +376,6 @@ static int try_config(struct attempt *t, char *why, size_t why_size)
 		r = t->result;
 	if (r == 0)
 		r = arena_run(&menu->arena, fix_paths, t);
-	wrong = menu->why_not;
 	if (r == 0) {
 		usable_entry = next_usable(menu, t->env);
 		if (usable_entry >= 0) {
@@ -362,9 +386,7 @@ static int try_config(struct attempt *t, char *why, size_t why_size)
 				menu->chosen = recovery_of(menu, t->env, menu->chosen);
 			return 1;
 		}
-		snprintf(why, why_size, "%s%s%s", menu->n_entries ?
-			 "none of its entries has a kernel that exists" : "it has no entries",
-			 wrong ? "; " : "", wrong ? wrong : "");
+		say_why_not(why, why_size, menu, t->env);
 	} else {
 		snprintf(why, why_size, "%s", r == -ELOOP ? "it runs in circles" :
 			 r == -E2BIG ? "it is too big" : strerror(-r));
@@ -432,7 +454,7 @@ static int try_source(struct attempt *t, const struct source *source, struct pas
 {
 	size_t len = strlen(source->path);
 	bool directory = source->path[len - 1] == '/';
-	char why[160] = "", prefix[280];
+	char why[240] = "", prefix[280];
 	uint64_t size;
 
 	snprintf(t->path, sizeof(t->path), "%.*s", (int)(len - directory), source->path);
@@ -447,7 +469,8 @@ static int try_source(struct attempt *t, const struct source *source, struct pas
 		}
 		/* keep the first reason: it belongs to the best source */
 		if (!passed->why[0])
-			snprintf(passed->why, sizeof(passed->why), "%s%s: %s", prefix, t->path, why);
+			snprintf(passed->why, sizeof(passed->why), "%.200s%s: %s", prefix, t->path,
+				 why);
 	}
 	return 0;
 }
@@ -494,7 +517,8 @@ int boot_menu_read(struct boot_menu *out, const struct boot_env *env, const stru
 	if (r < 0)
 		vd_fail(err, -r, "boot: %s", strerror(-r));
 	else if (entry && out->chosen < 0)
-		r = vd_fail(err, ENOENT, "boot: no entry '%s' in the boot menu", entry);
+		r = vd_fail(err, ENOENT, "boot: no entry '%s' in the boot menu (--list shows it)%s%s",
+			    entry, passed.why[0] ? "; " : "", passed.why);
 	else if (entry && !usable(env, &out->entries[out->chosen]))
 		r = vd_fail(err, ENOENT, "boot: entry '%s' loads no Linux kernel that exists",
 			    entry);

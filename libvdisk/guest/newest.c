@@ -4,7 +4,8 @@
  *
  * Kernels are looked for in /boot of each volume, and in the top directory of
  * a volume that has none there (a separate /boot).  The initrd is the one
- * whose name has the kernel's version; root= comes from the guest's fstab, or
+ * whose name has the kernel's version; kernels that have none come behind those that do, as
+ * an upgrade that was interrupted leaves them.  root= comes from the guest's fstab, or
  * is the file system that has one.
  */
 #include "guest/bootcfg.h"
@@ -108,6 +109,8 @@ const char *boot_root_arg(struct arena *a, const struct boot_env *env, unsigned 
 	/* without an initrd the kernel itself must find it: by partition */
 	if (!has_initrd && v->part_uuid[0])
 		return arena_printf(a, "PARTUUID=%s", v->part_uuid);
+	if (!has_initrd && !v->lvm[0])
+		return v->number ? arena_printf(a, "/dev/vda%u", v->number) : "/dev/vda";
 	fstab = boot_load_text(a, env, volume, "/etc/fstab", &len);
 	if (fstab)
 		device = fstab_root(a, fstab);
@@ -137,14 +140,18 @@ int boot_find_root(const struct boot_env *env)
 	return -1;
 }
 
+/* ... if it has an initrd, or if it has none. */
 static void add_kernel(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-		       const char *dir, const char *name)
+		       const char *dir, const char *name, bool with_initrd)
 {
 	struct arena *a = &menu->arena;
 	const char *initrd = find_initrd(menu, env, volume, dir, name);
-	struct boot_entry *e = boot_menu_add(menu);
 	int root = boot_find_root(env);
+	struct boot_entry *e;
 
+	if ((initrd != NULL) != with_initrd)
+		return;
+	e = boot_menu_add(menu);
 	e->title = name;
 	e->number = arena_printf(a, "%u", menu->n_entries - 1);
 	e->kernel = (struct boot_file) { .volume = volume, .path = arena_printf(a, "%s/%s", dir, name) };
@@ -173,7 +180,9 @@ int newest_menu(struct boot_menu *menu, const struct boot_env *env, const char *
 				continue;
 			qsort(names, (size_t)n, sizeof(*names), newest_first);
 			for (k = 0; k < n; k++)
-				add_kernel(menu, env, i, dirs[d], names[k]);
+				add_kernel(menu, env, i, dirs[d], names[k], true);
+			for (k = 0; k < n; k++)
+				add_kernel(menu, env, i, dirs[d], names[k], false);
 			menu->chosen = boot_select_flat(menu, selector ? selector : "0");
 			return 0;
 		}

@@ -634,17 +634,22 @@ static void newest_kernel(void **state)
 		{ 0, "/boot/initrd.img-6.1.0-10-amd64", NULL },
 		{ 0, "/boot/vmlinuz-0-rescue-1234", NULL }, { 0, "/boot/config-9.9", NULL },
 		{ 0, "/boot/vmlinuz-7.0.old", NULL },
+		/* its upgrade was interrupted: no initrd */
+		{ 0, "/boot/vmlinuz-6.1.0-11-amd64", NULL },
 	};
+	static const struct boot_volume unpartitioned[] = { { .uuid = UUID, .type = "ext4" } };
 	struct boot_menu menu;
 
 	(void)state;
 	assert_int_equal(READ1(&menu, files, NULL), 0);
-	assert_int_equal(menu.n_entries, 3);
+	assert_int_equal(menu.n_entries, 4);
 	assert_string_equal(menu.source, "no boot configuration: newest kernel");
 	check_boots(0, &menu, "/boot/vmlinuz-6.1.0-10-amd64", "/boot/initrd.img-6.1.0-10-amd64",
 		    "root=LABEL=root ro");
 	check_boots(READ1(&menu, files, "1"), &menu, "/boot/vmlinuz-6.1.0-9-amd64",
 		    "/boot/initrd.img-6.1.0-9-amd64", "root=LABEL=root ro");
+	check_boots(read_menu(&menu, unpartitioned, 1, files, ARRAY_SIZE(files), "2"), &menu,
+		    "/boot/vmlinuz-6.1.0-11-amd64", NULL, "root=/dev/vda ro");
 }
 
 static void newest_kernel_names(void **state)
@@ -704,6 +709,10 @@ static void broken(void **state)
 	check_falls_back("menuentry 'x { linux /boot/vmlinuz-6.1 a }\n", "has no end");
 	check_falls_back("if true; then menuentry x { linux /boot/vmlinuz-6.1 a }", "no fi");
 	check_falls_back("menuentry x { linux /boot/vmlinuz-5 a }", "none of its entries");
+	check_falls_back("menuentry 'Gone' { linux /boot/vmlinuz-5 a }",
+			 "'Gone' wants /boot/vmlinuz-5, which does not exist");
+	check_falls_back("menuentry x { linux /boot/vmlinuz-6.1 a\n initrd /boot/gone\n}",
+			 "'x' wants /boot/gone, which");
 	check_falls_back("menuentry x { linux (hd0,7)/boot/vmlinuz-6.1 a }", "none of its entries");
 	check_falls_back("\001\002\003 } fi done < > | &&& ;;;\n", "no entries");
 }
