@@ -88,6 +88,8 @@ void cli_usage(const char *fmt, ...) PRINTF_FMT(1, 2) NORETURN;
 
 /* Bytes with K, M, G, T, P (binary); wrong ones are wrong usage. */
 uint64_t cli_size(const char *what, const char *text);
+/* "[+|-]SIZE" of something that has @size now. */
+uint64_t cli_new_size(uint64_t size, const char *text);
 /* A decimal number between @min and @max, likewise. */
 unsigned long cli_number(const char *what, const char *text, unsigned long min, unsigned long max);
 

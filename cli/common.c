@@ -148,6 +148,23 @@ uint64_t cli_size(const char *what, const char *text)
 	return size;
 }
 
+uint64_t cli_new_size(uint64_t size, const char *text)
+{
+	uint64_t n = cli_size("SIZE", text + strspn(text, "+-"));
+
+	if (*text == '+') {
+		if (!vd_add(size, n, &size))
+			cli_usage("SIZE: %s is too much", text);
+		return size;
+	}
+	if (*text == '-') {
+		if (n > size)
+			cli_usage("SIZE: the disk has only %llu bytes", (unsigned long long)size);
+		return size - n;
+	}
+	return n;
+}
+
 unsigned long cli_number(const char *what, const char *text, unsigned long min, unsigned long max)
 {
 	unsigned long n;

@@ -192,23 +192,6 @@ static const struct argp resize_argp = {
 	       "drops what is beyond, and asks.",
 };
 
-static uint64_t new_size(const struct vdisk *disk, const char *text)
-{
-	uint64_t size = vdisk_size(disk), n = cli_size("SIZE", text + strspn(text, "+-"));
-
-	if (*text == '+') {
-		if (!vd_add(size, n, &size))
-			cli_usage("SIZE: %s is too much", text);
-		return size;
-	}
-	if (*text == '-') {
-		if (n > size)
-			cli_usage("SIZE: the disk has only %llu bytes", (unsigned long long)size);
-		return size - n;
-	}
-	return n;
-}
-
 int cmd_resize(int argc, char **argv)
 {
 	struct resize_args a = { 0 };
@@ -228,7 +211,7 @@ int cmd_resize(int argc, char **argv)
 		size_arg = args[1];
 	if (cli_open(&disk, args[0], VDISK_OPEN_WRITE) < 0)
 		return CLI_FAILED;
-	size = new_size(disk, size_arg);
+	size = cli_new_size(vdisk_size(disk), size_arg);
 	if (size < vdisk_size(disk) && !a.shrink &&
 	    !cli_confirm("%s has %s, and what is beyond %s would be lost", args[0],
 			 cli_human(now, vdisk_size(disk)), cli_human(then, size)))

@@ -30,11 +30,17 @@ static int tap_error(const char *dev, const char *bridge)
 
 	cli_error("network: %s: %m", bridge ? bridge : dev);
 	pw = getpwuid(geteuid());
-	fprintf(stderr, "As root, once:\n"
-		"    ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev, pw ? pw->pw_name : "USER");
+	fprintf(stderr, "As root, once:\n");
+	if (bridge && !if_nametoindex(bridge))
+		fprintf(stderr, "    ip link add name %s type bridge\n"
+			"    ip link set dev %s up\n", bridge, bridge);
+	fprintf(stderr, "    ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev,
+		pw ? pw->pw_name : "USER");
 	if (bridge)
 		fprintf(stderr, "    ip link set dev %s master %s\n", dev, bridge);
-	fprintf(stderr, "    ip link set dev %s up\nThen: --net tap:%s\n", dev, dev);
+	fprintf(stderr, "    ip link set dev %s up\n"
+		"Then: --net tap:%s.  (--net user needs nothing of this, --net none is no card.)\n", dev,
+		dev);
 	return CLI_FAILED;
 }
 

@@ -6,7 +6,9 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <poll.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -211,16 +213,53 @@ static int vm_list(int argc, char **argv)
 	return CLI_OK;
 }
 
+/* What is said of a disk only where it is not what it mostly is. */
+static void show_unless(json_t *d, const char *key, const char *usual)
+{
+	const char *value = json_string_value(json_object_get(d, key));
+
+	if (value && strcmp(value, usual))
+		printf(" (%s %s)", key, value);
+}
+
 static void show_disk(json_t *d)
 {
-	printf("  %-8s %-8s %12" PRId64 " bytes  %s%s%s\n",
-	       json_string_value(json_object_get(d, "id")),
+	static const char *const flags[] = { "read-only", "isolated", "leaving" };
+
+	printf("  %-8s %-8s %12" PRId64 " bytes  %s", json_string_value(json_object_get(d, "id")),
 	       json_string_value(json_object_get(d, "format")),
 	       (int64_t)json_integer_value(json_object_get(d, "bytes")),
-	       json_string_value(json_object_get(d, "locator")),
-	       json_is_true(json_object_get(d, "read-only")) ? " (read-only)" : "",
-	       json_is_true(json_object_get(d, "lost")) ? " (lost: its process died)" :
-	       json_is_true(json_object_get(d, "leaving")) ? " (leaving)" : "");
+	       json_string_value(json_object_get(d, "locator")));
+	show_unless(d, "serial", "");
+	show_unless(d, "cache", "writeback");
+	show_unless(d, "limits", "none");
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		if (json_is_true(json_object_get(d, flags[i])))
+			printf(" (%s)", flags[i]);
+	if (json_is_true(json_object_get(d, "lost")))
+		printf(" (lost: its process died)");
+	putchar('\n');
+}
+
+/* What there is of it, and what the system did not allow (root needs no user namespace). */
+static void show_sandbox(json_t *sandbox)
+{
+	const char *key;
+	json_t *value;
+
+	if (!json_is_object(sandbox))
+		return;
+	printf("  sandbox:");
+	json_object_foreach(sandbox, key, value) {
+		/* numbers are versions */
+		bool there = json_is_true(value) || json_integer_value(value) > 0;
+
+		if (there)
+			printf(" %s", key);
+		else if (strcmp(key, "user") != 0)
+			printf(" (no %s)", key);
+	}
+	putchar('\n');
 }
 
 static int vm_show(int argc, char **argv)
@@ -246,6 +285,7 @@ static int vm_show(int argc, char **argv)
 	disks = json_object_get(a, "disks");
 	for (size_t i = 0; i < json_array_size(disks); i++)
 		show_disk(json_array_get(disks, i));
+	show_sandbox(json_object_get(a, "sandbox"));
 	json_decref(a);
 	return CLI_OK;
 }
@@ -416,21 +456,27 @@ static int vm_reset(int argc, char **argv)
 
 /* ---- disks ---- */
 
+/* A disk of a guest that was shown, by its id or serial number. */
+static json_t *find_disk(json_t *guest, const char *id)
+{
+	json_t *disks = json_object_get(guest, "disks");
+
+	for (size_t i = 0; i < json_array_size(disks); i++) {
+		json_t *d = json_array_get(disks, i);
+
+		if (!strcmp(json_string_value(json_object_get(d, "id")), id) ||
+		    !strcmp(json_string_value(json_object_get(d, "serial")), id))
+			return d;
+	}
+	return NULL;
+}
+
 /* Has the guest the disk still? */
 static bool has_disk(const char *name, const char *id)
 {
-	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL, *disks;
-	bool found = false;
+	json_t *request = json_pack("{ss}", "do", "show"), *a = NULL;
+	bool found = ask_quietly(&a, name, request, NULL, 0, NULL, 10) == 0 && find_disk(a, id);
 
-	if (ask_quietly(&a, name, request, NULL, 0, NULL, 10) == 0) {
-		disks = json_object_get(a, "disks");
-		for (size_t i = 0; i < json_array_size(disks); i++) {
-			json_t *d = json_array_get(disks, i);
-
-			found |= !strcmp(json_string_value(json_object_get(d, "id")), id) ||
-				 !strcmp(json_string_value(json_object_get(d, "serial")), id);
-		}
-	}
 	json_decref(request);
 	json_decref(a);
 	return found;
@@ -466,6 +512,22 @@ static error_t parse_shrink(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+/* How large the disk is: CLI_OK, or a message. */
+static int size_of_disk(uint64_t *out, const char *name, const char *id)
+{
+	json_t *a = NULL, *d;
+
+	if (ask(&a, name, json_pack("{ss}", "do", "show")) != CLI_OK)
+		return CLI_FAILED;
+	d = find_disk(a, id);
+	*out = (uint64_t)json_integer_value(json_object_get(d, "bytes"));
+	json_decref(a);
+	if (d)
+		return CLI_OK;
+	cli_error("guest '%s': there is no disk '%s'", name, id);
+	return CLI_FAILED;
+}
+
 static int vm_resize(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -473,13 +535,16 @@ static int vm_resize(int argc, char **argv)
 	};
 	static const struct argp argp = {
 		.options = options, .parser = parse_shrink, .children = cli_common,
-		.args_doc = "NAME ID SIZE",
+		.args_doc = "NAME ID [+|-]SIZE",
 		.doc = "Give a disk of a running guest another size; the guest sees it at once.",
 	};
 	bool shrink = false;
 	char **args = cli_parse(&argp, argc, argv, &shrink, 3, 3);
-	uint64_t size = cli_size("SIZE", args[2]);
+	uint64_t size = 0;
 
+	if (strchr("+-", *args[2]) && size_of_disk(&size, args[0], args[1]) != CLI_OK)
+		return CLI_FAILED;
+	size = cli_new_size(size, args[2]);
 	return ask(NULL, args[0], json_pack("{ss ss sI sb}", "do", "resize-disk", "disk", args[1],
 					    "bytes", (json_int_t)size, "shrink", shrink));
 }
@@ -515,37 +580,64 @@ static int vm_memory(int argc, char **argv)
 
 /* ---- networks ---- */
 
+static void check_interface(const char *name)
+{
+	if (!*name || strlen(name) > 15 ||
+	    strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+	    strlen(name))
+		cli_usage("'%s' is not a name of an interface", name);
+}
+
+static void print_bridge(const char *bridge, const char *dev)
+{
+	if (!if_nametoindex(bridge))
+		printf("ip link add name %s type bridge\n"
+		       "ip link set dev %s up\n", bridge, bridge);
+	printf("ip link set dev %s master %s\n"
+	       "ip link set dev %s up\n", dev, bridge, dev);
+}
+
+/* The table has the device's name, so that a second one, or a second time, adds nothing twice. */
+static void print_nat(const char *dev)
+{
+	printf("ip address add 192.168.87.1/24 dev %s\n"
+	       "ip link set dev %s up\n"
+	       "sysctl -q -w net.ipv4.ip_forward=1\n"
+	       "nft -f - <<'END'\n"
+	       "table ip vdisk-%s\n"
+	       "delete table ip vdisk-%s\n"
+	       "table ip vdisk-%s {\n"
+	       "\tchain nat {\n"
+	       "\t\ttype nat hook postrouting priority 100\n"
+	       "\t\tip saddr 192.168.87.0/24 oifname != \"%s\" masquerade\n"
+	       "\t}\n"
+	       "}\n"
+	       "END\n"
+	       "# in the guest: address 192.168.87.2/24, gateway 192.168.87.1\n", dev, dev, dev, dev,
+	       dev, dev);
+}
+
 static int vm_net(int argc, char **argv)
 {
 	static const struct argp argp = {
 		.children = cli_common, .args_doc = "bridge BRIDGE DEV|nat DEV",
-		.doc = "Print what root would type so that guests can be on --net tap:DEV: in a bridge "
-		       "that there is, or behind this host's address (192.168.87.0/24, the host is .1).",
+		.doc = "Print what root would type, or feed to sh, so that guests can be on "
+		       "--net tap:DEV: in a bridge, or behind this host's address (192.168.87.0/24, "
+		       "the host is .1).",
 	};
 	char **args = cli_parse(&argp, argc, argv, NULL, 2, 3);
-	const char *user = getenv("USER"), *dev = args[2] ? args[2] : args[1];
+	const char *dev = args[2] ? args[2] : args[1];
+	const struct passwd *pw = getpwuid(geteuid());
 
-	if (!user || !*user)
-		user = "root";
 	if (strcmp(args[0], args[2] ? "bridge" : "nat"))
 		cli_usage("it is bridge BRIDGE DEV, or nat DEV");
 	for (size_t i = 1; args[i]; i++)
-		if (!*args[i] || strlen(args[i]) > 15 ||
-		    strspn(args[i], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
-		    strlen(args[i]))
-			cli_usage("'%s' is not a name of an interface", args[i]);
-	printf("ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev, user);
+		check_interface(args[i]);
+	printf("ip tuntap add dev %s mode tap vnet_hdr user %s\n", dev, pw ? pw->pw_name : "root");
 	if (args[2])
-		printf("ip link set dev %s master %s\n", dev, args[1]);
+		print_bridge(args[1], dev);
 	else
-		printf("ip address add 192.168.87.1/24 dev %s\n", dev);
-	printf("ip link set dev %s up\n", dev);
-	if (!args[2])
-		printf("sysctl -w net.ipv4.ip_forward=1\n"
-		       "nft add table ip vdisk\n"
-		       "nft 'add chain ip vdisk nat { type nat hook postrouting priority 100 ; }'\n"
-		       "nft add rule ip vdisk nat ip saddr 192.168.87.0/24 oifname != %s masquerade\n",
-		       dev);
+		print_nat(dev);
 	return CLI_OK;
 }
 

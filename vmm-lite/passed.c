@@ -105,8 +105,8 @@ int passed_size(const struct control_call *call, uint64_t now, uint64_t *out, st
 	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
 
 	if (bytes <= 0 || bytes % 512)
-		return vd_fail(err, EINVAL, "resize-disk: %" PRId64 " bytes are not possible",
-			       (int64_t)bytes);
+		return vd_fail(err, EINVAL, "resize-disk: a disk's size is a multiple of 512 bytes, "
+			       "not %" PRId64, (int64_t)bytes);
 	if ((uint64_t)bytes < now && !json_is_true(json_object_get(call->request, "shrink")))
 		return vd_fail(err, EINVAL, "resize-disk: that would cut off the disk's end");
 	*out = (uint64_t)bytes;

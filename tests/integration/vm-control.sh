@@ -62,7 +62,7 @@ wait_for 20 vm show web
 # the same name again, and bad ones
 expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name web "$tmp/base.raw"
 like_output "'web' is running already"
-expect 1 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name a.b "$tmp/base.raw"
+expect 2 "$VDISK" boot --format raw --force --kernel "$tmp/guest" --name a.b "$tmp/base.raw"
 like_output 'no dots'
 expect 1 vm show nobody
 like_output "no guest 'nobody'"
@@ -112,7 +112,11 @@ like_output 'has not given more back'
 expect 1 vm detach-disk web nothing
 
 # resized, but not cut off by mistake
-expect 0 vm resize-disk web disk0 6M
+expect 0 vm resize-disk web disk0 +2M
+expect 1 vm resize-disk web none +2M
+like_output "no disk 'none'"
+expect 1 vm resize-disk web disk0 7000000
+like_output 'multiple of 512'
 [ "$(stat -c %s "$tmp/web.raw")" = 6291456 ]
 expect 0 vm resize-disk web more 8M
 expect 1 vm resize-disk web disk0 4M
@@ -128,6 +132,8 @@ expect 2 vm limit web disk0 sometimes
 # a reset in the launcher's hands starts it again, the socket stays; so do the disks
 # (but for the one that was to leave), with what was changed about them
 expect 0 vm limit web disk2 ops=50,burst=250
+expect 0 vm show web
+like_output 'disk2 .*\(limits ops=50,burst=250\)'
 vm detach-disk --wait 0 web disk4
 disks() { vm show --json web | field '[d for d in j["disks"] if not d["leaving"]]'; }
 before=$(disks)

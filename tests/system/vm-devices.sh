@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A stock kernel on real KVM, and what comes and goes while it runs: disks
 # attached and detached under a verified load (3 times; 50 with LONG), a disk
-# resized, limits, a network card, the power button; a compressed kernel started the fast way.
+# resized, limits, network cards behind this host's address and in a bridge, as vdisk vm net
+# prepares them, the power button; a compressed kernel started the fast way.
 . "$(dirname "$0")/../functions.sh"
 . "$(dirname "$0")/../small-guest.sh"
-requires qemu-system-x86_64 qemu-img ip
+requires qemu-system-x86_64 qemu-img ip nft
 
 cloud_kernel
 rounds=3
@@ -42,10 +43,14 @@ button() {
     echo "GUEST power button, $(cat /tmp/n) blocks compared"
     poweroff -f
 }
-ifconfig eth0 10.77.0.2 netmask 255.255.255.0 up
+ifconfig eth0 192.168.87.2 netmask 255.255.255.0 up
+route add default gw 192.168.87.1
+ifconfig eth1 10.88.0.2 netmask 255.255.255.0 up
 for size in 56 1400 9000; do
-    ping -c 2 -W 5 -s $size 10.77.0.1 > /tmp/ping && echo "GUEST ping $size"
+    ping -c 2 -W 5 -s $size 192.168.87.1 > /tmp/ping && echo "GUEST ping $size"
 done
+ping -c 1 -W 5 10.77.0.2 > /tmp/ping && echo "GUEST ping behind the host"
+ping -c 1 -W 5 10.88.0.1 > /tmp/ping && echo "GUEST ping in the bridge"
 echo "GUEST mac $(cat /sys/class/net/eth0/address)"
 load &
 button &
@@ -93,10 +98,19 @@ cd /tmp
 qemu-img create -q -f qcow2 disk.qcow2 16M
 truncate -s 4M one.raw
 qemu-img create -q -f qcow2 -b one.raw -F raw one.qcow2
-ip tuntap add dev vm0 mode tap vnet_hdr
-ip address add 10.77.0.1/24 dev vm0
-ip link set dev vm0 up
-vdisk boot -q -m 192 --net tap:vm0,mac=52:54:00:12:34:56 --kernel $kernel --initrd $tmp/initrd --append 'console=ttyS0 quiet' \\
+# somebody who knows no way back to the guest's network
+ip netns add far
+ip link add name near type veth peer name far netns far
+ip address add 10.77.0.1/24 dev near
+ip link set dev near up
+ip -n far address add 10.77.0.2/24 dev far
+ip -n far link set dev far up
+vdisk vm net nat vm0 | sh -e
+vdisk vm net nat vm0 | sed '1,/^sysctl/d' | sh -e # a second time adds nothing
+[ "\$(nft list ruleset | grep -c masquerade)" = 1 ] || fail "\$(nft list ruleset)"
+vdisk vm net bridge br7 vm1 | sh -e
+ip address add 10.88.0.1/24 dev br7
+vdisk boot -q -m 192 --net tap:vm0,mac=52:54:00:12:34:56 --net bridge:br7 --kernel $kernel --initrd $tmp/initrd --append 'console=ttyS0 quiet' \\
     --fast-kernel --stats --name g disk.qcow2 > \$log 2>&1 < /dev/null &
 pid=\$!
 until_log 'GUEST ready size=32768'
@@ -130,14 +144,14 @@ grep 'GUEST\\|vmm-lite' \$log | tr -d '\\r'
 cat stats
 END
 rc=0
-in_machine --modules 'kvm-amd tun' --mem 1024 --limit $((400 + rounds * 20)) -- bash "$tmp/job" \
+in_machine --modules 'kvm-amd tun veth bridge nft_chain_nat nft_masq' --mem 1024 --limit $((400 + rounds * 20)) -- bash "$tmp/job" \
     > "$tmp/out" 2>&1 || rc=$?
 awk '/^rig: started again/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' \
     "$tmp/out" > "$tmp/last" && mv "$tmp/last" "$tmp/out"
 cat "$tmp/out"
 [ $rc = 0 ] || fail "the machine ended with $rc"
 ! grep -q DAMAGED "$tmp/out" || fail 'what was read back is not what was written'
-for word in 'ping 56' 'ping 1400' 'ping 9000' 'mac 52:54:00:12:34:56'; do
+for word in 'ping 56' 'ping 1400' 'ping 9000' 'ping behind the host' 'ping in the bridge' 'mac 52:54:00:12:34:56'; do
     grep -qx "GUEST $word" "$tmp/out" || fail "no '$word'"
 done
 grep -qE 'GUEST power button, [1-9][0-9]* blocks compared' "$tmp/out" || fail 'no power button'
