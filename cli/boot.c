@@ -119,9 +119,9 @@ static void fill(const char **to, const char *value)
 		*to = value;
 }
 
-static void fill_end(struct end_action *to, const char *value, const struct end_action *preset)
+static void fill_end(struct end_action *to, bool said, const char *value)
 {
-	if (value && to->reset == preset->reset && to->code == preset->code)
+	if (value && !said)
 		words_end(value, to);
 }
 
@@ -155,8 +155,6 @@ static void fill_nics(struct guest_args *a, const struct vmfile *v)
 
 static void fill_guest(struct guest_args *a, const struct vmfile *v)
 {
-	static const struct guest_args preset = GUEST_ARGS_INIT;
-
 	fill(&a->guest.name, v->name);
 	fill(&a->guest.memory, v->memory);
 	fill(&a->guest.cpus, v->cpus);
@@ -171,9 +169,9 @@ static void fill_guest(struct guest_args *a, const struct vmfile *v)
 	fill(&a->choice.console, v->console);
 	guest_set_console(a);
 	fill(&a->engine, v->engine);
-	fill_end(&a->on_shutdown, v->on_shutdown, &preset.on_shutdown);
-	fill_end(&a->on_reset, v->on_reset, &preset.on_reset);
-	fill_end(&a->on_crash, v->on_crash, &preset.on_crash);
+	fill_end(&a->on_shutdown, a->said_shutdown, v->on_shutdown);
+	fill_end(&a->on_reset, a->said_reset, v->on_reset);
+	fill_end(&a->on_crash, a->said_crash, v->on_crash);
 	fill_disks(&a->guest, v);
 	fill_nics(a, v);
 }
@@ -205,6 +203,7 @@ static int set_guest(struct boot_args *a, char **args, struct vmfile *v)
 	if (!a->file)
 		guest_disk_arg(&a->g.guest.disk[0], args[0], cli.format);
 	set_disk_options(a);
+	guest_check_disks(&a->g.guest);
 	return CLI_OK;
 }
 

@@ -120,6 +120,7 @@ struct guest_args {
 	char *disk_arg[GUEST_DISKS_MAX]; /* of --disk, until all options are known */
 	bool no_nics;		/* none of a file's either */
 	struct end_action on_shutdown, on_reset, on_crash;
+	bool said_shutdown, said_reset, said_crash; /* by an option: no file changes it */
 };
 #define GUEST_ARGS_INIT { .guest = { .n_disks = 1, .kernel_fd = -1, .initrd_fd = -1 }, \
 			  .on_shutdown.code = -1, .on_crash.code = -1, \
@@ -132,6 +133,8 @@ struct guest_args {
 void guest_pin_format(struct guest_disk *d);
 /* A disk as a command line has it, with its options; @format (NULL: probe) if it says none. */
 void guest_disk_arg(struct guest_disk *out, char *arg, const char *format);
+/* Usage, if two of them are one, or would look like one to the guest. */
+void guest_check_disks(const struct guest *g);
 /* What choice.console means for the engine. */
 void guest_set_console(struct guest_args *a);
 extern const struct argp guest_argp;	/* its input is a struct guest_args */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/guest.h"
+#include "cli/vmfile.h"
 
 enum {
 	OPT_KERNEL = 0x20000, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_ENTRY, OPT_REBOOT,
@@ -71,8 +72,9 @@ void guest_set_console(struct guest_args *a)
 }
 
 static void parse_end(struct argp_state *state, const char *option, struct end_action *out,
-		      const char *arg)
+		      bool *said, const char *arg)
 {
+	*said = true;
 	if (words_end(arg, out) < 0)
 		argp_error(state, "%s is " words_end_help ", not '%s'", option, arg);
 }
@@ -84,6 +86,36 @@ void guest_disk_arg(struct guest_disk *out, char *arg, const char *format)
 	*out = (struct guest_disk) { .format = format };
 	if (guest_disk_parse(out, arg, &err) < 0)
 		cli_usage("%s", err.msg);
+}
+
+static void serial_of(char out[32], const struct guest *g, unsigned i)
+{
+	snprintf(out, 32, "%s", g->disk[i].serial ? g->disk[i].serial : "");
+	if (!g->disk[i].serial)
+		snprintf(out, 32, "vdisk%u", i);
+}
+
+static bool is_written(const struct guest_disk *d)
+{
+	return !d->read_only && !d->snapshot;
+}
+
+void guest_check_disks(const struct guest *g)
+{
+	char a[32], b[32];
+
+	for (unsigned i = 0; i < g->n_disks; i++) {
+		for (unsigned k = 0; k < i; k++) {
+			serial_of(a, g, i);
+			serial_of(b, g, k);
+			if (!strcmp(a, b))
+				cli_usage("two disks have the serial number '%s'", a);
+			if (!strcmp(g->disk[i].locator, g->disk[k].locator) &&
+			    (is_written(&g->disk[i]) || is_written(&g->disk[k])))
+				cli_usage("%s is there twice, and the guest could write to it",
+					  g->disk[i].locator);
+		}
+	}
 }
 
 static void parse_memory(struct argp_state *state, const char *arg)
@@ -119,6 +151,7 @@ static void add_nic(struct argp_state *state, struct guest_args *a, const char *
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct guest_args *a = state->input;
+	struct vdisk_error why = { 0 };
 	enum cache_mode cache;
 
 	switch (key) {
@@ -149,17 +182,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_ISOLATE:	a->guest.isolate = true; break;
 	case OPT_HUGE_PAGES:	a->guest.huge_pages = true; break;
 	case OPT_NET:		add_nic(state, a, arg); break;
-	case OPT_NAME:		a->guest.name = arg; break;
+	case OPT_NAME:
+		if (vmfile_check_name(arg, &why) < 0)
+			argp_error(state, "--name: %s", why.msg);
+		a->guest.name = arg;
+		break;
 	case OPT_TIME_LIMIT:
 		parse_number(state, "--time-limit", arg, TIME_LIMIT_MAX);
 		a->guest.time_limit = arg;
 		break;
 	case OPT_FORCE:		a->guest.force = true; break;
 	case OPT_STATS:		a->guest.stats = true; break;
-	case OPT_ON_SHUTDOWN:	parse_end(state, "--on-shutdown", &a->on_shutdown, arg); break;
-	case OPT_ON_RESET:	parse_end(state, "--on-reset", &a->on_reset, arg); break;
-	case OPT_ON_CRASH:	parse_end(state, "--on-crash", &a->on_crash, arg); break;
+	case OPT_ON_SHUTDOWN:
+		parse_end(state, "--on-shutdown", &a->on_shutdown, &a->said_shutdown, arg);
+		break;
+	case OPT_ON_RESET:
+		parse_end(state, "--on-reset", &a->on_reset, &a->said_reset, arg);
+		break;
+	case OPT_ON_CRASH:
+		parse_end(state, "--on-crash", &a->on_crash, &a->said_crash, arg);
+		break;
 	case OPT_REBOOT:
+		a->said_reset = true;
 		a->on_reset.reset = !second_of(state, "--reboot", arg, "again", "exit");
 		break;
 	case OPT_CONSOLE:
@@ -242,7 +286,6 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 	AUTO_FREE char *with_console = NULL, *cmdline = NULL;
 	struct guest guest = a->guest;
 	int status = CLI_OK;
-
 
 	if (!guest.kernel && !engine->own_kernel)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,

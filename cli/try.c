@@ -615,6 +615,9 @@ int cmd_try(int argc, char **argv)
 	cli.format = t.given.format;
 	if (t.given.read_only)
 		cli_usage("a disk to be tried is never written; read-only says nothing");
+	a.g.guest.disk[0] = t.given;
+	a.g.guest.disk[0].snapshot = true;
+	guest_check_disks(&a.g.guest);
 	engine = guest_engine(&a.g);
 	if (!engine)
 		return t.command ? TRY_FAILED : CLI_FAILED;

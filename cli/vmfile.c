@@ -45,6 +45,24 @@ const char *vmfile_path(struct vmfile_reader *r, const char *path)
 	return arena_printf(&r->v->arena, "%s%s", r->dir, path);
 }
 
+void vmfile_set(struct vmfile_reader *r, const char **to, const char *text)
+{
+	struct vmfile *v = r->v;
+	struct vdisk_error why;
+	uint64_t memory;
+	unsigned n;
+
+	if (to == &v->memory && words_memory(text, &memory) < 0)
+		vmfile_wrong(r, "memory is " words_memory_help ", not '%.40s'", text);
+	if (to == &v->cpus && words_number(text, 1, CPUS_MAX, &n) < 0)
+		vmfile_wrong(r, "a guest has " words_cpus_help ", not '%.40s'", text);
+	if (to == &v->time_limit && words_number(text, 1, TIME_LIMIT_MAX, &n) < 0)
+		vmfile_wrong(r, "time-limit is a number of seconds, not '%.40s'", text);
+	if (to == &v->name && vmfile_check_name(text, &why) < 0)
+		vmfile_wrong(r, "%s", why.msg);
+	*to = text;
+}
+
 struct guest_disk *vmfile_add_disk(struct vmfile_reader *r)
 {
 	if (r->v->n_disks == VMFILE_DISKS)
@@ -118,10 +136,11 @@ static const char *value(struct vmfile_reader *r, const char *key)
 }
 
 /* What is left of the line, as it stands. */
-static const char *rest(struct vmfile_reader *r)
+static const char *rest(struct vmfile_reader *r, const char *key)
 {
 	const char *start, *end;
 
+	(void)key;
 	r->p += strspn(r->p, " \t\r");
 	start = r->p;
 	r->p += strcspn(r->p, "\n");
@@ -176,49 +195,54 @@ static const char *choice(struct vmfile_reader *r, const char *key, const char *
 	vmfile_wrong(r, "'%s' is %s, not '%.64s'", key, all, word);
 }
 
+static const char *read_console(struct vmfile_reader *r, const char *key)
+{
+	return choice(r, key, (const char *const[]) { "serial", "virtio", "keep", NULL });
+}
+
+static const char *read_engine(struct vmfile_reader *r, const char *key)
+{
+	return choice(r, key, (const char *const[]) { "kvm", "uml", NULL });
+}
+
+static const char *read_path(struct vmfile_reader *r, const char *key)
+{
+	return vmfile_path(r, value(r, key));
+}
+
 static void read_key(struct vmfile_reader *r, const char *key)
 {
 	struct vmfile *v = r->v;
-	const struct { const char *key; const char **to; } words[] = {
-		{ "name", &v->name }, { "memory", &v->memory }, { "cpus", &v->cpus },
-		{ "entry", &v->entry }, { "time-limit", &v->time_limit },
-	};
-	const struct { const char *key; const char **to; } ends[] = {
-		{ "on-shutdown", &v->on_shutdown }, { "on-reset", &v->on_reset },
-		{ "on-crash", &v->on_crash },
+	const struct {
+		const char *key, **to;
+		const char *(*read)(struct vmfile_reader *r, const char *key);
+	} keys[] = {
+		{ "name", &v->name, value }, { "memory", &v->memory, value },
+		{ "cpus", &v->cpus, value }, { "entry", &v->entry, value },
+		{ "time-limit", &v->time_limit, value },
+		{ "kernel", &v->kernel, read_path }, { "initrd", &v->initrd, read_path },
+		{ "append", &v->append, rest },
+		{ "console", &v->console, read_console }, { "engine", &v->engine, read_engine },
+		{ "on-shutdown", &v->on_shutdown, read_end },
+		{ "on-reset", &v->on_reset, read_end }, { "on-crash", &v->on_crash, read_end },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		if (!strcmp(key, words[i].key)) {
-			*words[i].to = value(r, key);
-			return;
-		}
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		if (strcmp(key, keys[i].key) != 0)
+			continue;
+		if (*keys[i].to)
+			vmfile_wrong(r, "'%s' is there a second time", key);
+		vmfile_set(r, keys[i].to, keys[i].read(r, key));
+		return;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
-		if (!strcmp(key, ends[i].key)) {
-			*ends[i].to = read_end(r, key);
-			return;
-		}
-	}
-	if (!strcmp(key, "kernel")) {
-		v->kernel = vmfile_path(r, value(r, key));
-	} else if (!strcmp(key, "initrd")) {
-		v->initrd = vmfile_path(r, value(r, key));
-	} else if (!strcmp(key, "append")) {
-		v->append = rest(r);
-	} else if (!strcmp(key, "disk")) {
+	if (!strcmp(key, "disk"))
 		read_disk(r);
-	} else if (!strcmp(key, "recovery")) {
-		v->recovery = true;
-	} else if (!strcmp(key, "console")) {
-		v->console = choice(r, key, (const char *const[]) { "serial", "virtio", "keep", NULL });
-	} else if (!strcmp(key, "engine")) {
-		v->engine = choice(r, key, (const char *const[]) { "kvm", "uml", NULL });
-	} else if (!strcmp(key, "net")) {
+	else if (!strcmp(key, "net"))
 		read_net(r);
-	} else {
+	else if (!strcmp(key, "recovery"))
+		v->recovery = true;
+	else
 		vmfile_wrong(r, "unknown key '%.64s'; see vdisk-vm(5)", key);
-	}
 }
 
 static void read_own(struct vmfile_reader *r)
@@ -238,16 +262,23 @@ static void read_own(struct vmfile_reader *r)
 
 /* ---- both ---- */
 
-/* Xen's files are assignments: "key = value". */
+/* Xen's files are assignments: "key = value"; xm's were Python, which had more. */
 static bool looks_like_xen(const char *p)
 {
+	static const char *const python[] = { "import", "from", "def" };
+	const char *word;
+
 	for (;;) {
 		p += strspn(p, " \t\r\n;");
 		if (*p != '#')
 			break;
 		p += strcspn(p, "\n");
 	}
+	word = p;
 	p += strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+	for (size_t i = 0; i < ARRAY_SIZE(python); i++)
+		if ((size_t)(p - word) == strlen(python[i]) && !strncmp(word, python[i], (size_t)(p - word)))
+			return true;
 	p += strspn(p, " \t");
 	return *p == '=' || (*p == '+' && p[1] == '=');
 }
@@ -255,19 +286,8 @@ static bool looks_like_xen(const char *p)
 static void check(struct vmfile_reader *r)
 {
 	struct vmfile *v = r->v;
-	struct vdisk_error why;
-	uint64_t memory;
-	unsigned n;
 
 	r->line = MAX(r->line, 1u);
-	if (v->memory && words_memory(v->memory, &memory) < 0)
-		vmfile_wrong(r, "memory is " words_memory_help ", not '%.40s'", v->memory);
-	if (v->cpus && words_number(v->cpus, 1, CPUS_MAX, &n) < 0)
-		vmfile_wrong(r, "a guest has " words_cpus_help ", not '%.40s'", v->cpus);
-	if (v->time_limit && words_number(v->time_limit, 1, TIME_LIMIT_MAX, &n) < 0)
-		vmfile_wrong(r, "time-limit is a number of seconds, not '%.40s'", v->time_limit);
-	if (v->name && vmfile_check_name(v->name, &why) < 0)
-		vmfile_wrong(r, "%s", why.msg);
 	if (!v->n_disks && !v->kernel)
 		vmfile_wrong(r, "no disk, and no kernel either");
 	if (v->kernel && (v->entry || v->recovery))

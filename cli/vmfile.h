@@ -65,6 +65,8 @@ struct vmfile_reader {
 /* Ends the evaluation with "FILE:LINE: ...". */
 NORETURN void vmfile_wrong(struct vmfile_reader *r, const char *fmt, ...) PRINTF_FMT(2, 3);
 void vmfile_note(struct vmfile_reader *r, const char *fmt, ...) PRINTF_FMT(2, 3);
+/* What a key says, if it is nothing that cannot be: @to is a member of @r->v. */
+void vmfile_set(struct vmfile_reader *r, const char **to, const char *text);
 /* A path as it stands, or from the file's directory. */
 const char *vmfile_path(struct vmfile_reader *r, const char *path);
 struct guest_disk *vmfile_add_disk(struct vmfile_reader *r);

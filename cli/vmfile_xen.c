@@ -425,16 +425,23 @@ static bool is_silent(const char *key)
 	return any_of(key, keys);
 }
 
+static void set_number(struct vmfile_reader *r, const char **to, const char *key, const char *text)
+{
+	if (!*text || strspn(text, "0123456789") != strlen(text))
+		vmfile_wrong(r, "'%s' is a number, not '%.64s'", key, text);
+	vmfile_set(r, to, text);
+}
+
 static void set_string(struct xen *x, const char *key, const char *value)
 {
 	struct vmfile *v = x->r->v;
 
 	if (!strcmp(key, "name"))
-		v->name = value;
+		vmfile_set(x->r, &v->name, value);
 	else if (!strcmp(key, "memory"))
-		v->memory = value;
+		set_number(x->r, &v->memory, key, value);
 	else if (!strcmp(key, "vcpus"))
-		v->cpus = value;
+		set_number(x->r, &v->cpus, key, value);
 	else if (!strcmp(key, "kernel"))
 		set_kernel(x, value);
 	else if (!strcmp(key, "ramdisk"))
@@ -457,19 +464,11 @@ static void set_string(struct xen *x, const char *key, const char *value)
 		ignore(x, key);
 }
 
-static void check_number(struct vmfile_reader *r, const char *key, const char *text)
-{
-	if (text && (!*text || strspn(text, "0123456789") != strlen(text)))
-		vmfile_wrong(r, "'%s' is a number, not '%.64s'", key, text);
-}
-
 static void finish(struct xen *x)
 {
 	struct vmfile *v = x->r->v;
 	const char *extra = x->extra ? x->extra : "";
 
-	check_number(x->r, "memory", v->memory);
-	check_number(x->r, "vcpus", v->cpus);
 	if (v->kernel && x->own_boot) {
 		vmfile_note(x->r, "a boot loader is named: the guest's own kernel is booted, not %.200s",
 			    v->kernel);

@@ -67,7 +67,7 @@ append_is 'root=/dev/vda5 ro single a b'
 expect 0 "${boot[@]}" --recovery disk.raw
 append_is 'root=/dev/vda5 ro single console=ttyS0'
 expect 1 "${boot[@]}" --entry 2 disk.raw
-like_output "no entry '2'"
+like_output "no entry '2' in the boot menu \(--list shows it\)"
 expect 0 "${boot[@]}" --initrd b/initrd-2.6 disk.raw
 cmp got/initrd b/initrd-2.6 || fail 'the initrd that was asked for'
 expect 1 "${boot[@]}" --initrd none disk.raw
@@ -76,13 +76,19 @@ expect 2 "${boot[@]}" --kernel b/vmlinuz-2.6 --entry 0 disk.raw
 
 # ---- what cannot be is refused before anything is opened ----
 
-for bad in '-m 0' '-m 12x' '-c 100' '-c 0' '--cache=foo' '--time-limit 0' '--net user,mac=1' '--net tap:' \
+for bad in '--name a.b' '-m 0' '-m 12x' '-c 100' '-c 0' '--cache=foo' '--time-limit 0' '--net user,mac=1' '--net tap:' \
     '--on-crash exit:256' '--disk uki.raw,cache=foo' '--disk x,serial=,ro' '--disk x,block-size=1024'; do
     # shellcheck disable=SC2086 # words
     expect 2 "${boot[@]}" $bad no-such-disk
 done
 expect 2 "${boot[@]}" no-such-disk,limit=much
 expect 1 "${boot[@]}" no-such-disk
+expect 2 "${boot[@]}" --name www.example.org disk.raw
+like_output "no dots.*'www-example-org' would do"
+expect 2 "${boot[@]}" --disk disk.raw disk.raw
+like_output 'disk.raw is there twice'
+expect 2 "${boot[@]}" --disk b/vmlinuz-2.6,serial=vdisk0 disk.raw
+like_output "two disks have the serial number 'vdisk0'"
 
 # what is said of one disk, beside what is said of all; a name with commas
 truncate -s 1M 'a,b' 'a,serial=b'
@@ -160,6 +166,12 @@ got 64
 grep -qx 1G got/args && fail 'an option lost against the file'
 expect 0 "${boot[@]}" -f vm/db.vm --append mine
 append_is 'root=/dev/vda5 ro quiet mine console=ttyS0'
+# (also where what they say is the default)
+echo 'on-reset exit' >> vm/db.vm
+printf '16\n0\n' > got/statuses
+expect 0 "${boot[@]}" -f vm/db.vm --on-reset=reset
+printf '16\n' > got/statuses
+expect 16 "${boot[@]}" -f vm/db.vm
 sed -i 's/db-1/db.example.org/' vm/db.vm
 expect 1 "${boot[@]}" -f vm/db.vm
 like_output "vm/db.vm:.*no dots.*'db-example-org' would do"
@@ -180,6 +192,7 @@ END
 # its network card wants Xen's bridge; the command line has the last word
 expect 1 "${boot[@]}" -f xen.cfg
 like_output 'network: xenbr0: No such device'
+like_output 'ip link add name xenbr0 type bridge'
 expect 0 "${boot[@]}" --net none -f xen.cfg
 sed -i /^vif/d xen.cfg
 expect 0 "${boot[@]}" -f xen.cfg

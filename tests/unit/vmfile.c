@@ -108,11 +108,12 @@ static void own_refused(void **state)
 	check_refused("disk a serial=this-is-much-too-long-for-it\n", "up to 20");
 	check_refused("disk a limit=much\n", "bytes=SIZE");
 	check_refused("disk a block-size=513\n", "512 or 4096");
-	check_refused("disk a\nmemory 0\n", "32 MiB to 1 TiB");
+	check_refused("memory 0\ndisk a\n", "guest.cfg:1: memory is 32 MiB to 1 TiB");
+	check_refused("name a\ndisk a\nname b\n", "guest.cfg:3: 'name' is there a second time");
 	check_refused("disk a\ncpus 65\n", "1 to 64");
 	check_refused("disk a\ntime-limit never\n", "seconds");
 	check_refused("disk \"a\nname x\n", "has no end");
-	check_refused("disk a\nmemory 1 2\n", "something follows");
+	check_refused("disk a\nmemory 64 2\n", "something follows");
 	check_refused("disk a\non-reset exit:256\n", "reset, exit or exit:N");
 	check_refused("disk a\non-reset exit:\n", "reset, exit or exit:N");
 	check_refused("disk a\non-reset again\n", "reset, exit or exit:N");
@@ -243,7 +244,7 @@ static void xen_syntax(void **state)
 	struct vmfile v;
 
 	(void)state;
-	parse(&v, "name=\"a\\\"b\" ;memory=64;name='a_b'\ndisk=['/a',\n\n'/b'] # two\ndisk += [ '/c', ]\n"
+	parse(&v, "extra=\"a\\\"b\" ;memory=64;name='a_b'\ndisk=['/a',\n\n'/b'] # two\ndisk += [ '/c', ]\n"
 	      "pci = [ '01:00.0' ]\nvfb = [ 'vnc=1' ]\nusbdevice = 'tablet'\nextra = \"\"\n"
 	      "uuid = 0x1f\nboot='c' \\\n\n");
 	assert_string_equal(v.name, "a_b");
@@ -260,7 +261,8 @@ static void xen_syntax(void **state)
 	check_refused("disk = \nname='x'\n", "no value");
 	check_refused("a == 1\n", "not an assignment");
 	check_refused("name = 'a.b.c'\ndisk = ['/a']\n", "'a-b-c' would do");
-	check_refused("memory = '1G'\ndisk = ['/a']\n", "'memory' is a number");
+	check_refused("memory = '1G'\ndisk = ['/a']\n", "guest.cfg:1: 'memory' is a number");
+	check_refused("import os\ndisk = ['/a']\n", "guest.cfg:1: not an assignment (Python is not run)");
 	check_refused("name = 'x'\n", "no disk");
 }
 
