@@ -72,6 +72,8 @@ vdisk-vhost_PKGS := libseccomp
 tests/unit/vhost_user_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 tests/fuzz/vhost_front_SRCS := vmm-lite/vhost/front.c vmm-lite/vhost/msg.c vmm-lite/vhost/talk.c vmm-lite/vhost/command.c vmm-lite/words.c vmm-lite/vhost/lines.c vmm-lite/keeper.c vmm-lite/log.c \
  vmm-lite/virtio/limiter.c
+tests/fuzz/relay_SRCS := vmm-lite/vhost/relay.c vmm-lite/vhost/msg.c vmm-lite/vhost/talk.c vmm-lite/vhost/command.c vmm-lite/keeper.c \
+ vmm-lite/words.c vmm-lite/log.c
 tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c $(VHOST_SRCS)
 
 # The same guests on User-Mode Linux.

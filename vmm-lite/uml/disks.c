@@ -188,7 +188,8 @@ struct uml_disk *uml_disk_find(struct uml *u, const char *id)
 int uml_disk_stats(struct uml_disk *d, struct blk_stats *out)
 {
 	/* none is there to answer while it is started again */
-	return relay_pid(d->relay) ? vhost_lines_stats(&d->lines, out, &d->bytes) : -EAGAIN;
+	return d->lost || relay_is_away(d->relay) ? -EAGAIN :
+		vhost_lines_stats(&d->lines, out, &d->bytes);
 }
 
 int uml_disk_limit(struct uml_disk *d, const struct blk_limits *limits, struct vdisk_error *err)

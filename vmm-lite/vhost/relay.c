@@ -70,6 +70,7 @@ struct relay {
 	int quit_fd, state_fd;	/* owned: eventfds, to the thread and from it */
 	_Atomic bool quit, leave;
 	_Atomic int pid;
+	_Atomic bool away;	/* it died, and there is no other yet */
 	_Atomic unsigned restarts;
 	enum relay_end end;	/* the thread's result */
 
@@ -223,6 +224,13 @@ static void tell_config_changed(struct relay *r)
 		(void)!send(s->fd[0], header, sizeof(header), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static void lost_process(struct relay *r)
+{
+	drop(r, &r->back);
+	r->pid = 0;
+	r->away = true;
+}
+
 /* The keeper has started a process, the disk's or one in its place. */
 static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 {
@@ -238,7 +246,7 @@ static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 	if (!e)
 		e = say_again(r);
 	if (e == -EPIPE) {	/* dead already: the keeper sends another */
-		drop(r, &r->back);
+		lost_process(r);
 		return;
 	}
 	if (e < 0) {
@@ -252,6 +260,7 @@ static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 		return;
 	}
 	r->pid = pid;
+	r->away = false;
 	if (!r->ready) {
 		pthread_mutex_lock(&r->lock);
 		r->ready = true;
@@ -263,12 +272,6 @@ static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 	tell_config_changed(r);
 	if (r->o.restarted)
 		r->o.restarted(r->o.arg);
-}
-
-static void lost_process(struct relay *r)
-{
-	drop(r, &r->back);
-	r->pid = 0;
 }
 
 static void hear_keeper(struct relay *r)
@@ -299,10 +302,12 @@ static int wait_process(struct relay *r)
 
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 			continue;
-		if (fds[0].revents || fds[2].revents)
+		if (fds[0].revents)
 			return -ECANCELED;
 		if (fds[1].revents)
 			hear_keeper(r);
+		else if (fds[2].revents)
+			return -ECANCELED;
 	}
 	return r->back < 0 ? -EIO : 0;
 }
@@ -664,6 +669,11 @@ void relay_leave(struct relay *r)
 pid_t relay_pid(struct relay *r)
 {
 	return r->pid;
+}
+
+bool relay_is_away(struct relay *r)
+{
+	return r->away;
 }
 
 unsigned relay_restarts(struct relay *r)

@@ -57,8 +57,10 @@ void relay_finish(struct relay *r);
 /* The same, but the keeper is somebody else's from now on, and starts it again for him. */
 void relay_leave(struct relay *r);
 
-/* Of the present process; 0: there is none. */
+/* Of the present process; 0: there is none, or not yet. */
 pid_t relay_pid(struct relay *r);
+/* It died, and nobody is there to ask. */
+bool relay_is_away(struct relay *r);
 /* How often it was started again. */
 unsigned relay_restarts(struct relay *r);
 
