@@ -19,6 +19,7 @@
 
 #include "cli/commands.h"
 #include "cli/vm.h"
+#include "core/fds.h"
 #include "vmm-lite/words.h"
 
 #define ANSWER_MAX	(1u << 20)
@@ -28,29 +29,15 @@
 
 static int send_request(int fd, json_t *request, const int *fds, unsigned n_fds)
 {
-	union {
-		char buf[CMSG_SPACE(VM_FILES_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
 	AUTO_FREE char *text = json_dumps(request, JSON_COMPACT);
 	struct iovec iov[] = { { text, text ? strlen(text) : 0 },
 			       { (void *)(uintptr_t)"\n", 1 } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+	ssize_t n;
 
 	if (!text)
 		return -ENOMEM;
-	if (n_fds) {
-		struct cmsghdr *h;
-
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
-	}
-	return sendmsg(fd, &m, MSG_NOSIGNAL) == (ssize_t)(iov[0].iov_len + 1) ? 0 : -EIO;
+	n = vd_send_fds(fd, iov, 2, fds, n_fds, 0);
+	return n == (ssize_t)iov[0].iov_len + 1 ? 0 : n < 0 ? (int)n : -EIO;
 }
 
 /* A guest that is stopped does not answer: wait for one so many seconds, 0 for ever. */

@@ -186,13 +186,12 @@ static int attach_isolated(const char *guest, struct guest_disk *d, const json_t
 
 static int attach(const char *guest, struct guest_disk *d)
 {
-	bool remote = !strncmp(d->locator, "iscsi://", 8);
 	json_t *shown = NULL;
 	int status;
 
 	if (vm_ask(&shown, guest, json_pack("{ss}", "do", "show"), NULL, 0) != CLI_OK)
 		return CLI_FAILED;
-	if (remote || json_is_true(json_object_get(shown, "isolate")))
+	if (vdisk_is_remote(d->locator) || json_is_true(json_object_get(shown, "isolate")))
 		status = attach_isolated(guest, d, shown);
 	else
 		status = attach_files(guest, d);

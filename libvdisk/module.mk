@@ -1,6 +1,7 @@
 LIB_SRCS += \
  libvdisk/core/args.c \
  libvdisk/core/error.c \
+ libvdisk/core/fds.c \
  libvdisk/core/disk.c \
  libvdisk/core/io.c \
  libvdisk/core/pool.c \

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "core/fds.h"
 #include "vmm-lite/log.h"
 
 void control_init(struct control *c, int listen_fd)
@@ -110,34 +111,11 @@ static void client_new(struct control *c)
 
 static ssize_t receive(struct control_client *k)
 {
-	union {
-		char buf[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { k->line + k->used, CONTROL_LINE_MAX - k->used };
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = &control, .msg_controllen = sizeof(control),
-	};
-	ssize_t n = recvmsg(k->fd, &m, MSG_CMSG_CLOEXEC);
+	unsigned n_fds;
+	ssize_t n = vd_recv_fds(k->fd, k->line + k->used, CONTROL_LINE_MAX - k->used, k->fds + k->n_fds,
+				CONTROL_FDS_MAX - k->n_fds, &n_fds, 0);
 
-	if (n < 0)
-		return n;
-	for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
-		size_t count = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < count; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-			if (k->n_fds < CONTROL_FDS_MAX)
-				k->fds[k->n_fds++] = fd;
-			else
-				close(fd);
-		}
-	}
+	k->n_fds += n_fds;
 	return n;
 }
 
@@ -146,9 +124,8 @@ static bool answer(struct control_client *k, const char *text)
 {
 	size_t len = text ? strlen(text) : 0;
 	struct iovec iov[] = { { (void *)(uintptr_t)text, len }, { (void *)(uintptr_t)"\n", 1 } };
-	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
 
-	return text && sendmsg(k->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len + 1;
+	return text && vd_send_fds(k->fd, iov, 2, NULL, 0, MSG_DONTWAIT) == (ssize_t)len + 1;
 }
 
 /* Serve the lines that are complete; false: the client goes. */
@@ -180,7 +157,7 @@ static void client_readable(struct control *c, struct control_client *k)
 {
 	ssize_t n = receive(k);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN)
 		return;
 	k->used += n > 0 ? (size_t)n : 0;
 	if (n <= 0 || !serve_lines(c, k))

@@ -28,6 +28,7 @@
 
 #include "core/args.h"
 #include "core/driver.h"
+#include "core/fds.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/command.h"
 
@@ -59,8 +60,7 @@ struct keeper {
 bool keeper_isolated(const struct options *o, const struct disk_option *d)
 {
 	/* what reaches a network is never opened in the process of the guest */
-	return o->isolate || !strncmp(d->locator, "iscsi://", 8) ||
-		(d->backing && !strncmp(d->backing, "iscsi://", 8));
+	return o->isolate || vdisk_is_remote(d->locator) || vdisk_is_remote(d->backing);
 }
 
 /* ---- the channel ---- */
@@ -68,54 +68,21 @@ bool keeper_isolated(const struct options *o, const struct disk_option *d)
 static void say(const struct kept *k, enum keeper_says what, int value, int fd)
 {
 	struct keeper_word word = { .says = what, .value = value };
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { .bytes = { 0 } };
 	struct iovec iov = { .iov_base = &word, .iov_len = sizeof(word) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (fd >= 0) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
 	/* if nobody hears it, nobody needs it */
-	(void)!sendmsg(k->channel, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)vd_send_fds(k->channel, &iov, 1, &fd, fd >= 0, MSG_DONTWAIT);
 }
 
 int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = word, .iov_len = sizeof(*word) };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
-	};
-	struct cmsghdr *c;
-	ssize_t n;
+	unsigned n_fds;
+	ssize_t n = vd_recv_fds(channel, word, sizeof(*word), fd, 1, &n_fds, wait ? 0 : MSG_DONTWAIT);
 
-	*fd = -1;
-	do
-		n = recvmsg(channel, &msg, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	if (n == 0)
-		return 0;
-	c = CMSG_FIRSTHDR(&msg);
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-	    c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(fd, CMSG_DATA(c), sizeof(int));
+	if (!n_fds)
+		*fd = -1;
+	if (n <= 0)
+		return (int)n;
 	return n == sizeof(*word) ? 1 : -EPROTO;
 }
 

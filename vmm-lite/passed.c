@@ -8,16 +8,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
-
-union fds {
-	char buf[CMSG_SPACE(CONTROL_FDS_MAX * sizeof(int))];
-	struct cmsghdr align;
-};
-
-bool passed_is_remote(const char *locator)
-{
-	return !strncmp(locator, "iscsi://", 8);
-}
+#include "core/fds.h"
 
 const char *passed_text(const struct control_call *call, const char *key)
 {
@@ -48,7 +39,7 @@ static int take_files(struct disk_option *o, struct passed_store *store,
 {
 	json_t *names = json_object_get(call->request, "files");
 
-	if (json_array_size(names) != call->n_fds || (!call->n_fds && !passed_is_remote(o->locator)))
+	if (json_array_size(names) != call->n_fds || (!call->n_fds && !vdisk_is_remote(o->locator)))
 		return vd_fail(err, EINVAL, "attach-disk: a locator, and a descriptor for each of "
 			       "\"files\" are needed");
 	for (unsigned i = 0; i < call->n_fds; i++) {
@@ -174,24 +165,13 @@ static int leave(int carry_fd, json_t *message, const int *fds, unsigned n)
 {
 	AUTO_FREE char *text = json_dumps(message, JSON_COMPACT);
 	struct iovec iov = { text, text ? strlen(text) : 0 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	union fds control = { 0 };
+	ssize_t sent;
 
 	json_decref(message);
 	if (!text)
 		return -EILSEQ;
-	if (n) {
-		struct cmsghdr *h;
-
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(n * sizeof(int));
-		h = CMSG_FIRSTHDR(&m);
-		h->cmsg_level = SOL_SOCKET;
-		h->cmsg_type = SCM_RIGHTS;
-		h->cmsg_len = CMSG_LEN(n * sizeof(int));
-		memcpy(CMSG_DATA(h), fds, n * sizeof(int));
-	}
-	return sendmsg(carry_fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+	sent = vd_send_fds(carry_fd, &iov, 1, fds, n, MSG_DONTWAIT);
+	return sent < 0 ? (int)sent : 0;
 }
 
 int passed_leave_first(int carry_fd, json_t *has, unsigned next_id)
@@ -230,22 +210,9 @@ int passed_leave_disk(int carry_fd, const struct passed_about *d, const struct k
 /* The length of a message and its descriptors; 0: there are no more. */
 static ssize_t receive(int fd, char *text, int *fds, unsigned *n_fds)
 {
-	union fds control;
-	struct iovec iov = { text, CONTROL_LINE_MAX };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
-	ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = vd_recv_fds(fd, text, CONTROL_LINE_MAX, fds, CONTROL_FDS_MAX, n_fds, MSG_DONTWAIT);
 
-	*n_fds = 0;
-	for (struct cmsghdr *h = n < 0 ? NULL : CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
-		if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-			continue;
-		*n_fds = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(h), *n_fds * sizeof(int));
-	}
-	if (n < 0)
-		return errno == EAGAIN ? 0 : -errno;
-	return n;
+	return n == -EAGAIN ? 0 : n;
 }
 
 static int hand_out(const char *text, size_t len, int *fds, unsigned n_fds,
@@ -263,9 +230,7 @@ static int hand_out(const char *text, size_t len, int *fds, unsigned n_fds,
 	else
 		r = vd_fail(err, EPROTO, "what was left before the reset is not understood");
 	json_decref(call.request);
-	for (unsigned i = 0; i < n_fds; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
+	vd_close_fds(fds, n_fds);
 	return r;
 }
 

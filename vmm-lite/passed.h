@@ -12,9 +12,6 @@
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/options.h"
 
-/* Is it reached over a network? */
-bool passed_is_remote(const char *locator);
-
 struct passed_store {
 	struct vdisk_open_file files[CONTROL_FDS_MAX];
 	struct keeper_ends ends;

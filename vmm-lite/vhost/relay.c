@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "core/fds.h"
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/talk.h"
@@ -141,7 +142,7 @@ static struct said *said_of(struct relay *r, uint32_t request)
 
 static void forget(struct said *s)
 {
-	vhost_close_fds(s->fd, s->n_fds);
+	vd_close_fds(s->fd, s->n_fds);
 	*s = (struct said) { .is = false };
 }
 
@@ -484,7 +485,7 @@ static int hear_front(struct relay *r)
 		e = serve(r, &m);
 	else if (!e)
 		e = -EPIPE;
-	vhost_close_fds(m.fd, m.n_fds);
+	vd_close_fds(m.fd, m.n_fds);
 	if (e < 0 && e != -EPIPE && e != -ECANCELED && e != -EIO && !r->quit)
 		log_warnx("%s: the guest's driver does not keep to the protocol: %s", r->o.name,
 			  strerror(-e));

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "core/fds.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/vhost/session.h"
 #include "vmm-lite/vhost/talk.h"
@@ -49,7 +50,7 @@ static int one_message(int sock)
 
 	r = vhost_next(sock, &h, payload, fds, &n_fds);
 	if (r <= 0) {
-		vhost_close_fds(fds, n_fds);
+		vd_close_fds(fds, n_fds);
 		return r;
 	}
 	r = vhost_session_message(session, &h, payload, fds, n_fds, &answer);

@@ -4,71 +4,29 @@
 
 #include <errno.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "core/compiler.h"
+#include "core/fds.h"
 #include "vmm-lite/vhost/wire.h"
-
-union fd_space {
-	char bytes[CMSG_SPACE(VHOST_FDS_MAX * sizeof(int))];
-	struct cmsghdr align;
-};
-
-void vhost_close_fds(const int *fds, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		close(fds[i]);
-}
 
 /* ---- bytes ---- */
 
 int vhost_send(int sock, const void *bytes, size_t len, const int *fds, unsigned n_fds)
 {
-	union fd_space control = { .bytes = { 0 } };
 	struct iovec iov = { (void *)(uintptr_t)bytes, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (n_fds > VHOST_FDS_MAX)
-		return -E2BIG;
-	if (n_fds) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
-	}
-	return sendmsg(sock, &msg, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -EPIPE;
+	return vd_send_fds(sock, &iov, 1, fds, n_fds, 0) == (ssize_t)len ? 0 : -EPIPE;
 }
 
 /* All of @len bytes, and the descriptors that come with the first; 0: the peer has gone. */
 static int receive(int sock, void *buf, size_t len, int *fds, unsigned *n_fds)
 {
-	union fd_space control;
-	struct iovec iov = { buf, len };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = fds ? control.bytes : NULL,
-		.msg_controllen = fds ? sizeof(control.bytes) : 0,
-	};
-	ssize_t n;
+	unsigned none;
+	ssize_t n = vd_recv_fds(sock, buf, len, fds, fds ? VHOST_FDS_MAX : 0, fds ? n_fds : &none,
+				MSG_WAITALL);
 
-	do
-		n = recvmsg(sock, &msg, MSG_WAITALL | MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); fds && c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		*n_fds = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(c), *n_fds * sizeof(int));
-	}
-	if (n == 0)
-		return 0;
+	if (n <= 0)
+		return (int)n;
 	return (size_t)n == len ? 1 : -EPROTO;
 }
 
@@ -113,7 +71,7 @@ int vhost_hear_answer(int sock, uint32_t request, void *payload, uint32_t len, i
 	if (fd)
 		*fd = n == 1 ? fds[0] : -1;
 	if (!fd || n != 1)	/* not what was asked for */
-		vhost_close_fds(fds, n);
+		vd_close_fds(fds, n);
 	if (r <= 0)
 		return -EPIPE;
 	if (get32(header) != request || !(get32(header + 4) & VHOST_REPLY) ||

@@ -21,8 +21,6 @@ int vhost_send(int sock, const void *bytes, size_t len, const int *fds, unsigned
  */
 int vhost_next(int sock, struct vhost_header *h, uint8_t *payload, int *fds, unsigned *n_fds);
 
-void vhost_close_fds(const int *fds, unsigned n);
-
 /* ---- a front end ---- */
 
 int vhost_say(int sock, uint32_t request, bool need_reply, const void *payload, uint32_t len,
