@@ -118,11 +118,6 @@ static int open_disk(struct command *c, const struct guest_disk *d, char layer[1
 	return status;
 }
 
-static bool is_remote(const char *locator)
-{
-	return locator && !strncmp(locator, "iscsi://", 8);
-}
-
 static int add_disk(struct command *c, const struct guest_disk *d, bool isolate, char layer[16])
 {
 	add_pair(c, "--disk", d->locator);
@@ -136,7 +131,7 @@ static int add_disk(struct command *c, const struct guest_disk *d, bool isolate,
 	if (d->read_only)
 		add(c, "--read-only");
 	/* one that has a process of its own is opened by that */
-	if (!isolate && !is_remote(d->locator) && !is_remote(d->backing))
+	if (!isolate && !vdisk_is_remote(d->locator) && !vdisk_is_remote(d->backing))
 		return open_disk(c, d, layer);
 	if (d->snapshot)
 		add(c, "--snapshot");

@@ -80,7 +80,7 @@ bool vm_name_ok(const char *name)
 /* The last part of "iscsi://host/iqn.2026-11.org.example:web/0" that is a name: "web/0". */
 static const char *remote_name(const char *locator)
 {
-	const char *target = strchr(locator + strlen("iscsi://"), '/'), *colon;
+	const char *target = strchr(strstr(locator, "://") + 3, '/'), *colon;
 
 	if (!target)
 		return locator;
@@ -94,9 +94,8 @@ static void name_from(char *out, const char *locator)
 	const char *slash = strrchr(locator, '/'), *p = slash && slash[1] ? slash + 1 : locator;
 	size_t n = 0;
 
-	if (!strncmp(locator, "iscsi://", 8))
+	if (vdisk_is_remote(locator))
 		p = remote_name(locator);
-
 	for (; *p && !strchr(".#@/", *p) && n < VM_NAME_MAX - 8; p++)
 		if (isalnum((unsigned char)*p) || (n && (*p == '-' || *p == '_')))
 			out[n++] = *p;

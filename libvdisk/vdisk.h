@@ -379,6 +379,9 @@ VDISK_API void vdisk_locator_clear(struct vdisk_locator *loc);
 /* The pieces without the path put together again, escaped; the caller frees. */
 VDISK_API char *vdisk_locator_format(const struct vdisk_locator *loc);
 
+/* Does it name a disk of another host (iscsi://...), which is reached over a network?  NULL: no. */
+VDISK_API bool vdisk_is_remote(const char *locator);
+
 /*
  * Take secrets out of a text that may have locators in it (iscsi://user%secret@host/...),
  * before it is shown.  Messages of the library's and names of disks have none.

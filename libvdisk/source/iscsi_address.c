@@ -21,6 +21,11 @@
 #define OWN_NAME	"iqn.2026-11.org.vdisk:initiator"
 #define NAME_FILE	"/etc/iscsi/initiatorname.iscsi"
 
+bool vdisk_is_remote(const char *locator)
+{
+	return locator && vd_iscsi_is(locator);
+}
+
 bool vd_iscsi_is(const char *name)
 {
 	return !strncmp(name, SCHEME, strlen(SCHEME));
