@@ -184,8 +184,21 @@ deps:
 
 LINT_C = $(LIB_SRCS) $(sort $(foreach p,$(PROGS),$($(p)_SRCS)))
 SHELL_FILES = $(shell git ls-files | xargs grep -lE '^\#!.*\b(ba)?sh\b' 2>/dev/null)
+# clang-tidy takes its time: what it has passed it is not asked again until the file, one of
+# its headers or the checks change
+TIDIED = $(patsubst %.c,$(O)/lint/%.ok,$(filter %.c,$(LINT_C)))
+$(O)/lint/%.ok: %.c $(O)/obj/%.o .clang-tidy
+	$(call say,TIDY,$<)
+	@mkdir -p $(@D)
+	$(Q)clang-tidy --quiet $< -- $(LINT_FLAGS) $($(<:.c=)_CFLAGS) 2>/dev/null
+	@touch $@
+# what only gcc knows would be a warning of its own
+LINT_FLAGS = $(filter-out -W% -fsanitize=% -fno-sanitize%,$(ALLC)) \
+             -Wno-gnu-variable-sized-type-not-at-end
+tidied: $(TIDIED)
 lint:
-	$(Q)./tests/lint $(filter %.c,$(LINT_C)) -- $(ALLC)
+	$(Q)status=0; $(MAKE) -k -j$$(nproc) tidied || status=1; \
+	 ./tests/lint $(filter %.c,$(LINT_C)) -- $(filter -D% -I%,$(ALLC)) || status=1; exit $$status
 
 cover:
 	$(Q)$(MAKE) O=$(O)-cover CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage all unit-tests
@@ -221,6 +234,6 @@ clean:
 	rm -rf $(O) $(SAN_O) $(FUZZ_O) $(O)-cover
 
 -include $(OBJS:.o=.d) $(ALLOBJS:.o=.d)
-.PHONY: all unit-tests check check-long headers fuzzers fuzz-build fuzz demo bench deps lint cover \
+.PHONY: all unit-tests check check-long headers fuzzers fuzz-build fuzz demo bench deps lint tidied cover \
  install deb clean FORCE
 .DELETE_ON_ERROR:
