@@ -25,7 +25,7 @@ tests/tools/blk-load_SRCS := tests/tools/blk-load.c vmm-lite/virtio/virtq.c vmm-
 
 # what the filters of system calls let through
 TOOLS += tests/tools/filters
-tests/tools/filters_SRCS := tests/tools/filters.c vmm-lite/sandbox.c vmm-lite/vhost/sandbox.c vmm-lite/terminal.c \
+tests/tools/filters_SRCS := tests/tools/filters.c vmm-lite/sandbox.c vmm-lite/userns.c vmm-lite/vhost/sandbox.c vmm-lite/terminal.c \
  vmm-lite/log.c
 tests/tools/filters_PKGS := libseccomp
 

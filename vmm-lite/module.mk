@@ -19,7 +19,7 @@ VMM_SRCS := \
  vmm-lite/options.c \
  vmm-lite/passed.c \
  vmm-lite/requests.c \
- vmm-lite/sandbox.c \
+ vmm-lite/sandbox.c vmm-lite/userns.c \
  vmm-lite/terminal.c \
  vmm-lite/tty.c \
  vmm-lite/words.c \
@@ -79,9 +79,9 @@ tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/
 # The same guests on User-Mode Linux.
 PROGS += vmm-uml
 vmm-uml_SRCS := vmm-lite/uml/main.c vmm-lite/uml/disks.c vmm-lite/uml/kernel.c \
- vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c \
+ vmm-lite/uml/confine.c vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c \
  vmm-lite/console.c vmm-lite/control.c vmm-lite/keeper.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
- vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/words.c \
+ vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/userns.c vmm-lite/words.c \
  vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c vmm-lite/vhost/relay.c \
  vmm-lite/vhost/sandbox.c vmm-lite/vhost/server.c vmm-lite/vhost/session.c vmm-lite/vhost/talk.c \
  vmm-lite/virtio/blk.c vmm-lite/virtio/limiter.c vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
@@ -94,8 +94,11 @@ vdisk-uml.so_SRCS := vmm-lite/uml/shim.c
 vdisk-uml.so_ALONE := -shared -fPIC
 vdisk-uml-init_SRCS := vmm-lite/uml/init.c
 vdisk-uml-init_ALONE := -static -s
+tests/unit/uml_confine_SRCS := vmm-lite/log.c vmm-lite/uml/confine.c vmm-lite/userns.c \
+ vmm-lite/vhost/sandbox.c
 tests/unit/vhost_sandbox_SRCS := vmm-lite/log.c vmm-lite/vhost/sandbox.c
-tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c
+tests/unit/sandbox_SRCS := vmm-lite/log.c vmm-lite/sandbox.c vmm-lite/terminal.c \
+ vmm-lite/userns.c
 tests/unit/virtio_net_SRCS := vmm-lite/virtio/net.c vmm-lite/virtio/virtq.c
 tests/fuzz/control_SRCS := vmm-lite/control.c vmm-lite/log.c
 tests/fuzz/control_LIBS := -ljansson

@@ -114,6 +114,12 @@ int passed_limits(const struct control_call *call, struct blk_limits *out, struc
 
 /* ---- what is told ---- */
 
+json_t *passed_sandbox(const struct sandbox_state *s)
+{
+	return json_pack("{sb sb sb sb sb si sb}", "user", s->user, "pid", s->pid, "mount", s->mount,
+			 "net", s->net, "ipc", s->ipc, "landlock", s->landlock, "filter", s->filter);
+}
+
 json_t *passed_limits_json(const struct blk_limits *l)
 {
 	char text[LIMITS_TEXT_MAX];

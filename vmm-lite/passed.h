@@ -11,6 +11,7 @@
 #include "vmm-lite/control.h"
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/options.h"
+#include "vmm-lite/sandbox.h"
 
 struct passed_store {
 	struct vdisk_open_file files[CONTROL_FDS_MAX];
@@ -52,6 +53,7 @@ struct passed_about {
 
 json_t *passed_show(const struct passed_about *d);
 json_t *passed_stats(const char *id, const struct blk_stats *b);
+json_t *passed_sandbox(const struct sandbox_state *s);
 json_t *passed_limits_json(const struct blk_limits *l);
 uint64_t passed_seconds(const struct timespec *since);
 

@@ -39,10 +39,7 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "shared-memory", json_boolean(v->ram.fd >= 0));
 	json_object_set_new(a, "next", json_integer(v->next_id));
 	json_object_set_new(a, "resets", json_integer(v->lives - 1));
-	json_object_set_new(a, "sandbox", json_pack("{sb sb sb sb sb si sb}", "user", v->sandbox.user, "pid",
-			    v->sandbox.pid,
-			    "mount", v->sandbox.mount, "net", v->sandbox.net, "ipc", v->sandbox.ipc,
-			    "landlock", v->sandbox.landlock, "filter", v->sandbox.filter));
+	json_object_set_new(a, "sandbox", passed_sandbox(&v->sandbox));
 	for (unsigned i = 0; i < v->n_disks; i++)
 		json_array_append_new(disks, disk_json(v->disk[i]));
 	json_object_set_new(a, "disks", disks);

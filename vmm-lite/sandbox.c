@@ -45,6 +45,7 @@
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
+#include "vmm-lite/userns.h"
 
 /* ---- what is left ---- */
 
@@ -366,27 +367,13 @@ static int drop_capabilities(void)
 	return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
 }
 
-static bool write_file(const char *path, const char *text)
-{
-	AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-}
-
 static void new_user(struct sandbox_state *s)
 {
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
-	char text[64];
 
-	if (uid == 0 || unshare(CLONE_NEWUSER) < 0)
-		return;
-	/* the same numbers inside, so that files look as before */
-	s->user = write_file("/proc/self/setgroups", "deny");
-	snprintf(text, sizeof(text), "%u %u 1", uid, uid);
-	s->user &= write_file("/proc/self/uid_map", text);
-	snprintf(text, sizeof(text), "%u %u 1", gid, gid);
-	s->user &= write_file("/proc/self/gid_map", text);
+	if (uid != 0 && unshare(CLONE_NEWUSER) == 0)
+		s->user = userns_map(uid, gid);
 }
 
 /* ---- the parent, outside of the namespace ---- */

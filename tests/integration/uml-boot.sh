@@ -109,6 +109,16 @@ export VDISK_RUNTIME=$tmp/run
 start "$VDISK" boot --engine uml --name late --time-limit 100 --append do=hang "$tmp/disk.qcow2,snapshot" > "$tmp/late" 2>&1
 up() { "$VDISK" vm show --json late | grep -q '"agent": true'; }
 wait_for 60 up
+# what it is left with, and that it is that
+shown=$("$VDISK" vm show --json late)
+for what in filter mount pid net ipc; do
+    grep -q "\"$what\": true" <<< "$shown" || fail "the sandbox: $shown"
+done
+kernel=$(sed -n 's/.*"pid": \([0-9]\{1,\}\).*/\1/p' <<< "$shown" | head -n 1)
+[ ! -e "/proc/$kernel/root/etc/passwd" ] && [ -e "/proc/$kernel/root/initrd" ] || fail 'files of the host'
+grep -q '^CapEff:[[:space:]]*0*$' "/proc/$kernel/status" && grep -q '^Seccomp:[[:space:]]*2' "/proc/$kernel/status" ||
+    fail "rights of the guest's kernel: $(cat "/proc/$kernel/status")"
+[ "$(readlink "/proc/$kernel/ns/net")" != "$(readlink /proc/self/ns/net)" ] || fail 'its network'
 expect 0 "$VDISK" vm attach-disk late "iscsi://127.0.0.1:$port/iqn.2026-11.test:uml/0,serial=lun"
 sized() { "$VDISK" vm show late | grep ' 67108864 bytes  iscsi://'; }
 wait_for 60 sized

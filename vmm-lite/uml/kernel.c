@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +14,7 @@
 
 #include "core/driver.h"
 #include "vmm-lite/log.h"
+#include "vmm-lite/uml/confine.h"
 #include "vmm-lite/uml/uml.h"
 
 #define ARGS_MAX	(UML_SLOTS_MAX + PORTS_MAX + 24)
@@ -62,7 +61,10 @@ static void fill_arguments(struct arguments *a, const struct uml *u, int initrd,
 
 	add(a, "%s", o->kernel);
 	add(a, "mem=%lluM", (unsigned long long)(o->memory >> 20));
-	add(a, "initrd=/proc/self/fd/%d", initrd);
+	if (u->sandbox.mount)
+		add(a, "initrd=%s", CONFINE_INITRD);
+	else
+		add(a, "initrd=/proc/self/fd/%d", initrd);
 	add(a, "uml_dir=%s", u->dir);
 	add(a, "umid=guest");
 	/* the guest has no business with this host's files */
@@ -96,17 +98,18 @@ static int sibling(char out[4096], const char *name)
 	return 0;
 }
 
+/* The first process of a namespace, if there is one: what it is left with, it tells @told. */
 NORETURN
-static void execute(const struct uml *u, struct arguments *a, int initrd, int agent, pid_t parent)
+static void execute(struct uml *u, int initrd, int agent, int told)
 {
-	struct rlimit no_core = { 0, 0 };
-	char shim[4096];
+	AUTO_CLOSE int kernel = open(u->options.kernel, O_PATH | O_CLOEXEC);
+	char shim[4096], preload[4096 + 16];
+	/* nothing of our environment is for it, a secret least */
+	char *environment[] = { preload, NULL };
+	struct vdisk_error err = { 0 };
+	struct arguments a = { .n = 0 };
 	sigset_t none;
 
-	/* it must not outlive us, not even if we are killed */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(VMM_ERROR);
 	setpgid(0, 0);
 	/* sockets and ports of ours are not for it */
 	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
@@ -116,14 +119,23 @@ static void execute(const struct uml *u, struct arguments *a, int initrd, int ag
 	fcntl(u->line.slave, F_SETFD, 0);
 	for (unsigned i = 0; i < u->options.n_ports; i++)
 		fcntl(u->options.port[i].fd, F_SETFD, 0);
-	setrlimit(RLIMIT_CORE, &no_core);
-	if (sibling(shim, "vdisk-uml.so") == 0)
-		setenv("LD_PRELOAD", shim, 1);
+	if (sibling(shim, "vdisk-uml.so") < 0)
+		_exit(VMM_ERROR);
+	if (!u->options.no_sandbox)
+		confine_files(&u->sandbox, u->dir, shim, initrd);
+	snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", u->sandbox.mount ? CONFINE_SHIM : shim);
+	fill_arguments(&a, u, initrd, agent);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
-	execv(a->arg[0], a->arg);
-	log_warnx("%s: %m", a->arg[0]);
+	if (!u->options.no_sandbox && confine_calls(&u->sandbox, &err) < 0) {
+		log_warnx("%s", err.msg);
+		_exit(VMM_ERROR);
+	}
+	if (write(told, &u->sandbox, sizeof(u->sandbox)) < 0)
+		_exit(VMM_ERROR);
+	execveat(kernel, "", a.arg, environment, AT_EMPTY_PATH);
+	log_warnx("%s: %m", u->options.kernel);
 	_exit(VMM_ERROR);
 }
 
@@ -139,19 +151,21 @@ static int initrd_fd(const struct uml *u, struct vdisk_error *err)
 
 int uml_kernel_start(struct uml *u, int agent, struct vdisk_error *err)
 {
-	struct arguments a = { .n = 0 };
-	int initrd = initrd_fd(u, err);
-	pid_t parent = getpid();
+	int initrd = initrd_fd(u, err), told[2];
 
 	if (initrd < 0)
 		return initrd;
-	fill_arguments(&a, u, initrd, agent);
+	if (pipe2(told, O_CLOEXEC) < 0)
+		return vd_fail(err, errno, "pipe: %m");
 	fflush(NULL);
-	u->kernel = fork();
+	u->kernel = u->options.no_sandbox ? fork() : confine_fork(&u->sandbox);
 	if (u->kernel == 0)
-		execute(u, &a, initrd, agent, parent);
-	for (unsigned i = 0; i < a.n; i++)
-		free(a.arg[i]);
+		execute(u, initrd, agent, told[1]);
+	close(told[1]);
+	/* (one that says nothing has said why on its standard error, and ends) */
+	if (u->kernel > 0 && read(told[0], &u->sandbox, sizeof(u->sandbox)) < 0)
+		log_warnx("User-Mode Linux's process: %m");
+	close(told[0]);
 	if (u->kernel < 0) {
 		u->kernel = 0;
 		return vd_fail(err, errno, "fork: %m");

@@ -4,7 +4,7 @@
  *
  * The counterpart of vmm-lite where KVM is missing, with the same command line, console
  * and control socket.  This process only looks after the others: it sees no disk's
- * bytes.  It is no sandbox: User-Mode Linux is an ordinary process of the user's.
+ * bytes.  What the guest's kernel is left with is confine.c's.
  */
 #include <errno.h>
 #include <inttypes.h>

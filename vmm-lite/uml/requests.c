@@ -49,6 +49,7 @@ static int show(struct uml *u, struct control_call *call, struct vdisk_error *er
 	json_object_set_new(a, "shared-memory", json_true());
 	json_object_set_new(a, "next", json_integer(u->next_id));
 	json_object_set_new(a, "resets", json_integer(0));
+	json_object_set_new(a, "sandbox", passed_sandbox(&u->sandbox));
 	/* its first process has come to where it takes and gives back devices */
 	json_object_set_new(a, "agent", json_boolean(u->agent_ready));
 	for (unsigned i = 0; i < u->n_disks; i++)

@@ -9,17 +9,22 @@
  * And when the guest resets, UML would execute itself again, and when it panics,
  * dump core.  Both end with a status of their own instead.
  *
+ * The guest's memory is a memory file, not one in a directory that the host has to have,
+ * of a type and size that does.
+ *
  * The guest's processes and UML's helpers end with it, however it ends: one that lost
  * its tracer would go on as a process of this host.  When it panics it would end its whole
  * process group instead, which is its caller's too.
  */
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -103,6 +108,27 @@ API int clone(int (*fn)(void *arg), void *stack, int flags, void *arg, ...)
 	*s = (struct start) { fn, arg };
 	return next(started, s, flags, s);
 }
+
+static int open_file(const char *path, int flags, unsigned mode)
+{
+	if ((flags & O_TMPFILE) == O_TMPFILE)
+		return memfd_create("the guest's memory", MFD_CLOEXEC);
+	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+#define OPEN(name) \
+	API int name(const char *path, int flags, ...) \
+	{ \
+		unsigned mode; \
+		va_list ap; \
+\
+		va_start(ap, flags); \
+		mode = flags & O_CREAT ? va_arg(ap, unsigned) : 0; \
+		va_end(ap); \
+		return open_file(path, flags, mode); \
+	}
+OPEN(open)
+OPEN(open64)
 
 API int execvp(const char *file, char *const argv[])
 {

@@ -19,6 +19,7 @@
 #include "vmm-lite/control.h"
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/options.h"
+#include "vmm-lite/sandbox.h"
 #include "vmm-lite/uml/line.h"
 #include "vmm-lite/vhost/lines.h"
 #include "vmm-lite/vhost/relay.h"
@@ -75,6 +76,7 @@ struct uml {
 	bool agent_ready;
 	pid_t kernel;		/* 0: it does not run */
 	int kernel_fd;		/* owned: its process descriptor */
+	struct sandbox_state sandbox;	/* the kernel's */
 	enum vmm_end asked;	/* by a request: how it shall end */
 	bool disks_failed;	/* one could not write out what it held */
 	struct timespec started;
