@@ -132,13 +132,44 @@ static int user(struct guest_nic *n)
 	return CLI_OK;
 }
 
-static int open_one(struct guest_nic *n)
+/* FNV-1a; of a text, with its end. */
+static uint64_t hash(uint64_t h, const char *text)
+{
+	do
+		h = (h ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
+	while (*text++);
+	return h;
+}
+
+/*
+ * Where nobody gave it one: a card has the same address in each of its guest's lives, and
+ * another than the cards of other guests, which may be on the same wire.
+ */
+static void own_mac(char out[18], const char *guest, unsigned card)
+{
+	char host[256] = "", number[8];
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	FILE *f = fopen("/etc/machine-id", "re");
+
+	if (!f || !fgets(host, sizeof(host), f))
+		gethostname(host, sizeof(host) - 1);
+	if (f)
+		fclose(f);
+	snprintf(number, sizeof(number), "%u", card);
+	h = hash(hash(hash(h, host), guest ? guest : ""), number);
+	h ^= h >> 32;
+	snprintf(out, 18, "52:54:00:%02x:%02x:%02x", (unsigned)(h >> 16 & 255), (unsigned)(h >> 8 & 255),
+		 (unsigned)(h & 255));
+}
+
+static int open_one(struct guest_nic *n, const char *guest, unsigned card)
 {
 	struct net_words w;
 
 	n->fd = -1;
 	if (words_net(n->option, &w) < 0)
 		cli_usage("--net is " words_net_help ", not '%s'", n->option);
+	own_mac(n->mac, guest, card);
 	if (w.has_mac)
 		snprintf(n->mac, sizeof(n->mac), "%02x:%02x:%02x:%02x:%02x:%02x", w.mac[0], w.mac[1],
 			 w.mac[2], w.mac[3], w.mac[4], w.mac[5]);
@@ -148,7 +179,7 @@ static int open_one(struct guest_nic *n)
 int guest_net_open(struct guest *g)
 {
 	for (unsigned i = 0; i < g->n_nics; i++)
-		if (open_one(&g->nic[i]) != CLI_OK)
+		if (open_one(&g->nic[i], g->name, i) != CLI_OK)
 			return CLI_FAILED;
 	return CLI_OK;
 }
