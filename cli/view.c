@@ -55,9 +55,9 @@ static void widen_path(void)
 {
 	static bool done;
 	AUTO_FREE char *path = NULL;
+	const char *before = getenv("PATH");
 
-	if (!done && asprintf(&path, "%s:/usr/sbin:/sbin",
-			      getenv("PATH") ? getenv("PATH") : "/usr/bin") >= 0)
+	if (!done && asprintf(&path, "%s:/usr/sbin:/sbin", before ? before : "/usr/bin") >= 0)
 		setenv("PATH", path, 1);
 	done = true;
 }
@@ -65,10 +65,13 @@ static void widen_path(void)
 bool cli_view_has(const char *program)
 {
 	AUTO_FREE char *path = NULL;
+	const char *all;
 	char *rest, *dir;
 
 	widen_path();
-	rest = path = strdup(getenv("PATH") ? getenv("PATH") : "");
+	all = getenv("PATH");
+	path = strdup(all ? all : "");
+	rest = path;
 	while (rest && (dir = strsep(&rest, ":"))) {
 		AUTO_FREE char *file = NULL;
 

@@ -142,18 +142,19 @@ static int wait_for_disk(int channel, const char *locator)
 	return CLI_FAILED;	/* it has said why itself */
 }
 
-static int attach_isolated(const char *guest, struct guest_disk *d, const json_t *shown)
+static int attach_isolated(const char *guest, const struct guest_disk *disk, const json_t *shown)
 {
+	struct guest_disk d = *disk;
 	int channel[2] = { -1, -1 }, control[2] = { -1, -1 }, events[2] = { -1, -1 }, status;
 	char serial[32];
 	json_t *request;
 
-	if (!d->serial) {
+	if (!d.serial) {
 		snprintf(serial, sizeof(serial), "vdisk%lld",
 			 (long long)json_integer_value(json_object_get(shown, "next")));
-		d->serial = serial;
+		d.serial = serial;
 	}
-	request = attach_request(d);
+	request = attach_request(&d);
 	if (!request)
 		return CLI_FAILED;
 	json_object_set_new(request, "isolated", json_true());
@@ -163,13 +164,13 @@ static int attach_isolated(const char *guest, struct guest_disk *d, const json_t
 		cli_error("socketpair: %m");
 		status = CLI_FAILED;
 	} else {
-		status = guest_keep_disk(d, (unsigned)json_integer_value(json_object_get(shown, "cpus")),
+		status = guest_keep_disk(&d, (unsigned)json_integer_value(json_object_get(shown, "cpus")),
 					 channel[1], control[1]);
 	}
 	close(channel[1]);
 	close(control[1]);
 	if (status == CLI_OK)
-		status = wait_for_disk(channel[0], d->locator);
+		status = wait_for_disk(channel[0], d.locator);
 	if (status == CLI_OK)
 		status = send_request(guest, request,
 				      (int[]) { channel[0], control[0], events[0], events[1] }, 4);
