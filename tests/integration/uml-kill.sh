@@ -154,7 +154,7 @@ has_said '^saved' 120
 echo read vdc >&7
 has_said '^cannot read'
 [ "$(show '[(x["lost"], x["process"]) for x in d[1:]]')" = '[(True, 0), (True, 0)]' ] || fail "$(vm show --json killed)"
-vm show killed | grep -q 'data.raw (lost' || fail "$(vm show killed)"
+vm show killed | grep -q 'data.raw .*(lost' || fail "$(vm show killed)"
 [ "$(show 'd[0]["lost"]')" = False ] || fail "$(vm show --json killed)"
 expect 0 vm detach-disk killed disk2
 gone() { [ "$(show 'len(d)')" = 2 ]; }
