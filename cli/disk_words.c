@@ -70,8 +70,7 @@ static int set_word(struct guest_disk *d, const char *word, struct vdisk_error *
 	return 0;
 }
 
-/* What was left for later. */
-static int check(const struct guest_disk *d, struct vdisk_error *err)
+int guest_disk_check(const struct guest_disk *d, struct vdisk_error *err)
 {
 	struct blk_limits l;
 
@@ -88,7 +87,7 @@ int guest_disk_word(struct guest_disk *d, const char *word, struct vdisk_error *
 	if (r == NO_OPTION)
 		return vd_fail(err, EINVAL, "a disk has no option '%.64s' (format=, cache=, serial=, "
 			       "limit=, block-size=, read-only, snapshot)", word);
-	return r ? r : check(d, err);
+	return r;
 }
 
 int guest_disk_parse(struct guest_disk *d, char *text, struct vdisk_error *err)
@@ -106,5 +105,5 @@ int guest_disk_parse(struct guest_disk *d, char *text, struct vdisk_error *err)
 		if (!r)
 			*comma = '\0';
 	}
-	return r < 0 ? r : check(d, err);
+	return r < 0 ? r : guest_disk_check(d, err);
 }

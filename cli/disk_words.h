@@ -28,6 +28,8 @@ struct guest_disk {
 
 /* The option that a word is, checked.  -EINVAL: it is none, or none of these values. */
 int guest_disk_word(struct guest_disk *d, const char *word, struct vdisk_error *err);
+/* After the last of them: what they are together (a burst needs a limit).  0 or -EINVAL. */
+int guest_disk_check(const struct guest_disk *d, struct vdisk_error *err);
 /*
  * "DISK[,OPTION...]", cut apart in place: options are looked for from the end, so
  * that a name may have commas; a comma at the very end says that there are none.

@@ -181,8 +181,8 @@ static void age_text(char out[40], int64_t seconds)
 		snprintf(out, 40, "%d days", (int)(seconds / 86400));
 }
 
-/* The locator of the newest one, to be freed; NULL: there is none.  Which it is, is said. */
-static char *newest_snapshot(struct vdisk *live, const char *locator, const char *who)
+/* The newest one's locator, to be freed, and what is to be said of it; NULL: there is none. */
+static char *newest_snapshot(struct vdisk *live, const char *locator, char about[200])
 {
 	AUTO_FREE struct vdisk_snapshot *v = NULL;
 	struct vdisk_locator loc = { 0 };
@@ -201,21 +201,25 @@ static char *newest_snapshot(struct vdisk *live, const char *locator, const char
 	}
 	vdisk_locator_clear(&loc);
 	age_text(age, MAX((int64_t)time(NULL) - v[newest].date_sec, 0));
-	if (text)
-		cli_note("%s: read is its snapshot '%s', %s old", who, v[newest].name, age);
+	snprintf(about, 200, "read is its snapshot '%.128s', %s old", v[newest].name, age);
 	return text;
 }
 
+/* That one, open; which it is, is said.  NULL: there is none. */
 static struct vdisk *open_snapshot(struct vdisk *live, const char *locator, const char *who)
 {
-	AUTO_FREE char *text = newest_snapshot(live, locator, who);
+	char about[200];
+	AUTO_FREE char *text = newest_snapshot(live, locator, about);
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = VDISK_OPEN_SHARE, .format = cli.format,
 		.refs = cli.refs, .block_size = cli.block_size,
 	};
 	struct vdisk *disk = NULL;
 
-	return text && vdisk_open(&disk, text, &opts, NULL) == 0 ? disk : NULL;
+	if (!text || vdisk_open(&disk, text, &opts, NULL) < 0)
+		return NULL;
+	cli_note("%s: %s", who, about);
+	return disk;
 }
 
 /* ---- which way ---- */
@@ -368,14 +372,17 @@ char *steady_locator(const char *locator)
 		.size = sizeof(share), .flags = VDISK_OPEN_SHARE, .format = cli.format,
 		.refs = cli.refs, .block_size = cli.block_size,
 	};
-	AUTO_DISK struct vdisk *disk = NULL, *live = NULL;
+	AUTO_DISK struct vdisk *disk = NULL, *live = NULL, *snapshot = NULL;
 	struct vdisk_error err = { 0 };
-	char *text = NULL;
+	AUTO_FREE char *text = NULL;
+	char about[200];
 
 	if (!cli.share && try_open(&disk, locator, &err) == -EBUSY &&
-	    vdisk_open(&live, locator, &share, NULL) == 0) {
-		err.msg[strcspn(err.msg, ";")] = '\0';
-		text = newest_snapshot(live, locator, err.msg);
-	}
-	return text ? text : strdup(locator);
+	    vdisk_open(&live, locator, &share, NULL) == 0)
+		text = newest_snapshot(live, locator, about);
+	if (!text || vdisk_open(&snapshot, text, &share, NULL) < 0)
+		return strdup(locator);
+	err.msg[strcspn(err.msg, ";")] = '\0';
+	cli_note("%s: %s", err.msg, about);
+	return STEAL(text);
 }

@@ -54,32 +54,20 @@ static int lend(void *arg, const struct vdisk_volume *v)
 	return 0;
 }
 
-static bool put(int fd, const void *data, size_t len)
+static bool put(FILE *to, const void *data, size_t len)
 {
-	const char *p = data;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
+	return !len || fwrite(data, len, 1, to) == 1;
 }
 
-static bool send_system(int fd, const struct cli_system *s)
+static bool send_system(FILE *to, const struct cli_system *s)
 {
 	const struct vdisk_inspection *in = s->in;
 
-	return put(fd, s, sizeof(*s)) && put(fd, in, sizeof(*in)) &&
-	       put(fd, in->fstab, in->n_fstab * sizeof(*in->fstab)) &&
-	       put(fd, in->kernels, in->n_kernels * sizeof(*in->kernels)) &&
-	       put(fd, in->packages, in->n_packages * sizeof(*in->packages)) &&
-	       (s->n_boot <= 0 || put(fd, s->boot, (size_t)s->n_boot * sizeof(*s->boot)));
+	return put(to, s, sizeof(*s)) && put(to, in, sizeof(*in)) &&
+	       put(to, in->fstab, in->n_fstab * sizeof(*in->fstab)) &&
+	       put(to, in->kernels, in->n_kernels * sizeof(*in->kernels)) &&
+	       put(to, in->packages, in->n_packages * sizeof(*in->packages)) &&
+	       (s->n_boot <= 0 || put(to, s->boot, (size_t)s->n_boot * sizeof(*s->boot)));
 }
 
 static int inspect(struct cli_system *s, struct vdisk *disk, const struct lender *l,
@@ -96,7 +84,7 @@ static int inspect(struct cli_system *s, struct vdisk *disk, const struct lender
 	return 0;
 }
 
-static NORETURN void child(int to, struct vdisk *disk)
+static NORETURN void child(FILE *to, struct vdisk *disk)
 {
 	struct lender l = { .n = 0 };
 	struct cli_system s = { .n_boot = -1 };
@@ -114,44 +102,33 @@ static NORETURN void child(int to, struct vdisk *disk)
 	for (unsigned i = 0; i < l.n; i++)
 		vdisk_fs_close(l.lent[i].fs, NULL);
 	kernel_fs_end();
-	if (put(to, &r, sizeof(r)) && (r < 0 ? put(to, &err, sizeof(err)) : send_system(to, &s)))
+	if (put(to, &r, sizeof(r)) && (r < 0 ? put(to, &err, sizeof(err)) : send_system(to, &s)) &&
+	    fflush(to) == 0)
 		_exit(0);
 	_exit(1);
 }
 
 /* ---- in the parent ---- */
 
-static bool get(int fd, void *data, size_t len)
+static bool get(FILE *from, void *data, size_t len)
 {
-	char *p = data;
-
-	while (len) {
-		ssize_t n = read(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		p += n;
-		len -= (size_t)n;
-	}
-	return true;
+	return fread(data, len, 1, from) == 1;
 }
 
 /* @n elements of @size bytes; NULL where there are none, or *@ok becomes false. */
-static void *get_list(int fd, size_t n, size_t size, bool *ok)
+static void *get_list(FILE *from, size_t n, size_t size, bool *ok)
 {
 	void *list = n ? calloc(n, size) : NULL;
 
-	if (n && (!list || !get(fd, list, n * size)))
+	if (n && (!list || !get(from, list, n * size)))
 		*ok = false;
 	return list;
 }
 
-static bool receive_system(int fd, struct cli_system *s)
+static bool receive_system(FILE *from, struct cli_system *s)
 {
 	struct vdisk_inspection *in = calloc(1, sizeof(*in));
-	bool ok = in && get(fd, s, sizeof(*s)) && get(fd, in, sizeof(*in));
+	bool ok = in && get(from, s, sizeof(*s)) && get(from, in, sizeof(*in));
 
 	s->in = in;
 	s->boot = NULL;
@@ -161,23 +138,23 @@ static bool receive_system(int fd, struct cli_system *s)
 	in->kernels = NULL;
 	in->packages = NULL;
 	if (ok)
-		in->fstab = get_list(fd, in->n_fstab, sizeof(*in->fstab), &ok);
+		in->fstab = get_list(from, in->n_fstab, sizeof(*in->fstab), &ok);
 	if (ok)
-		in->kernels = get_list(fd, in->n_kernels, sizeof(*in->kernels), &ok);
+		in->kernels = get_list(from, in->n_kernels, sizeof(*in->kernels), &ok);
 	if (ok)
-		in->packages = get_list(fd, in->n_packages, sizeof(*in->packages), &ok);
+		in->packages = get_list(from, in->n_packages, sizeof(*in->packages), &ok);
 	if (ok && s->n_boot > 0)
-		s->boot = get_list(fd, (size_t)s->n_boot, sizeof(*s->boot), &ok);
+		s->boot = get_list(from, (size_t)s->n_boot, sizeof(*s->boot), &ok);
 	return ok;
 }
 
-static int receive(int fd, struct cli_system *s, struct vdisk_error *err)
+static int receive(FILE *from, struct cli_system *s, struct vdisk_error *err)
 {
 	int r;
 
-	if (!get(fd, &r, sizeof(r)) || (r < 0 && !get(fd, err, sizeof(*err))))
+	if (!get(from, &r, sizeof(r)) || (r < 0 && !get(from, err, sizeof(*err))))
 		return vd_fail(err, EIO, "the process that inspects the disk has ended early");
-	if (r == 0 && !receive_system(fd, s)) {
+	if (r == 0 && !receive_system(from, s)) {
 		cli_system_free(s);
 		return vd_fail(err, EIO, "the process that inspects the disk has ended early");
 	}
@@ -186,20 +163,28 @@ static int receive(int fd, struct cli_system *s, struct vdisk_error *err)
 
 static int inspect_by_kernel(struct cli_system *s, struct vdisk *disk, struct vdisk_error *err)
 {
+	FILE *from, *to;
 	int pipes[2], r;
 	pid_t pid;
 
 	if (pipe2(pipes, O_CLOEXEC) < 0)
 		return vd_fail(err, errno, "pipe: %m");
+	from = fdopen(pipes[0], "r");
+	to = fdopen(pipes[1], "w");
+	if (!from || !to) {
+		close(pipes[0]);	/* each stream has nothing else, and we are about to end */
+		close(pipes[1]);
+		return vd_fail(err, ENOMEM, "out of memory");
+	}
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0) {
 		close(pipes[0]);
-		child(pipes[1], disk);
+		child(to, disk);
 	}
-	close(pipes[1]);
-	r = pid < 0 ? vd_fail(err, errno, "cannot start a process: %m") : receive(pipes[0], s, err);
-	close(pipes[0]);
+	fclose(to);
+	r = pid < 0 ? vd_fail(err, errno, "cannot start a process: %m") : receive(from, s, err);
+	fclose(from);
 	/* it ends when nothing is mounted any more */
 	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;

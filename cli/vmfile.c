@@ -159,6 +159,8 @@ static void read_disk(struct vmfile_reader *r)
 	while ((word = next_word(r)))
 		if (guest_disk_word(d, word, &why) < 0)
 			vmfile_wrong(r, "%s", why.msg);
+	if (guest_disk_check(d, &why) < 0)
+		vmfile_wrong(r, "%s", why.msg);
 }
 
 static const char *read_end(struct vmfile_reader *r, const char *key)

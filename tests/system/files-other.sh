@@ -262,6 +262,11 @@ for d in d.raw d.qcow2; do
     nothing_left
     expect 0 "$VDISK" fsck -n $d
 done
+# a damaged one: what the program says of it (records 4 to 6 of its table of files)
+dd if=/dev/zero of=d.raw bs=1024 seek=20 count=3 conv=notrunc status=none
+expect 1 "$VDISK" ls d.raw:/
+like_output 'ntfs-3g: .*(orrupt|nvalid|ailed)'
+nothing_left
 
 # an ordinary user is told what would work
 chmod 666 xfs.raw

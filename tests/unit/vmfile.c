@@ -60,7 +60,7 @@ static void own(void **state)
 	(void)state;
 	parse(&v, "# a web server\nname web-1\nmemory 2G   # enough\n\n\tcpus 2\n"
 	      "disk \"images/web 1.qcow2\" cache=none\ndisk /dev/vg/data format=raw read-only\n"
-	      "disk iscsi://host/iqn.x/0 snapshot serial=lun-0 limit=bytes=1M,ops=5 block-size=4096\n"
+	      "disk iscsi://host/iqn.x/0 snapshot serial=lun-0 burst=9 limit=bytes=1M,ops=5 block-size=4096\n"
 	      "append quiet  console=tty0 # not a comment\nentry \"Debian, with Linux\"\n"
 	      "on-reset exit:3\non-crash reset\ntime-limit 60\nconsole keep\n"
 	      "engine uml\nnet user\nnet bridge:virbr0,mac=02:00:00:00:00:01");
@@ -75,7 +75,7 @@ static void own(void **state)
 	check_disk(&v.disk[2], "iscsi://host/iqn.x/0", NULL, NULL, false);
 	assert_true(v.disk[2].snapshot);
 	assert_string_equal(v.disk[2].serial, "lun-0");
-	assert_string_equal(v.disk[2].limits, "bytes=1M,ops=5");
+	assert_string_equal(v.disk[2].limits, "bytes=1M,ops=5,burst=9");
 	assert_string_equal(v.disk[2].block_size, "4096");
 	assert_string_equal(v.append, "quiet  console=tty0 # not a comment");
 	assert_string_equal(v.entry, "Debian, with Linux");
@@ -107,6 +107,7 @@ static void own_refused(void **state)
 	check_refused("disk a cache=foo\n", "writeback, writethrough, none or unsafe");
 	check_refused("disk a serial=this-is-much-too-long-for-it\n", "up to 20");
 	check_refused("disk a limit=much\n", "bytes=SIZE");
+	check_refused("disk a burst=9\n", "bytes=SIZE");
 	check_refused("disk a block-size=513\n", "512 or 4096");
 	check_refused("memory 0\ndisk a\n", "guest.cfg:1: memory is 32 MiB to 1 TiB");
 	check_refused("name a\ndisk a\nname b\n", "guest.cfg:3: 'name' is there a second time");

@@ -134,6 +134,12 @@ static void disks(void **state)
 	}
 	assert_int_equal(guest_disk_word(&d, "nothing", NULL), -EINVAL);
 	assert_int_equal(guest_disk_word(&d, "limit=bytes=2M,burst=5", NULL), 0);
+	/* in any order; a burst alone is none */
+	d = (struct guest_disk) { 0 };
+	assert_int_equal(guest_disk_word(&d, "burst=5", NULL), 0);
+	assert_int_equal(guest_disk_check(&d, NULL), -EINVAL);
+	assert_int_equal(guest_disk_word(&d, "ops=10", NULL), 0);
+	assert_int_equal(guest_disk_check(&d, NULL), 0);
 }
 
 static void files(void **state)

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/driver.h"
@@ -95,9 +96,17 @@ static void resize(struct vhost_server *s, const char *text, char *out, size_t r
 	snprintf(out, room, "ok");
 }
 
-/* Somebody else has made the disk larger: the guest sees it. */
+/* Somebody else has made the disk larger: the guest sees it.  As often as LOOK_MS says. */
 static void look_for_growth(struct vhost_server *s)
 {
+	struct timespec now;
+	uint64_t ms;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	if (ms - s->looked_ms < LOOK_MS)
+		return;
+	s->looked_ms = ms;
 	if (s->disk && vdisk_refresh(s->disk) > 0 && session)
 		vhost_session_config_changed(session);
 }
@@ -250,12 +259,11 @@ int vhost_serve(struct vhost_server *s)
 
 		int n = poll(fds, ARRAY_SIZE(fds), LOOK_MS);
 
-		if (n <= 0) {
-			r = n == 0 || errno == EINTR ? 0 : -errno;
-			if (n == 0)
-				look_for_growth(s);
+		if (n < 0) {
+			r = errno == EINTR ? 0 : -errno;
 			continue;
 		}
+		look_for_growth(s);
 		if (fds[0].revents)
 			break;
 		if (fds[1].revents)

@@ -24,6 +24,7 @@ struct vhost_server {
 	int lines_fd;			/* owned; the same, a packet a line, for good; -1 */
 	int signal_fd;			/* owned: what ends the program */
 	bool once;			/* end with the first front end */
+	uint64_t looked_ms;		/* the loop's: when it was looked whether the disk has grown */
 };
 
 /* Until a signal comes, or (->once) the front end is gone.  0 or -errno. */
