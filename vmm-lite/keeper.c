@@ -2,15 +2,14 @@
 /*
  * keeper.c - the processes of isolated disks, and who starts them again
  *
- * One loop: a child's end, or the end of the VMM.  Which child failed is known
- * by its process id, that the VMM is gone by the end of a channel, which it has
- * alone.  A child ends by itself when its connection is closed, after it has
- * written out what it holds.
+ * One loop, which waits for nothing else: a child that has its disk open, a child's
+ * end, a word or the end of the VMM, the time to try again.  Which child failed is known
+ * by its process id, that the VMM is gone by the end of a channel, which it has alone.  A
+ * child ends by itself when its connection is closed, after it has written out what it
+ * holds.  One disk whose target is away does not keep the others from being served.
  *
  * A throw-away layer dies with its process, so such a disk is not started
- * again: its guest would find other bytes than it has written.  What is not started again
- * is replaced by a process that fails each request: a driver has no word for a disk that
- * is gone, and would wait for its requests, and with it whoever wants to stop the guest.
+ * again: its guest would find other bytes than it has written.
  */
 #include "vmm-lite/keeper.h"
 
@@ -37,15 +36,25 @@
 #define LIVED_S		5	/* one that lived longer did not fail at the start */
 #define DEATHS_MAX	20	/* in a row, shorter than that */
 
+enum kept_state {
+	STARTING,	/* there is a process, which is opening the disk */
+	SERVING,	/* it has it open, and the VMM its connection */
+	WAITING,	/* there is none; the next is started at ->again_at */
+	OVER,		/* the VMM is done with it, or was told that it is gone */
+};
+
 struct kept {
 	const struct disk_option *disk;
 	int channel, control;	/* owned: our end; the child's end */
-	pid_t pid;
-	time_t since;
+	enum kept_state state;
+	pid_t pid;		/* 0: none */
+	int ready, sock;	/* owned while STARTING: tells that it is open; what to pass on; or -1 */
+	time_t since;		/* SERVING; 0: it never was */
+	uint64_t again_at;	/* milliseconds */
 	unsigned deaths;
 	unsigned tries;		/* to start it, after its death */
 	bool failing;		/* it is not the disk's process any more, but one in its place */
-	bool ending, over;	/* the VMM is done with it; so are we */
+	bool ending;		/* the VMM is done with it */
 };
 
 struct keeper {
@@ -138,49 +147,105 @@ static void execute(const struct keeper *k, const struct kept *d, int connection
 	_exit(1);
 }
 
-/* Wait until it has its disk open; false: it ended instead, or the VMM is done with it. */
-static bool is_ready(const struct kept *d, int ready)
+static uint64_t now_ms(void)
 {
-	struct pollfd fds[2] = {
-		{ .fd = ready, .events = POLLIN }, { .fd = d->channel, .events = POLLIN | POLLRDHUP },
-	};
-	char byte;
+	struct timespec t;
 
-	while (poll(fds, 2, -1) < 0)
-		if (errno != EINTR)
-			return false;
-	return fds[0].revents && read(ready, &byte, 1) == 1;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static bool start_once(struct keeper *k, struct kept *d)
+static void drop_fd(int *fd)
 {
-	int sock[2], ready[2];
-	bool good;
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Nothing more is done for this disk; the VMM hears why. */
+static void end(struct kept *d, enum keeper_says what, int value)
+{
+	say(d, what, value, -1);
+	d->state = OVER;
+}
+
+/* 0, or -errno and no process. */
+static int make_process(const struct keeper *k, struct kept *d)
+{
+	int sock[2], ready[2], r = 0;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
-		return false;
+		return -errno;
 	if (pipe2(ready, O_CLOEXEC) < 0) {
+		r = -errno;
 		close(sock[0]);
 		close(sock[1]);
-		return false;
+		return r;
 	}
 	d->pid = fork();
 	if (d->pid == 0)
 		execute(k, d, sock[1], ready[1]);
-	close(sock[1]);
-	close(ready[1]);
-	good = d->pid > 0 && is_ready(d, ready[0]);
-	close(ready[0]);
-	if (good) {
-		d->since = time(NULL);
-		say(d, d->failing ? KEEPER_FAILING : KEEPER_NEW, d->pid, sock[0]);
-	} else if (d->pid > 0) {
-		kill(d->pid, SIGTERM);	/* unless it has ended by itself */
-		waitpid(d->pid, NULL, 0);
+	if (d->pid < 0) {
+		r = -errno;
 		d->pid = 0;
 	}
-	close(sock[0]);
-	return good;
+	close(sock[1]);
+	close(ready[1]);
+	d->sock = sock[0];
+	d->ready = ready[0];
+	return r;
+}
+
+static void start(struct keeper *k, struct kept *d);
+
+/* Nobody can serve it: a process in its place says so to whoever asks. */
+static void give_up(struct keeper *k, struct kept *d, const char *why)
+{
+	log_warnx("%s: %s", d->disk->locator, why);
+	d->tries = 0;
+	d->failing = true;
+	start(k, d);
+}
+
+/* Its lock, or its target, may come free. */
+static void not_started(struct keeper *k, struct kept *d)
+{
+	drop_fd(&d->sock);
+	drop_fd(&d->ready);
+	if (d->ending) {
+		end(d, KEEPER_ENDED, 1);
+	} else if (!d->since || d->failing) {
+		end(d, KEEPER_GONE, 0);
+	} else if (d->tries++ >= TRIES) {
+		give_up(k, d, "it cannot be started again");
+	} else {
+		d->state = WAITING;
+		d->again_at = now_ms() + TRY_MS;
+	}
+}
+
+static void start(struct keeper *k, struct kept *d)
+{
+	d->state = STARTING;
+	if (make_process(k, d) < 0)
+		not_started(k, d);
+}
+
+/* It has its disk open; or it ends, and there will be a signal. */
+static void hear_ready(struct kept *d)
+{
+	char byte;
+
+	if (read(d->ready, &byte, 1) == 1) {
+		d->state = SERVING;
+		d->since = time(NULL);
+		d->tries = 0;
+		say(d, d->failing ? KEEPER_FAILING : KEEPER_NEW, d->pid, d->sock);
+	} else {
+		kill(d->pid, SIGTERM);
+	}
+	drop_fd(&d->ready);
+	drop_fd(&d->sock);
 }
 
 /* The VMM's one word: it is done with this disk. */
@@ -192,25 +257,14 @@ static void listen_to(struct kept *d)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	d->ending = true;
-	/* it ended before it was told to, or not at all */
-	if (!d->pid) {
-		say(d, KEEPER_ENDED, 1, -1);
-		d->over = true;
-	}
+	/* it ended before it was told to, or was not there yet */
+	if (!d->pid)
+		end(d, KEEPER_ENDED, 1);
+	else if (d->state == STARTING)
+		kill(d->pid, SIGKILL);	/* it may be opening a disk for ever, and has done nothing */
 }
 
-static void give_up(struct keeper *k, struct kept *d, const char *why)
-{
-	log_warnx("%s: %s", d->disk->locator, why);
-	d->tries = 0;
-	d->failing = true;
-	if (start_once(k, d) || d->over)
-		return;
-	say(d, KEEPER_GONE, 0, -1);
-	d->over = true;
-}
-
-/* It died.  Its successor may have to wait for the lock, or for its target. */
+/* It died, but nobody is done with it. */
 static void start_again(struct keeper *k, struct kept *d, int status)
 {
 	/* one that ended well has had its connection closed, by a VMM that has left it to another */
@@ -226,77 +280,114 @@ static void start_again(struct keeper *k, struct kept *d, int status)
 			  d->disk->locator, WEXITSTATUS(status));
 	if (d->disk->snapshot) {
 		give_up(k, d, "what was written to its throw-away layer is lost with it");
-		return;
+	} else if (d->deaths >= DEATHS_MAX) {
+		give_up(k, d, "it cannot be started again");
+	} else {
+		d->tries = 1;
+		start(k, d);
 	}
-	for (d->tries = 1; d->deaths < DEATHS_MAX && d->tries <= TRIES; d->tries++) {
-		if (start_once(k, d)) {
-			d->tries = 0;
-			return;
-		}
-		listen_to(d);
-		if (d->over)
-			return;
-		usleep(TRY_MS * 1000);
-	}
-	give_up(k, d, "it cannot be started again");
 }
 
 /* ---- the loop ---- */
 
-static void child_ended(struct keeper *k, pid_t pid, int status)
+static void child_ended(struct keeper *k, struct kept *d, int status)
 {
-	for (unsigned i = 0; i < k->n; i++) {
-		struct kept *d = &k->kept[i];
+	bool well = WIFEXITED(status) && !WEXITSTATUS(status) && !d->failing;
 
-		if (d->pid != pid)
-			continue;
-		d->pid = 0;
-		if (d->ending || d->failing) {
-			bool well = WIFEXITED(status) && !WEXITSTATUS(status) && !d->failing;
+	d->pid = 0;
+	if (d->state == STARTING)
+		not_started(k, d);
+	else if (d->ending)
+		end(d, KEEPER_ENDED, !well);
+	else if (d->failing)
+		end(d, KEEPER_GONE, 0);
+	else
+		start_again(k, d, status);
+}
 
-			say(d, d->ending ? KEEPER_ENDED : KEEPER_GONE, !well, -1);
-			d->over = true;
-		} else {
-			start_again(k, d, status);
+static void reap(struct keeper *k)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (unsigned i = 0; i < k->n; i++) {
+			struct kept *d = &k->kept[i];
+
+			if (d->pid != pid)
+				continue;
+			/* the VMM's word comes first: what ends after it was to end */
+			if (!d->ending)
+				listen_to(d);
+			child_ended(k, d, status);
 		}
-	}
 }
 
 static bool all_over(const struct keeper *k)
 {
 	for (unsigned i = 0; i < k->n; i++)
-		if (!k->kept[i].over)
+		if (k->kept[i].state != OVER)
 			return false;
 	return true;
 }
 
+/* Start those whose time has come; how long until the next one's, in milliseconds. */
+static int start_due(struct keeper *k)
+{
+	uint64_t next = UINT64_MAX, now = now_ms();
+
+	for (unsigned i = 0; i < k->n; i++) {
+		struct kept *d = &k->kept[i];
+
+		if (d->state == WAITING && d->again_at <= now)
+			start(k, d);
+		if (d->state == WAITING)
+			next = MIN(next, d->again_at);
+	}
+	return next == UINT64_MAX ? -1 : (int)(next - MIN(now, next));
+}
+
+/* Who started us has seen how it went, and goes on. */
+static void leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int i = 0; null >= 0 && i < 3; i++)
+		dup2(null, i);
+}
+
 static void loop(struct keeper *k)
 {
-	while (!all_over(k)) {
-		struct pollfd fds[DISKS_MAX + 1] = { { .fd = k->signals, .events = POLLIN } };
-		struct signalfd_siginfo info;
-		int status;
-		pid_t pid;
+	bool left = !k->alone;
 
-		for (unsigned i = 0; i < k->n; i++)
-			fds[i + 1] = (struct pollfd) {
-				.fd = k->kept[i].ending || k->kept[i].over ? -1 : k->kept[i].channel,
-				.events = POLLIN,
-			};
-		if (poll(fds, k->n + 1, -1) < 0)
-			continue;
-		/* the VMM's word comes first: what ends after it was to end */
-		for (unsigned i = 0; i < k->n; i++)
-			if (fds[i + 1].revents)
-				listen_to(&k->kept[i]);
-		if (fds[0].revents && read(k->signals, &info, sizeof(info)) < 0)
-			continue;
-		while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-			for (unsigned i = 0; i < k->n; i++)
-				if (!k->kept[i].ending && !k->kept[i].over)
-					listen_to(&k->kept[i]);
-			child_ended(k, pid, status);
+	while (!all_over(k)) {
+		struct pollfd fds[1 + 2 * DISKS_MAX] = { { .fd = k->signals, .events = POLLIN } };
+		struct signalfd_siginfo info;
+		int wait_ms;
+
+		if (!left && k->kept[0].state != STARTING) {
+			leave_terminal();
+			left = true;
 		}
+		wait_ms = start_due(k);
+		for (unsigned i = 0; i < k->n; i++) {
+			const struct kept *d = &k->kept[i];
+
+			fds[1 + 2 * i] = (struct pollfd) {
+				.fd = d->ending || d->state == OVER ? -1 : d->channel, .events = POLLIN,
+			};
+			fds[2 + 2 * i] = (struct pollfd) { .fd = d->ready, .events = POLLIN };
+		}
+		if (poll(fds, 1 + 2 * k->n, wait_ms) < 0)
+			continue;
+		for (unsigned i = 0; i < k->n; i++) {
+			if (fds[1 + 2 * i].revents)
+				listen_to(&k->kept[i]);
+			if (fds[2 + 2 * i].revents)
+				hear_ready(&k->kept[i]);
+		}
+		if (!fds[0].revents || read(k->signals, &info, sizeof(info)) == sizeof(info))
+			reap(k);
 	}
 }
 
@@ -312,15 +403,6 @@ static void close_others(const struct keeper *k)
 			close(fd);
 	}
 	close_range(4096, ~0u, 0);
-}
-
-/* Who started us has seen how it went, and goes on. */
-static void leave_terminal(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	for (int i = 0; null >= 0 && i < 3; i++)
-		dup2(null, i);
 }
 
 NORETURN
@@ -340,12 +422,7 @@ static void keep(struct keeper *k)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	k->signals = signalfd(-1, &set, SFD_CLOEXEC);
 	for (unsigned i = 0; i < k->n; i++)
-		if (!start_once(k, &k->kept[i])) {
-			say(&k->kept[i], KEEPER_GONE, 0, -1);
-			k->kept[i].over = true;
-		}
-	if (k->alone)
-		leave_terminal();
+		start(k, &k->kept[i]);
 	loop(k);
 	_exit(0);
 }
@@ -376,6 +453,7 @@ int keeper_alone(const struct options *o, unsigned queues, struct vdisk_error *e
 		return r;
 	k.kept[0] = (struct kept) {
 		.disk = &o->disk[0], .channel = o->keep[0], .control = o->keep[1],
+		.ready = -1, .sock = -1,
 	};
 	fcntl(o->keep[0], F_SETFD, FD_CLOEXEC);
 	fcntl(o->keep[1], F_SETFD, FD_CLOEXEC);
@@ -394,7 +472,7 @@ int keeper_start(const struct options *o, unsigned queues, struct keeper_ends *e
 	for (unsigned i = 0; !r && i < o->n_disks; i++) {
 		if (!keeper_isolated(o, &o->disk[i]))
 			continue;
-		k.kept[k.n].disk = &o->disk[i];
+		k.kept[k.n] = (struct kept) { .disk = &o->disk[i], .ready = -1, .sock = -1 };
 		r = make_ends(&k.kept[k.n++], &ends[i]);
 	}
 	if (r < 0)

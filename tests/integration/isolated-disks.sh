@@ -115,6 +115,20 @@ grep -q 'compared' out || fail "$(cat out)"
 vmm 1 --disk "iscsi://127.0.0.1:$port/iqn.2026-11.test:lun/4"
 like_output 'no LUN 4'
 
+# ---- a disk whose target is away does not keep another's process from being started again
+"$VDISK" create -q -f raw beside.raw 192M
+start run -c 2 --isolate-disks --disk beside.raw --format raw --disk "$lun" --format raw > out 2>&1
+wait_for 30 grep -q 'ring 3' out
+kill -KILL "$target"
+{ wait "$target" || true; } 2> /dev/null
+# shellcheck disable=SC2046 # one
+kill -KILL $(server_of "$lun")
+kill_it beside.raw
+status=0
+wait "$started" || status=$?
+grep -q 'compared' out || fail "the guest waited for another disk's target ($status): $(cat out)"
+serve
+
 # ---- given to a guest that runs: isolated like the others; files, and the LUN
 export VDISK_RUNTIME=$tmp/run
 field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
