@@ -93,6 +93,9 @@ static const struct rule {
 	{ CALL(recvfrom), MAIN | NET, "keys from there; frames" },
 	/* waiting */
 	{ CALL(poll), MAIN | DISK | NET | FRONT, "all the loops" },
+	{ CALL(epoll_wait), DISK, "a disk's doorbells" },
+	{ CALL(epoll_ctl), DISK, "the same" },
+	{ CALL(epoll_create1), MAIN, "the same, of a new disk" },
 	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
 	{ CALL(futex), ALL | PARENT, "locks" },
 	{ CALL(clock_gettime), ALL, "where the vDSO cannot tell the time" },

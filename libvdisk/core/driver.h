@@ -348,6 +348,11 @@ int vd_flush(struct vdisk *disk) MUST_CHECK;
  * host's) would lose what was written since the last flush?  Never blocks.
  */
 bool vd_unsaved(struct vdisk *disk);
+/*
+ * Let a second thread, the kernel's, copy half of what large reads find in the page
+ * cache, if there is a second processor.  The owner's thread.
+ */
+void vd_queue_share_copies(struct vdisk_queue *queue);
 /* How often this queue has called io_uring_enter(2).  The owner's thread. */
 uint64_t vd_queue_enters(const struct vdisk_queue *queue);
 /* Punch a hole where possible; errors do not matter to the caller's promise. */

@@ -33,6 +33,7 @@
 #include <limits.h>
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -48,6 +49,10 @@
  * each before the ring; in larger ones the ring's own attempt is cheaper.
  */
 #define INLINE_BATCH	2
+/* From this size on it pays to have two copy what the page cache has, see share(). */
+#define SHARE_MIN	((uint64_t)512 << 10)
+#define COLD_READS	32
+#define VAIN_READS	16	/* ... up to 1024 */
 /* Buffered writes up to this size are done at once, see write_inline(). */
 #define INLINE_WRITE	((uint64_t)256 << 10)
 
@@ -57,6 +62,7 @@ struct seg {
 	struct vdisk *src;	/* NULL: zeroes (READ) */
 	uint64_t off, len;
 	uint64_t done;
+	bool begun;		/* the ring has it */
 	const struct iovec *iov; /* its buffers */
 	unsigned iovcnt;
 };
@@ -69,7 +75,7 @@ struct state {
 	void *mem;		/* owned: segs, if there are several */
 	struct iovec *iovs;	/* owned: their buffers, likewise */
 	unsigned n_segs;
-	unsigned pending;	/* operations in the ring */
+	unsigned pending;	/* operations in the ring, and one while more may follow */
 	int error;		/* the first one */
 	bool incomplete;	/* some operation moved less than it should */
 	uint8_t n_entered;
@@ -96,6 +102,12 @@ struct vdisk_queue {
 	bool enabled;		/* the ring is bound to the owner's thread */
 	bool unsubmitted;	/* operations wait for the end of the batch */
 	bool armed;		/* a read of efd is in the ring */
+	/* large copies, see share() */
+	bool shares;
+	const struct seg *shared; /* the kernel's worker copies it, or NULL */
+	unsigned cold;		/* large reads not to share: the cache did not have them */
+	unsigned alone, back_off; /* ... if there is nothing else in flight: it did not pay */
+	uint64_t begun_ns, half_ns; /* when, and what the owner's half took; 0: not alone */
 	uint64_t enters;	/* io_uring_enter() calls, for vd_queue_enters() */
 	unsigned in_flight;	/* submitted, not yet reaped */
 	unsigned at_workers;	/* and at sources */
@@ -343,6 +355,19 @@ static void sources_start(struct vdisk_queue *q)
 
 static void ring_reap(struct vdisk_queue *q);
 
+/* What makes liburing call the kernel though there is nothing to submit. */
+static bool completions_wait(const struct vdisk_queue *q)
+{
+	return __atomic_load_n(q->ring.sq.kflags, __ATOMIC_RELAXED) &
+		(IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static int ring_enter(struct vdisk_queue *q)
+{
+	q->enters += io_uring_sq_ready(&q->ring) > 0 || completions_wait(q);
+	return io_uring_submit(&q->ring);
+}
+
 static void ring_submit(struct vdisk_queue *q)
 {
 	if (unlikely(q->begun != NULL))
@@ -353,9 +378,8 @@ static void ring_submit(struct vdisk_queue *q)
 	q->unsubmitted = false;
 	/* one call; more only where the kernel stops at a bad entry or is short of memory */
 	while (io_uring_sq_ready(&q->ring) > 0) {
-		int r = io_uring_submit(&q->ring);
+		int r = ring_enter(q);
 
-		q->enters++;
 		if (r == -EBUSY)
 			ring_reap(q);
 		else
@@ -396,7 +420,10 @@ static void ring_rw(struct vdisk_queue *q, struct seg *seg)
 		if (req->flags & VDISK_REQ_FUA)
 			sqe->rw_flags = RWF_DSYNC;
 	}
+	if (seg == q->shared)
+		sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data(sqe, seg);
+	seg->begun = true;
 	state_of(req)->pending++;
 }
 
@@ -415,12 +442,38 @@ static void ring_finished(struct vdisk_request *req)
 		finish(req, 0);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Were the halves copied at the same time, or (no processor was free) one after the other? */
+static void shared_over(struct vdisk_queue *q)
+{
+	q->shared = NULL;
+	if (q->half_ns == 0)
+		return;
+	if (now_ns() - q->begun_ns < q->half_ns * 7 / 4) {
+		q->back_off = 0;
+	} else {
+		q->back_off = q->back_off ? MIN(2 * q->back_off, 1024u) : VAIN_READS;
+		q->alone = q->back_off;
+	}
+	q->half_ns = 0;
+}
+
 static void ring_completion(struct seg *seg, int res)
 {
 	struct vdisk_request *req = seg->req;
 	struct state *s = state_of(req);
 
-	if (res == -EINTR || res == -EAGAIN) {
+	if (seg == s->q->shared)
+		shared_over(s->q);
+	if (res == -EINTR || res == -EAGAIN || (res == -ECANCELED && seg->src->fd >= 0)) {
+		/* (cancelled: the kernel could not make a thread) */
 		s->incomplete = true;	/* a worker does it, blocking */
 	} else if (res < 0) {
 		if (!s->error)
@@ -451,6 +504,15 @@ static void ring_reap(struct vdisk_queue *q)
 			ring_completion(data, cqe->res);
 	}
 	io_uring_cq_advance(&q->ring, n);
+}
+
+/* Have the kernel run what is ready to complete, unless the ring says that nothing is. */
+static int run_completions(struct vdisk_queue *q)
+{
+	if (!completions_wait(q))
+		return 0;
+	q->enters++;
+	return io_uring_get_events(&q->ring);
 }
 
 /* ---- walking the maps ---- */
@@ -714,12 +776,76 @@ static void move_seg(struct vdisk_queue *q, struct vdisk_request *req, struct se
 	bool cached = !seg->src->io_align;	/* through the page cache */
 
 	if (req->op == VDISK_OP_READ) {
+		small_batch |= q->shares && seg->len >= SHARE_MIN / 2 && !q->cold;
 		if (seg->src->never_blocks || (cached && (small_batch || !q->has_ring)))
 			read_inline(seg);
 	} else if (!(req->flags & VDISK_REQ_FUA)) {
 		if (seg->src->never_blocks || (cached && seg->len <= INLINE_WRITE))
 			write_inline(seg);
 	}
+}
+
+/* Cut the one piece that a request has in two. */
+static bool halve(struct vdisk_request *req)
+{
+	struct state *s = state_of(req);
+	struct vd_sg sg = { .iov = req->iov, .cnt = req->iovcnt };
+	struct seg whole = s->seg0, *segs;
+	uint64_t half = vd_align_down(whole.len / 2, 4096), taken;
+
+	s->mem = segs = malloc(2 * sizeof(*segs));
+	s->iovs = malloc((whole.iovcnt + 1) * sizeof(*s->iovs));
+	if (!segs || !s->iovs) {
+		free(STEAL(s->mem));
+		free(STEAL(s->iovs));
+		return false;
+	}
+	segs[0] = segs[1] = whole;
+	segs[0].len = half;
+	segs[0].iov = s->iovs;
+	segs[0].iovcnt = vd_sg_take(&sg, half, s->iovs, UINT_MAX, &taken);
+	segs[1].off += half;
+	segs[1].len -= half;
+	segs[1].iov = s->iovs + segs[0].iovcnt;
+	segs[1].iovcnt = vd_sg_take(&sg, segs[1].len, s->iovs + segs[0].iovcnt, UINT_MAX, &taken);
+	s->segs = segs;
+	s->n_segs = 2;
+	return true;
+}
+
+/*
+ * A large read of what is in the page cache is a copy, for which one processor has
+ * the speed of one: a worker of the kernel's copies the first half, and this thread the
+ * second one meanwhile.  Never more than one helps: while it does, and where the cache did
+ * not have it all lately, requests go the usual ways.  So does one that is alone, where that
+ * was no faster: who waits for it may do so without sleeping, on the other processor.
+ */
+static void share(struct vdisk_queue *q, struct vdisk_request *req)
+{
+	struct state *s = state_of(req);
+	bool alone = q->in_flight == 1;
+
+	if (!q->shares || !q->has_ring || req->op != VDISK_OP_READ || req->length < SHARE_MIN ||
+	    s->n_segs != 1 || !s->segs->src || s->segs->src->fd < 0 || s->segs->src->io_align)
+		return;
+	if (q->cold > 0) {
+		q->cold--;
+		return;
+	}
+	if (alone && q->alone > 0) {
+		q->alone--;
+		return;
+	}
+	if (q->shared && completions_wait(q)) {
+		(void)run_completions(q);
+		ring_reap(q);
+	}
+	if (q->shared || !halve(req))
+		return;
+	q->shared = &s->segs[0];
+	q->begun_ns = alone ? now_ns() : 0;
+	ring_rw(q, &s->segs[0]);
+	ring_submit(q);
 }
 
 static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool small_batch)
@@ -738,21 +864,23 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 			return;
 		}
 	}
+	s->pending = 1;		/* what is begun may be over before the rest is */
+	share(q, req);
 	for (unsigned i = 0; i < s->n_segs; i++) {
 		struct seg *seg = &s->segs[i];
 
-		if (seg->src && !is_async(seg->src))
+		if (seg->src && !is_async(seg->src) && !seg->begun)
 			move_seg(q, req, seg, small_batch);
 		left |= seg->done < seg->len;
 	}
-	if (!left) {
-		finish(req, 0);
-		return;
-	}
-	for (unsigned i = 0; i < s->n_segs; i++) {
+	if (s->segs->begun && s->segs[1].done < s->segs[1].len)
+		q->cold = COLD_READS;
+	else if (s->segs->begun && q->shared == s->segs && q->begun_ns)
+		q->half_ns = now_ns() - q->begun_ns;
+	for (unsigned i = 0; left && i < s->n_segs; i++) {
 		struct seg *seg = &s->segs[i];
 
-		if (seg->done == seg->len)
+		if (seg->done == seg->len || seg->begun)
 			continue;
 		if (is_async(seg->src))
 			s->incomplete |= !source_begin(q, seg);
@@ -761,8 +889,8 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 		else
 			s->incomplete = true;
 	}
-	if (s->pending == 0)
-		to_worker(req, worker_rest);
+	if (--s->pending == 0)
+		ring_finished(req);
 }
 
 /* ---- sending from the file ---- */
@@ -1027,23 +1155,12 @@ static bool drain_wakeups(struct vdisk_queue *q)
 	return preadv2(q->efd, &iov, 1, -1, RWF_NOWAIT) == sizeof(n);
 }
 
-/* Have the kernel run what is ready to complete, unless the ring says that nothing is. */
-static int run_completions(struct vdisk_queue *q)
-{
-	if (!(__atomic_load_n(q->ring.sq.kflags, __ATOMIC_RELAXED) &
-	      (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
-		return 0;
-	q->enters++;
-	return io_uring_get_events(&q->ring);
-}
-
 /* Until efd, which the ring writes too, says that there is something. */
 static int wait_polled(struct vdisk_queue *q, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = q->efd, .events = POLLIN };
 
-	q->enters += io_uring_sq_ready(&q->ring) > 0;
-	io_uring_submit(&q->ring);
+	(void)ring_enter(q);
 	if (timeout_ms != 0) {
 		if (poll(&pfd, 1, timeout_ms) < 0)
 			return -errno;
@@ -1071,11 +1188,10 @@ static int wait_ring(struct vdisk_queue *q, int timeout_ms)
 		arm_wakeup(q);
 	q->unsubmitted = false;
 	if (timeout_ms == 0) {
-		q->enters += io_uring_sq_ready(&q->ring) > 0;
-		io_uring_submit(&q->ring);
+		(void)ring_enter(q);
 		return run_completions(q);
 	}
-	q->enters++;
+	q->enters += io_uring_sq_ready(&q->ring) > 0 || io_uring_cq_ready(&q->ring) == 0;
 	r = io_uring_submit_and_wait_timeout(&q->ring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
 	return r == -ETIME || r == -EAGAIN || r == -EBUSY ? 0 : r;
 }
@@ -1192,6 +1308,13 @@ int vdisk_queue_fd(struct vdisk_queue *q)
 	if (q->in_flight > 0 && write(q->efd, &one, sizeof(one)) < 0)
 		assert(errno == EAGAIN);
 	return q->efd;
+}
+
+void vd_queue_share_copies(struct vdisk_queue *q)
+{
+	cpu_set_t set;
+
+	q->shares = sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
 uint64_t vd_queue_enters(const struct vdisk_queue *q)

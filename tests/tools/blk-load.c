@@ -2,13 +2,15 @@
 /*
  * blk-load.c - what a request costs the block device, without a guest
  *
- * usage: blk-load [-b BYTES] [-q DEPTH] [-n COUNT] [-w] [-p POLL-US] DISK
+ * usage: blk-load [-b BYTES] [-q DEPTH] [-n COUNT] [-w] [-d] [-p POLL-US] DISK
  *
  * This process is both: a driver that keeps DEPTH requests in a virtqueue, and
  * the device on its own thread, as a guest or a vhost-user front end would have
  * it.  Printed: requests a second, the device's processor time for each, and the
  * same of a thread that does nothing but preadv2() or pwritev2() of the same blocks
- * of the same file.
+ * of the same file.  With depth 1 also the least that is possible for whoever sleeps in
+ * between: that thread, but woken by an eventfd before each call and writing another one
+ * after it.  -d: past the page cache.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +18,7 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -38,7 +41,7 @@ static int kick_fd, call_fd;
 static uint64_t rng = 88172645463325252u;
 static unsigned bytes = 4096, depth = 32;
 static uint64_t count = 200000, blocks;
-static bool writes;
+static bool writes, direct;
 
 static void fatal(const char *what, int error)
 {
@@ -162,24 +165,61 @@ static void drive(void)
 	}
 }
 
+/* ---- for comparison ---- */
+
+struct comparison {
+	const char *path;
+	bool sleeps;
+	double each;	/* of its processor time, in seconds */
+};
+
 /* The processor time of one call, for nothing but the same transfers. */
-static double bare(const char *path)
+static void *bare(void *arg)
 {
-	AUTO_CLOSE int fd = open(path, writes ? O_RDWR : O_RDONLY);
+	struct comparison *c = arg;
+	AUTO_CLOSE int fd = open(c->path, (writes ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0));
 	struct iovec iov = { mem + BUFFERS, bytes };
 	double begin = seconds(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t n, one = 1;
 
 	if (fd < 0)
-		return 0;
+		fatal(c->path, errno);
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t slot = i % depth;
 		off_t off = (off_t)(next() % blocks * bytes);
 
 		iov.iov_base = mem + BUFFERS + bytes * slot;
+		if (c->sleeps)
+			(void)!read(kick_fd, &n, sizeof(n));
 		if ((writes ? pwritev2(fd, &iov, 1, off, 0) : preadv2(fd, &iov, 1, off, 0)) != (ssize_t)bytes)
-			fatal(path, errno);
+			fatal(c->path, errno);
+		if (c->sleeps)
+			(void)!write(call_fd, &one, sizeof(one));
 	}
-	return (seconds(CLOCK_THREAD_CPUTIME_ID) - begin) / (double)count;
+	c->each = (seconds(CLOCK_THREAD_CPUTIME_ID) - begin) / (double)count;
+	return NULL;
+}
+
+static double least_asleep(const char *path)
+{
+	struct comparison c = { .path = path, .sleeps = true };
+	struct pollfd p;
+	uint64_t n, one = 1;
+	pthread_t thread;
+
+	close(kick_fd);
+	kick_fd = eventfd(0, 0);
+	call_fd = eventfd(0, EFD_NONBLOCK);
+	p = (struct pollfd) { .fd = call_fd, .events = POLLIN };
+	if (pthread_create(&thread, NULL, bare, &c))
+		fatal("a thread", EAGAIN);
+	for (uint64_t i = 0; i < count; i++) {
+		(void)!write(kick_fd, &one, sizeof(one));
+		poll(&p, 1, -1);
+		(void)!read(call_fd, &n, sizeof(n));
+	}
+	pthread_join(thread, NULL);
+	return c.each;
 }
 
 int main(int argc, char **argv)
@@ -194,17 +234,19 @@ int main(int argc, char **argv)
 	struct blk_options b = { .queues = 1 };
 	struct vdisk_error err = { 0 };
 	struct virtio_device *dev = NULL;
+	struct comparison alone = { 0 };
 	struct vdisk *d = NULL;
 	double wall, all, own;
 	size_t size;
 	int c;
 
-	while ((c = getopt(argc, argv, "b:q:n:wp:")) != -1) {
+	while ((c = getopt(argc, argv, "b:q:n:wdp:")) != -1) {
 		switch (c) {
 		case 'b': bytes = (unsigned)atoi(optarg); break;
 		case 'q': depth = (unsigned)atoi(optarg); break;
 		case 'n': count = strtoull(optarg, NULL, 10); break;
 		case 'w': writes = true; break;
+		case 'd': direct = true; break;
 		case 'p': b.poll_us = (unsigned)atoi(optarg); break;
 		default: return 2;
 		}
@@ -216,6 +258,8 @@ int main(int argc, char **argv)
 	if (mem == MAP_FAILED)
 		fatal("memory", errno);
 	map = (struct guest_memory) { .n = 1, .region = { { .gpa = 0, .size = size, .host = mem } } };
+	if (direct)
+		o.flags |= VDISK_OPEN_DIRECT;
 	if (vdisk_open(&d, argv[optind], &o, &err) < 0) {
 		fprintf(stderr, "blk-load: %s\n", err.msg);
 		return 1;
@@ -240,7 +284,12 @@ int main(int argc, char **argv)
 	dev->ops->stop(dev);
 	dev->ops->free(dev);
 	vdisk_close(d, NULL);
-	printf("%.0f /s, %.3f us of the device's, %.3f us bare\n", (double)count / wall,
-	       (all - own) / (double)count * 1e6, bare(argv[optind]) * 1e6);
+	alone.path = argv[optind];
+	(void)bare(&alone);
+	printf("%.0f /s, %.3f us of the device's, %.3f us bare", (double)count / wall,
+	       (all - own) / (double)count * 1e6, alone.each * 1e6);
+	if (depth == 1)
+		printf(", %.3f us with a doorbell", least_asleep(argv[optind]) * 1e6);
+	printf("\n");
 	return 0;
 }

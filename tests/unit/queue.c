@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -298,6 +299,64 @@ static void test_free_in_flight(void **state)
 	vdisk_queue_free(q);
 }
 
+/* Large reads of which the kernel copies half: in memory, from the page cache, or partly. */
+static void test_shared_copies(void **state)
+{
+	enum { DEPTH = 4, ROUNDS = 40 };
+	struct world *w = *state;
+	struct vdisk *disks[] = { w->mem, w->disk };
+	struct vdisk_queue *q = new_queue();
+	uint8_t *buf = malloc(DEPTH * SIZE);
+	unsigned seed = 11;
+	int fd = open(w->path, O_RDONLY | O_CLOEXEC);
+	cpu_set_t cpus;
+
+	vd_queue_share_copies(q);
+	assert_int_equal(fdatasync(fd), 0);
+	for (unsigned n = 0; n < ROUNDS; n++) {
+		struct vdisk_request reqs[DEPTH], *batch[DEPTH], *done[DEPTH];
+		struct iovec iov[DEPTH][3];
+		unsigned depth = n % 3 ? DEPTH : 1;
+
+		if (n % 8 == 5)
+			assert_int_equal(posix_fadvise(fd, rand_r(&seed) % SIZE, 0, POSIX_FADV_DONTNEED), 0);
+		memset(buf, 0xee, DEPTH * SIZE);
+		for (unsigned i = 0; i < depth; i++) {
+			uint64_t len = (400 << 10) + rand_r(&seed) % (2 << 20);
+			size_t cut = 1 + rand_r(&seed) % (len - 1);
+			uint8_t *b = buf + i * SIZE;
+
+			iov[i][0] = (struct iovec) { b, cut };
+			iov[i][1] = (struct iovec) { b + cut, 0 };
+			iov[i][2] = (struct iovec) { b + cut, len - cut };
+			reqs[i] = (struct vdisk_request) {
+				.disk = disks[n / 2 % 2], .op = VDISK_OP_READ, .length = len,
+				.offset = rand_r(&seed) % (SIZE - len), .iov = iov[i], .iovcnt = 3,
+			};
+			batch[i] = &reqs[i];
+		}
+		vdisk_queue_submit(q, batch, depth);
+		for (unsigned got = 0; got < depth;) {
+			int r = vdisk_queue_reap(q, done, DEPTH, 10000);
+
+			assert_true(r > 0);
+			got += (unsigned)r;
+		}
+		for (unsigned i = 0; i < depth; i++) {
+			assert_int_equal(reqs[i].result, 0);
+			assert_memory_equal(buf + i * SIZE, w->model + reqs[i].offset, reqs[i].length);
+			assert_int_equal(buf[i * SIZE + reqs[i].length], 0xee);
+		}
+	}
+	/* memory alone needs no ring: it was asked to help */
+	assert_int_equal(sched_getaffinity(0, sizeof(cpus), &cpus), 0);
+	assert_int_equal(vd_queue_enters(q) > 0,
+			 CPU_COUNT(&cpus) > 1 && !strcmp(vdisk_queue_name(q), "io_uring"));
+	vdisk_queue_free(q);
+	close(fd);
+	free(buf);
+}
+
 static void test_map(void **state)
 {
 	struct world *w = *state;
@@ -415,6 +474,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_poll, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_poll_asleep, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shared_copies, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_map, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_resize_and_locks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sendable, setup, teardown),

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "core/compiler.h"
@@ -803,6 +804,51 @@ static void serial_too_long(void **state)
 	assert_int_equal(blk_new(&dev, &o, NULL), -EINVAL);
 }
 
+/* Whatever a driver has for a doorbell: requests are served, and stopping ends. */
+static void odd_doorbells(void **state)
+{
+	struct sim *s = *state;
+	int own = s->ring[0].kick_fd, blocking = eventfd(0, EFD_CLOEXEC), p[2];
+	int file = memfd_create("no doorbell", MFD_CLOEXEC);
+	struct request q;
+	uint32_t head, len;
+
+	assert_int_equal(pipe(p), 0);
+	for (unsigned round = 0; round < 3; round++) {
+		s->ring[0].kick_fd = blocking;
+		start(s, ALL_FEATURES);
+		for (unsigned i = 0; i < 10; i++)
+			(void)run(s, layouts, VIRTIO_BLK_T_IN, i, NULL, 0, 512, VIRTIO_BLK_S_OK);
+		stop(s);
+	}
+	/* rung before it is listened to */
+	start(s, 0);
+	stop(s);
+	kick(&s->ring[0]);
+	start(s, ALL_FEATURES);
+	(void)run(s, layouts, VIRTIO_BLK_T_IN, 1, NULL, 0, 512, VIRTIO_BLK_S_OK);
+	stop(s);
+	/* nothing tells of this one: the device looks */
+	s->ring[0].kick_fd = file;
+	start(s, ALL_FEATURES);
+	(void)run(s, layouts, VIRTIO_BLK_T_IN, 1, NULL, 0, 512, VIRTIO_BLK_S_OK);
+	stop(s);
+	/* its other end goes */
+	s->ring[0].kick_fd = p[0];
+	start(s, ALL_FEATURES);
+	q = submit(s, &s->ring[0], layouts, VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
+	assert_int_equal(write(p[1], "12345678", 8), 8);
+	assert_true(take_used(s, &s->ring[0], &head, &len));
+	assert_int_equal(head, q.head);
+	close(p[1]);
+	nap();
+	stop(s);
+	s->ring[0].kick_fd = own;
+	close(p[0]);
+	close(file);
+	close(blocking);
+}
+
 /* Stopping answers what was taken, and touches nothing afterwards. */
 static void reset_in_flight(void **state)
 {
@@ -909,6 +955,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(interrupts_as_asked, setup, teardown),
 		cmocka_unit_test_setup_teardown(device_configuration, setup, teardown),
 		cmocka_unit_test_setup_teardown(serial_too_long, setup, teardown),
+		cmocka_unit_test_setup_teardown(odd_doorbells, setup, teardown),
 		cmocka_unit_test_setup_teardown(reset_in_flight, setup, teardown),
 		cmocka_unit_test_setup_teardown(random_requests, setup, teardown),
 #ifdef MORE_TESTS

@@ -61,6 +61,8 @@ static const struct rule {
 	{ CALL(close), "what a front end takes back" },
 	/* waiting */
 	{ CALL(poll), "all the loops" },
+	{ CALL(epoll_wait), "a disk's doorbells" },
+	{ CALL(epoll_ctl), "the same" },
 	{ CALL(futex), "locks" },
 	{ CALL(clock_gettime), "where the vDSO cannot tell the time" },
 	{ CALL(restart_syscall), "the kernel's own way to go on after a signal" },

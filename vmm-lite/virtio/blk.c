@@ -34,10 +34,11 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "core/driver.h"
@@ -81,6 +82,7 @@ struct queue {
 	pthread_t thread;
 	bool has_thread;
 	int stop_fd;		/* owned: eventfd that wakes the thread, to see ->stop or limits */
+	int bells;		/* owned: epoll of stop_fd, kick_fd and the descriptor of ->io */
 	_Atomic bool stop;	/* take nothing new, finish, go idle */
 
 	/* under blk->lock */
@@ -92,7 +94,6 @@ struct queue {
 	struct virtq vq;
 	int kick_fd;
 	bool broken;
-	bool io_ready;		/* the descriptor of ->io was readable */
 	uint64_t wait_until;	/* the limits allow the next request then; 0: now */
 	int poll_credit;	/* how well looking on has paid */
 	unsigned poll_skip, poll_back_off; /* sleeps not to look on before */
@@ -505,12 +506,8 @@ static int reap(struct queue *q)
 	struct vdisk_request *done[BURST];
 	int n = 0;
 
-	/* with nothing in flight only if its descriptor is readable, to settle that */
-	if (q->in_flight || q->io_ready)
+	if (q->in_flight)
 		n = vdisk_queue_reap(q->io, done, BURST, 0);
-	if (n <= 0)
-		q->io_ready = false;
-
 	for (int i = 0; i < n; i++)
 		finished(q, done[i]->user);
 	while (q->again) {
@@ -544,12 +541,23 @@ static bool turn(struct queue *q)
 	return taken || reaped > 0;
 }
 
+/* One of ours. */
 static void drain_eventfd(int fd)
 {
 	uint64_t n;
 
 	if (read(fd, &n, sizeof(n)) < 0)
 		return;		/* EAGAIN: it was not us that was woken */
+}
+
+/* One of the driver's, who may have made it a blocking one. */
+static void drain_kick(int fd)
+{
+	uint64_t n;
+	struct iovec iov = { &n, sizeof(n) };
+
+	if (preadv2(fd, &iov, 1, -1, RWF_NOWAIT) < 0)
+		return;		/* EAGAIN: nobody has rung since */
 }
 
 /* How long to sleep: until the limits allow the next request, or for ever. */
@@ -602,16 +610,25 @@ static bool poll_briefly(struct queue *q)
 	return false;
 }
 
+/*
+ * Each write to an eventfd is told once (EPOLLET), so that none has to be read before the
+ * next sleep: a doorbell costs one system call.
+ */
+static bool listen_to(struct queue *q, int fd)
+{
+	struct epoll_event e = { .events = EPOLLIN | EPOLLET };
+
+	return fd >= 0 && epoll_ctl(q->bells, EPOLL_CTL_ADD, fd, &e) == 0;
+}
+
 /* Until it shall stop, and nothing is in flight. */
 static void serve(struct queue *q)
 {
-	struct pollfd fds[] = {
-		{ .fd = q->stop_fd, .events = POLLIN },
-		{ .fd = q->kick_fd, .events = POLLIN },
-		{ .fd = vdisk_queue_fd(q->io), .events = POLLIN },
-	};
+	struct epoll_event rung[3];
 
 	q->wait_until = 0;
+	if (!listen_to(q, q->kick_fd))
+		q->kick_fd = -1;
 	for (;;) {
 		virtq_quiet(&q->vq);
 		while (turn(q) || poll_briefly(q))
@@ -621,15 +638,11 @@ static void serve(struct queue *q)
 		if (!q->stop && !q->broken && !q->wait_until && virtq_listen(&q->vq))
 			continue;
 		tally(&q->stats.sleeps, 1);
-		if (poll(fds, ARRAY_SIZE(fds), sleep_ms(q)) < 0)
-			continue;	/* EINTR */
-		if (fds[0].revents)
-			drain_eventfd(q->stop_fd);
-		if (fds[1].revents & POLLIN)
-			drain_eventfd(q->kick_fd);
-		else if (fds[1].revents)
-			fds[1].fd = -1;	/* its other end is gone: nobody rings any more */
-		q->io_ready = fds[2].revents;
+		(void)epoll_wait(q->bells, rung, ARRAY_SIZE(rung), sleep_ms(q));
+	}
+	if (q->kick_fd >= 0) {
+		(void)epoll_ctl(q->bells, EPOLL_CTL_DEL, q->kick_fd, NULL);
+		drain_kick(q->kick_fd);
 	}
 	drain_eventfd(q->stop_fd);
 }
@@ -644,6 +657,10 @@ static void *queue_thread(void *arg)
 		blk->confine();
 	/* the io queue is its thread's from the beginning */
 	q->setup_error = vdisk_queue_new(&q->io, &opts, NULL);
+	if (!q->setup_error && !(listen_to(q, q->stop_fd) && listen_to(q, vdisk_queue_fd(q->io))))
+		q->setup_error = -errno;
+	if (!q->setup_error)
+		vd_queue_share_copies(q->io);
 	pthread_mutex_lock(&blk->lock);
 	for (;;) {
 		q->busy = false;
@@ -825,6 +842,8 @@ static void queue_destroy(struct queue *q)
 	}
 	if (q->stop_fd >= 0)
 		close(q->stop_fd);
+	if (q->bells >= 0)
+		close(q->bells);
 	free(q->req);
 	free(q->iov);
 }
@@ -891,8 +910,9 @@ static int queue_init(struct blk *blk, unsigned index, struct vdisk_error *err)
 	*q = (struct queue) { .blk = blk, .index = index, .busy = true };
 	blk->n_queues++;
 	q->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (q->stop_fd < 0)
-		return vd_fail(err, errno, "eventfd: %m");
+	q->bells = epoll_create1(EPOLL_CLOEXEC);
+	if (q->stop_fd < 0 || q->bells < 0)
+		return vd_fail(err, errno, "eventfd, epoll: %m");
 	q->req = calloc(BLK_QUEUE_SIZE, sizeof(*q->req));
 	/* touched only as far as requests have pieces; one more for take_one() */
 	q->iov = calloc((size_t)BLK_QUEUE_SIZE * (BLK_QUEUE_SIZE + 1), sizeof(*q->iov));
