@@ -2,9 +2,8 @@
 /*
  * vm.h - guests that run, and where they are found
  *
- * Each has a name, and in the runtime directory (of root /run/vdisk/vm, else
- * $XDG_RUNTIME_DIR/vdisk/vm or /tmp/vdisk-UID/vm; $VDISK_RUNTIME/vm before them) two files that
- * nobody else may read:
+ * Each has a name, and in the directory "vm" of the runtime directory (running.h) two files
+ * that nobody else may read:
  *
  *	NAME.sock	its control socket (vmm-lite(8)); nobody answers: it is dead
  *	NAME.json	what it was started with, for when it cannot be asked any more

@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/running.h"
+
 static int make_dir(const char *path)
 {
 	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
@@ -30,32 +32,24 @@ static int check_dir(const char *path)
 	return S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 077) ? 0 : -EPERM;
 }
 
-/* The directory, made if it is not there; NULL and a message. */
+/*
+ * The directory, made if it is not there; NULL and a message.  What it lies in is ours alone,
+ * too (running_dir()), or somebody could put another in its place after we have looked.
+ */
 static char *runtime_dir(bool make)
 {
-	const char *base = getenv("VDISK_RUNTIME"), *user = getenv("XDG_RUNTIME_DIR");
-	AUTO_FREE char *parent = NULL;
+	AUTO_FREE char *parent = running_dir();
 	char *dir = NULL;
 	int r = 0;
 
-	if (base && *base) {
-		parent = strdup(base);
-	} else if (geteuid() == 0) {
-		parent = strdup("/run/vdisk");
-	} else if (user && *user) {
-		if (asprintf(&parent, "%s/vdisk", user) < 0)
-			parent = NULL;
-	} else if (asprintf(&parent, "/tmp/vdisk-%u", geteuid()) < 0) {
-		parent = NULL;
-	}
-	if (!parent || asprintf(&dir, "%s/vm", parent) < 0) {
+	if (!parent)
+		return NULL;
+	if (asprintf(&dir, "%s/vm", parent) < 0) {
 		cli_error("out of memory");
 		return NULL;
 	}
-	if (make) {
-		(void)make_dir(parent);
+	if (make)
 		r = make_dir(dir);
-	}
 	if (!r)
 		r = check_dir(dir);
 	if (!r || (r == -ENOENT && !make))

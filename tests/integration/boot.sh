@@ -5,7 +5,7 @@
 #
 # A script stands in for vmm-lite and keeps its arguments, the kernel and the initrd.
 . "$(dirname "$0")/../functions.sh"
-export VDISK_RUNTIME=$tmp/run
+export VDISK_RUNTIME_DIR=$tmp/run
 requires mke2fs sfdisk mkfs.vfat mcopy python3
 
 mkdir "$tmp/bin" "$tmp/got"

@@ -130,7 +130,7 @@ grep -q 'compared' out || fail "the guest waited for another disk's target ($sta
 serve
 
 # ---- given to a guest that runs: isolated like the others; files, and the LUN
-export VDISK_RUNTIME=$tmp/run
+export VDISK_RUNTIME_DIR=$tmp/run
 field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
 web() { "$VDISK" vm show --json web | field "$1"; }
 "$VDISK" create -q -f raw web.raw 4M

@@ -124,7 +124,7 @@ refused "$VDISK" resize d.qcow2 +1M
 release
 
 # ---- held by each of our own: named with command and pid, by us and by QEMU; and the other way round ----
-export VDISK_RUNTIME_DIR=$tmp/run VDISK_RUNTIME=$tmp/run
+export VDISK_RUNTIME_DIR=$tmp/run
 rm -f d.qcow2
 "$VDISK" create -q -f qcow2 d.qcow2 32M
 port=$(free_port)

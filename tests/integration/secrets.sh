@@ -8,7 +8,7 @@ requires python3 timeout strace
 
 cd "$tmp"
 chmod 755 .
-export VDISK_ISCSI_INITIATOR=iqn.2026-11.test:me VDISK_RUNTIME=$tmp/run
+export VDISK_ISCSI_INITIATOR=iqn.2026-11.test:me VDISK_RUNTIME_DIR=$tmp/run
 unset VDISK_ISCSI_USER VDISK_ISCSI_SECRET VDISK_ISCSI_SECRET_FILE
 secret=open-sesame-1001
 port=$(free_port)

@@ -105,7 +105,7 @@ wait_for 30 python3 -c "import socket; socket.create_connection(('127.0.0.1', $p
 boot 0 --engine uml "iscsi://127.0.0.1:$port/iqn.2026-11.test:uml/0"
 like_output '^device /dev/vda2'
 # ... and given to one that runs, which has it if it can give it back
-export VDISK_RUNTIME=$tmp/run
+export VDISK_RUNTIME_DIR=$tmp/run
 start "$VDISK" boot --engine uml --name late --time-limit 100 --append do=hang "$tmp/disk.qcow2,snapshot" > "$tmp/late" 2>&1
 up() { "$VDISK" vm show --json late | grep -q '"agent": true'; }
 wait_for 60 up

@@ -62,7 +62,7 @@ mke2fs -q -t ext4 -d "$root" "$tmp/web.raw"
 truncate -s 8M "$tmp/base.raw" "$tmp/plain"
 qemu-img create -q -f qcow2 -b base.raw -F raw "$tmp/more.qcow2"
 mkdir "$tmp/t" "$tmp/page"
-export TMPDIR=$tmp/t VDISK_RUNTIME=$tmp/run
+export TMPDIR=$tmp/t VDISK_RUNTIME_DIR=$tmp/run
 vm() { "$VDISK" vm "$@"; }
 field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
 says() { grep -qE -- "$1" "$tmp/log"; }

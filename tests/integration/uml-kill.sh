@@ -65,7 +65,7 @@ truncate -s 96M "$tmp/root.raw"
 mke2fs -q -t ext4 -d "$root" "$tmp/root.raw"
 qemu-img create -q -f qcow2 "$tmp/data.qcow2" 16M
 mkdir "$tmp/t"
-export TMPDIR=$tmp/t VDISK_RUNTIME=$tmp/run
+export TMPDIR=$tmp/t VDISK_RUNTIME_DIR=$tmp/run
 vm() { "$VDISK" vm "$@"; }
 show() { vm show --json killed | python3 -c 'import json, sys; print(eval(sys.argv[1], {"d": json.load(sys.stdin)["disks"]}))' "$1"; }
 says() { grep -qE -- "$1" "$tmp/log"; }

@@ -51,7 +51,7 @@ chmod +x "$root/sbin/init"
 truncate -s 32M "$tmp/root.raw"
 mke2fs -q -t ext4 -d "$root" "$tmp/root.raw"
 mkdir "$tmp/t" "$tmp/page"
-export TMPDIR=$tmp/t VDISK_RUNTIME=$tmp/run
+export TMPDIR=$tmp/t VDISK_RUNTIME_DIR=$tmp/run
 vm() { "$VDISK" vm "$@"; }
 says() { grep -qE -- "$1" "$tmp/log"; }
 has_said() { wait_for 60 says "$1"; }

@@ -7,7 +7,7 @@ requires gcc ld objcopy python3 qemu-img qemu-io
 "$O/vmm-lite" --check --force > /dev/null 2>&1 || skip 'no usable /dev/kvm'
 
 "$TOP/tests/tools/ring3/build" main.c "$tmp/guest"
-export VDISK_RUNTIME=$tmp/run
+export VDISK_RUNTIME_DIR=$tmp/run
 vm() { "$VDISK" vm "$@"; }
 field() { python3 -c 'import json, sys; print(eval(sys.argv[1], {"j": json.load(sys.stdin)}))' "$1"; }
 
@@ -18,6 +18,11 @@ boot() { # boot LOG OPTION...
         "$tmp/web.raw" < /dev/null > "$1" 2>&1
 }
 
+# nobody else may put another directory in place of that of the sockets
+mkdir "$tmp/open"
+chmod 777 "$tmp/open"
+VDISK_RUNTIME_DIR=$tmp/open expect 1 timeout 60 "$VDISK" vm show web
+like_output 'only you can write to'
 expect 0 vm list
 [ -z "$output" ] || fail "guests before there are any: $output"
 boot "$tmp/log"

@@ -132,7 +132,7 @@ truncate -s 600M "$tmp/scratch"
 mke2fs -q -F -t ext4 "$tmp/scratch"
 cat > "$tmp/job" <<END
 set -eu
-export VDISK_RUNTIME=/tmp/run PATH=$O:\$PATH
+export VDISK_RUNTIME_DIR=/tmp/run PATH=$O:\$PATH
 log=/tmp/log
 fail() { echo "FAILED: \$*"; exit 1; }
 trap '[ \$? = 0 ] || tail -n 60 \$log' EXIT

@@ -83,7 +83,7 @@ truncate -s 16M "$tmp/disk.raw"
 
 cat > "$tmp/job" <<END
 set -eu
-export VDISK_RUNTIME=/tmp/run PATH=$O:\$PATH
+export VDISK_RUNTIME_DIR=/tmp/run PATH=$O:\$PATH
 log=/tmp/log
 fail() { echo "FAILED: \$*"; exit 1; }
 trap '[ \$? = 0 ] || tail -n 40 \$log' EXIT
