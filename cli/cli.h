@@ -64,6 +64,10 @@ struct cli {
 	struct {
 		const char *locator, *backing, *backing_format;
 	} overlay;
+	/* a name that nobody gave, and what messages have instead (NULL: none) */
+	struct {
+		const char *name, *shown;
+	} alias;
 	/* --with: other disks of the machine */
 	const char *with[CLI_WITH_MAX];
 	unsigned n_with;

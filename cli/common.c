@@ -247,6 +247,19 @@ void cli_free_options(struct cli_options *o)
 
 /* ---- messages ---- */
 
+/* @text, or a new one instead of it, with the person's name for what has another one here. */
+static char *without_alias(char *text)
+{
+	const char *at = cli.alias.name ? strstr(text, cli.alias.name) : NULL;
+	char *better;
+
+	if (!at || asprintf(&better, "%.*s%s%s", (int)(at - text), text, cli.alias.shown,
+			    at + strlen(cli.alias.name)) < 0)
+		return text;
+	free(text);
+	return better;
+}
+
 PRINTF_FMT(1, 0)
 static void print_message(const char *fmt, va_list ap)
 {
@@ -257,6 +270,7 @@ static void print_message(const char *fmt, va_list ap)
 		text = NULL;
 		return;
 	}
+	text = without_alias(text);
 	vdisk_redact(text);
 	fprintf(stderr, "vdisk: %s\n", text);
 }

@@ -202,6 +202,8 @@ static int make_overlay(struct attempt *t)
 	if (vdisk_scratch_file(&t->fd, dir, &err) < 0)
 		return cli_fail(&err);
 	snprintf(t->overlay, sizeof(t->overlay), "/proc/%d/fd/%d", (int)getpid(), t->fd);
+	cli.alias.name = t->overlay;
+	cli.alias.shown = t->locator;
 	if (!t->path) {
 		cli.overlay.locator = t->overlay;
 		cli.overlay.backing = t->locator;

@@ -113,6 +113,12 @@ echo files > "$FAKE/mode"
 rm "$FAKE/mode"
 
 expect 127 "$try" try "$tmp/disk.qcow2" -- /no/such/program
+# its name is the one that was given
+truncate -s 1M "$tmp/nothing.raw"
+expect 125 "$try" try "$tmp/nothing.raw" -- true
+like_output "vdisk: $tmp/nothing.raw: no file system"
+expect 1 "$try" try "$tmp/nothing.raw"
+like_output "boot: $tmp/nothing.raw: no file system"
 expect 0 "$try" try "$tmp/disk.qcow2" -- head -c 3000000 /dev/zero
 [ ${#output} = 0 ] || fail 'zeroes became something'
 expect 0 "$try" try -v "$tmp/disk.qcow2" -- true
