@@ -1100,8 +1100,8 @@ VDISK_API int vdisk_boot_find(struct vdisk_boot *out, struct vdisk *disk,
 			      const struct vdisk_boot_opts *opts, struct vdisk_error *err);
 /*
  * Every entry, in the order of the menu, without files; @out: an array to
- * free(), whose length is returned.  @chosen (may be NULL): the index of the
- * default entry, -1 if none.
+ * free(), whose length is returned.  Command lines are cut to what there is room
+ * for.  @chosen (may be NULL): the index of the default entry, -1 if none.
  */
 VDISK_API int vdisk_boot_list(struct vdisk *disk, struct vdisk_boot **out, int *chosen,
 			      struct vdisk_error *err);

@@ -47,8 +47,8 @@ static void put(char *out, size_t size, const char *text)
 	snprintf(out, size, "%s", text ? text : "");
 }
 
-/* Without the spaces around it that configurations leave. */
-static int put_cmdline(struct vdisk_boot *out, const char *text, struct vdisk_error *err)
+/* Without the spaces around it that configurations leave; @cut: to what there is room for. */
+static int put_cmdline(struct vdisk_boot *out, const char *text, bool cut, struct vdisk_error *err)
 {
 	size_t len = strlen(text);
 
@@ -56,6 +56,8 @@ static int put_cmdline(struct vdisk_boot *out, const char *text, struct vdisk_er
 		len--;
 	for (; len && strchr(" \t", *text); text++)
 		len--;
+	if (cut)
+		len = MIN(len, sizeof(out->cmdline) - 1);
 	if (len >= sizeof(out->cmdline))
 		return vd_fail(err, EFBIG, "boot: the command line has %zu bytes, more than the %zu "
 			       "that a kernel takes", len, sizeof(out->cmdline) - 1);
@@ -74,7 +76,7 @@ static uint64_t size_of(const struct boot_env *env, const struct boot_file *f)
 }
 
 static int fill_entry(struct vdisk_boot *out, const struct boot_menu *menu, const struct boot_env *env,
-		      const struct boot_entry *e, struct vdisk_error *err)
+		      const struct boot_entry *e, bool list, struct vdisk_error *err)
 {
 	unsigned i;
 
@@ -93,7 +95,7 @@ static int fill_entry(struct vdisk_boot *out, const struct boot_menu *menu, cons
 			MIN(size_of(env, &e->initrd[i]), INITRD_MAX);
 	if (e->n_initrd)
 		put(out->initrd, sizeof(out->initrd), e->initrd[0].path);
-	return put_cmdline(out, e->cmdline, err);
+	return put_cmdline(out, e->cmdline, list, err);
 }
 
 static int send_file(struct jail *jail, enum message type, struct guest_volumes *v,
@@ -153,12 +155,12 @@ static int send_files(struct jail *jail, struct guest_volumes *v, const struct b
 }
 
 static int send_entry(struct jail *jail, const struct boot_menu *menu, const struct boot_env *env,
-		      const struct boot_entry *e, struct vdisk_error *err)
+		      const struct boot_entry *e, bool list, struct vdisk_error *err)
 {
 	struct vdisk_boot out;
 	int r;
 
-	r = fill_entry(&out, menu, env, e, err);
+	r = fill_entry(&out, menu, env, e, list, err);
 	if (r < 0)
 		return r;
 	r = jail_send(jail, MSG_ENTRY, &out, sizeof(out));
@@ -174,13 +176,13 @@ static int send_menu(struct jail *jail, const struct search *s, struct guest_vol
 	int r = 0;
 
 	if (!s->list) {
-		r = send_entry(jail, menu, env, &menu->entries[chosen], err);
+		r = send_entry(jail, menu, env, &menu->entries[chosen], false, err);
 		if (r == 0 && !s->opts->no_files)
 			r = send_files(jail, v, &menu->entries[chosen], err);
 		return r;
 	}
 	for (i = 0; r == 0 && i < menu->n_entries; i++)
-		r = send_entry(jail, menu, env, &menu->entries[i], err);
+		r = send_entry(jail, menu, env, &menu->entries[i], true, err);
 	return r == 0 ? jail_send(jail, MSG_CHOSEN, &chosen, sizeof(chosen)) : r;
 }
 

@@ -463,7 +463,9 @@ static int try_source(struct attempt *t, const struct source *source, struct pas
 		if (t->env->stat(t->env->arg, t->volume, t->path, &size) != directory)
 			continue;
 		volume_prefix(prefix, sizeof(prefix), t);
-		if (try_config(t, why, sizeof(why))) {
+		if (!directory && size > BOOT_CONFIG_MAX)
+			snprintf(why, sizeof(why), "it is too big");
+		else if (try_config(t, why, sizeof(why))) {
 			snprintf(passed->source, sizeof(passed->source), "%s%s", prefix, t->path);
 			return 1;
 		}

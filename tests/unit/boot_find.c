@@ -197,6 +197,46 @@ static void command_line_limit(void **state)
 	vdisk_close(disk, NULL);
 }
 
+/* More than qsort() sorts on its stack; and a command line that is too long is one entry's alone. */
+static void many(void **state)
+{
+	struct vdisk_boot_opts opts = { .size = sizeof(opts), .no_files = true };
+	struct vdisk_boot boot, *list;
+	struct vdisk *disk;
+	int chosen;
+
+	(void)state;
+	sh("mkdir -p many/boot && for i in $(seq 300); do echo > many/boot/vmlinuz-6.1.$i; done && "
+	   "truncate -s 8M many.raw && mke2fs -q -F -t ext4 -d many many.raw");
+	disk = open_disk("many.raw");
+	assert_int_equal(vdisk_boot_find(&boot, disk, &opts, NULL), 0);
+	assert_string_equal(boot.kernel, "/boot/vmlinuz-6.1.300");
+	assert_int_equal(vdisk_boot_list(disk, &list, &chosen, NULL), 300);
+	free(list);
+	vdisk_close(disk, NULL);
+
+	sh("mkdir -p many/boot/grub && printf 'menuentry \"%s\" { linux /boot/vmlinuz-6.1.1 %s }\n' "
+	   "a \"$(head -c 3000 /dev/zero | tr '\\0' x)\" b short > many/boot/grub/grub.cfg && "
+	   "mke2fs -q -F -t ext4 -d many many.raw");
+	disk = open_disk("many.raw");
+	assert_int_equal(vdisk_boot_list(disk, &list, &chosen, NULL), 2);
+	assert_int_equal(strlen(list[0].cmdline), 2047);
+	assert_string_equal(list[1].cmdline, "short");
+	free(list);
+	assert_int_equal(vdisk_boot_find(&boot, disk, &opts, NULL), -EFBIG);
+	opts.entry = "b";
+	assert_int_equal(vdisk_boot_find(&boot, disk, &opts, NULL), 0);
+	vdisk_close(disk, NULL);
+
+	sh("head -c 1100000 /dev/zero | tr '\\0' '#' > many/boot/grub/grub.cfg && "
+	   "mke2fs -q -F -t ext4 -d many many.raw");
+	disk = open_disk("many.raw");
+	opts.entry = NULL;
+	assert_int_equal(vdisk_boot_find(&boot, disk, &opts, NULL), 0);
+	assert_string_equal(boot.source, "/boot/grub/grub.cfg: it is too big: newest kernel");
+	vdisk_close(disk, NULL);
+}
+
 /* A journal that needs replay: read through a layer, the disk stays as it was. */
 static void after_a_crash(void **state)
 {
@@ -274,6 +314,7 @@ int main(void)
 		cmocka_unit_test(finds),
 		cmocka_unit_test(entries),
 		cmocka_unit_test(command_line_limit),
+		cmocka_unit_test(many),
 		cmocka_unit_test(after_a_crash),
 		cmocka_unit_test(inspects),
 		cmocka_unit_test(nothing_there),
