@@ -16,13 +16,13 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "cli/kernel_fs.h"
+#include "cli/program.h"
 #include "cli/running.h"
 #include "core/driver.h"
 #include "kernel/host.h"
@@ -58,66 +58,31 @@ void kernel_fs_end(void)
 		wait_for_loop(helped[--n_helped]);
 }
 
-/* What it said, on one line. */
-static void read_said(int fd, char *said, size_t size)
-{
-	ssize_t n = pread(fd, said, size - 1, 0);
-
-	said[MAX(n, 0)] = '\0';
-	for (char *p = said; *p; p++)
-		if ((unsigned char)*p < ' ')
-			*p = ' ';
-	for (n = (ssize_t)strlen(said); n && said[n - 1] == ' '; n--)
-		said[n - 1] = '\0';
-}
-
-static int run_mount(const char *type, const char *options, const char *device, const char *dir,
-		     char *said, size_t size)
-{
-	const char *argv[] = { "mount", "-t", type, "-o", options, device, dir, NULL };
-	AUTO_CLOSE int output = memfd_create("output", MFD_CLOEXEC);
-	int status = 0;
-	pid_t pid;
-
-	*said = '\0';
-	if (output < 0)
-		return -errno;
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		dup2(output, 1);
-		dup2(output, 2);
-		setenv("LC_ALL", "C", 1);	/* mount_by_helper() looks at the words */
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		_exit(127);
-	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	read_said(output, said, size);
-	return -EIO;
-}
-
 /* By a program that mount(8) knows, like ntfs-3g: in a directory that only is there until then. */
 static int mount_by_helper(int number, const char *helper, bool writable, struct vdisk_error *err)
 {
 	AUTO_FREE char *base = running_dir();
 	AUTO_FREE char *dir = NULL;
 	char device[32], said[300];
-	int root = -1;
+	const char *argv[] = {
+		"mount", "-t", helper, "-o", writable ? "nosuid,nodev,noexec" : "ro,nosuid,nodev,noexec",
+		device, NULL, NULL,
+	};
+	int root = -1, pad;
 
 	snprintf(device, sizeof(device), "/dev/loop%d", number);
 	if (!base || asprintf(&dir, "%s/fs-XXXXXX", base) < 0 || !mkdtemp(dir))
 		return vd_fail(err, errno ? errno : EIO, "no place to mount %s: %m", device);
-	if (run_mount(helper, writable ? "nosuid,nodev,noexec" : "ro,nosuid,nodev,noexec", device,
-		      dir, said, sizeof(said)) == 0) {
+	argv[6] = dir;
+	pad = program_pad();
+	if (program_run(argv, pad, pad) == CLI_OK) {
 		root = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW);
 		if (n_helped < ARRAY_SIZE(helped))
 			helped[n_helped++] = number;
 	}
 	rmdir(dir);
+	program_said(&pad, said, sizeof(said));
 	if (root >= 0)
 		return root;
 	/* mount(8) knows no such type: there is no program for it */

@@ -38,6 +38,7 @@ vdisk_SRCS := \
  cli/part_table.c
 vdisk_SRCS += \
  cli/files.c \
+ cli/program.c \
  cli/kernel_fs.c \
  cli/export_fuse.c \
  cli/cp.c \

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/mount.h"
+#include "cli/program.h"
 #include "cli/running.h"
 #include "cli/steady.h"
 #include "kernel/host.h"
@@ -334,26 +334,9 @@ struct umount_ctx {
 	int status;
 };
 
-static int run_fusermount(const char *dir)
-{
-	const char *argv[] = { "fusermount3", "-u", "-q", "--", dir, NULL };
-	pid_t pid;
-	int status = 0;
-
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		cli_error("%s: %m", argv[0]);
-		_exit(127);
-	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CLI_OK : CLI_FAILED;
-}
-
 static int unmount(const char *dir)
 {
+	const char *argv[] = { "fusermount3", "-u", "-q", "--", dir, NULL };
 	char who[200];
 
 	if (umount2(dir, UMOUNT_NOFOLLOW) == 0)
@@ -367,7 +350,7 @@ static int unmount(const char *dir)
 		cli_error("%s: cannot unmount: %m", dir);
 		return CLI_FAILED;
 	}
-	if (run_fusermount(dir) == CLI_OK)
+	if (program_run(argv, PROGRAM_OURS, PROGRAM_OURS) == CLI_OK)
 		return CLI_OK;
 	vd_user_of_mount(dir, who, sizeof(who));
 	cli_error("%s: cannot unmount%s%s", dir, who[0] ? ", it is busy" : "", who);

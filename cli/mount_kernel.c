@@ -18,9 +18,9 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #include "cli/mount.h"
+#include "cli/program.h"
 #include "kernel/host.h"
 
 /* A volume as a block device. */
@@ -171,21 +171,8 @@ static int run_mount(const char *type, const char *options, const char *device, 
 		     bool quiet)
 {
 	const char *argv[] = { "mount", "-t", type, "-o", options, device, dir, NULL };
-	pid_t pid;
-	int status = 0;
 
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		if (quiet)
-			dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 2);
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		cli_error("%s: %m", argv[0]);
-		_exit(127);
-	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CLI_OK : CLI_FAILED;
+	return program_run(argv, PROGRAM_OURS, quiet ? PROGRAM_NOWHERE : PROGRAM_OURS);
 }
 
 /* Where a directory of the guest's tree is for this host, never outside of it. */

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "cli/attached.h"
+#include "cli/program.h"
 #include "cli/running.h"
 #include "cli/steady.h"
 
@@ -205,23 +206,6 @@ int running_wait(struct running *r)
 
 /* ---- what killed processes left ---- */
 
-static void run_quietly(const char *const *argv)
-{
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR);
-
-		dup2(null, 1);
-		dup2(null, 2);
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		_exit(127);
-	}
-	while (pid > 0 && waitpid(pid, NULL, 0) < 0)
-		if (errno != EINTR)
-			break;
-}
-
 void running_unmount_dead(const char *dir)
 {
 	const char *argv[] = { "fusermount3", "-u", "-z", "-q", "--", dir, NULL };
@@ -231,7 +215,7 @@ void running_unmount_dead(const char *dir)
 	if (statx(AT_FDCWD, dir, AT_STATX_FORCE_SYNC, STATX_TYPE, &sx) == 0 || errno != ENOTCONN)
 		return;
 	if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
-		run_quietly(argv);
+		(void)program_run(argv, PROGRAM_NOWHERE, PROGRAM_NOWHERE);
 }
 
 /* Is it still that device that is mounted there?  "": any. */

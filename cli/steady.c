@@ -12,9 +12,9 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <time.h>
 
+#include "cli/program.h"
 #include "cli/steady.h"
 #include "kernel/host.h"
 
@@ -22,35 +22,15 @@
 
 /* ---- LVM ---- */
 
-/* Run lvm(8); its first line of output in @out (may be NULL). */
+/* Run lvm(8); what it prints in @out (may be NULL). */
 static int run_lvm(const char *const *argv, char *out, size_t size)
 {
-	int fds[2], status = 0;
-	ssize_t n = 0;
-	pid_t pid;
+	int pad = out ? program_pad() : PROGRAM_NOWHERE;
+	int status = program_run(argv, pad, PROGRAM_NOWHERE);
 
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	fflush(NULL);
-	pid = fork();
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-		dup2(fds[1], 1);
-		dup2(null, 2);
-		execvp(argv[0], (char *const *)(uintptr_t)argv);
-		_exit(127);
-	}
-	close(fds[1]);
-	if (out) {
-		n = pid < 0 ? 0 : read(fds[0], out, size - 1);
-		out[n > 0 ? n : 0] = '\0';
-		out[strcspn(out, "\n")] = '\0';
-	}
-	close(fds[0]);
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+	if (out)
+		program_said(&pad, out, size);
+	return status == CLI_OK ? 0 : -EIO;
 }
 
 /* The volume group and logical volume of a device of device-mapper, to be freed. */
