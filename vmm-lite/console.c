@@ -66,17 +66,6 @@ int console_init(struct console *c, struct tty *tty, unsigned time_limit, struct
 	return 0;
 }
 
-void console_destroy(struct console *c)
-{
-	close(c->wake_fd);
-	close(c->signal_fd);
-	if (c->timer_fd >= 0)
-		close(c->timer_fd);
-	for (unsigned i = 0; i < VIEWERS_MAX; i++)
-		if (c->viewer[i] >= 0)
-			close(c->viewer[i]);
-}
-
 void console_wake(void *console)
 {
 	const struct console *c = console;

@@ -52,6 +52,5 @@ enum vmm_end console_run(struct console *c, const struct console_others *others)
 void console_add_viewer(struct console *c, int fd);
 /* Bring out what is left, for a second at most. */
 void console_finish(struct console *c);
-void console_destroy(struct console *c);
 
 #endif

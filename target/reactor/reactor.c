@@ -332,11 +332,6 @@ struct pool *reactor_pool(struct reactor *r)
 	return r->pool;
 }
 
-const char *reactor_queue_name(const struct reactor *r)
-{
-	return vdisk_queue_name(r->queue);
-}
-
 uint64_t reactor_now(const struct reactor *r)
 {
 	return r->now;

@@ -99,8 +99,6 @@ void reactor_enter(struct reactor *r);
 /* REACTOR_SCRATCH bytes that the thread may use for the moment. */
 uint8_t *reactor_scratch(struct reactor *r);
 struct pool *reactor_pool(struct reactor *r);
-/* "io_uring" or "threads" */
-const char *reactor_queue_name(const struct reactor *r);
 
 int reactor_add(struct reactor *r, struct reactor_source *s, uint32_t events);
 void reactor_modify(struct reactor *r, struct reactor_source *s, uint32_t events);
