@@ -2,7 +2,7 @@
 /*
  * blk-load.c - what a request costs the block device, without a guest
  *
- * usage: blk-load [-b BYTES] [-q DEPTH] [-n COUNT] [-w] [-d] [-p POLL-US] DISK
+ * usage: blk-load [-b BYTES] [-q DEPTH] [-n COUNT] [-w] [-d] [-v] [-p POLL-US] DISK
  *
  * This process is both: a driver that keeps DEPTH requests in a virtqueue, and
  * the device on its own thread, as a guest or a vhost-user front end would have
@@ -10,10 +10,11 @@
  * same of a thread that does nothing but preadv2() or pwritev2() of the same blocks
  * of the same file.  With depth 1 also the least that is possible for whoever sleeps in
  * between: that thread, but woken by an eventfd before each call and writing another one
- * after it.  -d: past the page cache.
+ * after it.  -d: past the page cache.  -v: what the device has counted, too.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -41,7 +42,7 @@ static int kick_fd, call_fd;
 static uint64_t rng = 88172645463325252u;
 static unsigned bytes = 4096, depth = 32;
 static uint64_t count = 200000, blocks;
-static bool writes, direct;
+static bool writes, direct, counts;
 
 static void fatal(const char *what, int error)
 {
@@ -125,13 +126,13 @@ static void drive(void)
 {
 	struct pollfd p = { .fd = call_fd, .events = POLLIN };
 	uint16_t avail = 0, seen = 0, told = 0;
-	uint64_t done = 0, n, one = 1;
+	uint64_t left = count, n, one = 1;
 
-	for (unsigned i = 0; i < depth; i++) {
+	for (unsigned i = 0; i < depth && left; i++, left--) {
 		lay_out(i);
 		post(&avail, i);
 	}
-	while (done < count) {
+	while (seen != avail) {
 		uint16_t event;
 
 		publish(avail);
@@ -151,17 +152,13 @@ static void drive(void)
 			unsigned slot = load_le32(mem + USED + 4 + 8 * (seen % SIZE)) / 3;
 
 			seen++;
-			done++;
 			if (mem[HEADERS + 32 * slot + 16])
 				fatal("a request", EIO);
-			post(&avail, slot);
+			if (left) {
+				post(&avail, slot);
+				left--;
+			}
 		}
-	}
-	while (seen != avail) {	/* those on their way */
-		publish(avail);
-		store_le16(mem + AVAIL + 4 + 2 * SIZE, (uint16_t)(avail - 1));
-		seen = used_index();
-		(void)!write(kick_fd, &one, sizeof(one));
 	}
 }
 
@@ -234,19 +231,21 @@ int main(int argc, char **argv)
 	struct blk_options b = { .queues = 1 };
 	struct vdisk_error err = { 0 };
 	struct virtio_device *dev = NULL;
+	struct blk_stats stats;
 	struct comparison alone = { 0 };
 	struct vdisk *d = NULL;
 	double wall, all, own;
 	size_t size;
 	int c;
 
-	while ((c = getopt(argc, argv, "b:q:n:wdp:")) != -1) {
+	while ((c = getopt(argc, argv, "b:q:n:wdvp:")) != -1) {
 		switch (c) {
 		case 'b': bytes = (unsigned)atoi(optarg); break;
 		case 'q': depth = (unsigned)atoi(optarg); break;
 		case 'n': count = strtoull(optarg, NULL, 10); break;
 		case 'w': writes = true; break;
 		case 'd': direct = true; break;
+		case 'v': counts = true; break;
 		case 'p': b.poll_us = (unsigned)atoi(optarg); break;
 		default: return 2;
 		}
@@ -282,6 +281,7 @@ int main(int argc, char **argv)
 	own = seconds(CLOCK_THREAD_CPUTIME_ID) - own;
 	all = seconds(CLOCK_PROCESS_CPUTIME_ID) - all;
 	dev->ops->stop(dev);
+	blk_get_stats(dev, &stats);
 	dev->ops->free(dev);
 	vdisk_close(d, NULL);
 	alone.path = argv[optind];
@@ -291,5 +291,9 @@ int main(int argc, char **argv)
 	if (depth == 1)
 		printf(", %.3f us with a doorbell", least_asleep(argv[optind]) * 1e6);
 	printf("\n");
+	if (counts)
+		printf("requests %" PRIu64 " batches %" PRIu64 " interrupts %" PRIu64 " sleeps %" PRIu64
+		       " enters %" PRIu64 "\n", stats.reads + stats.writes, stats.batches,
+		       stats.interrupts, stats.sleeps, stats.enters);
 	return 0;
 }
