@@ -259,6 +259,10 @@ const struct engine *guest_engine(const struct guest_args *a)
 {
 	const struct engine *e = a->engine && !strcmp(a->engine, "uml") ? &engine_uml : &engine_kvm;
 
+	if (e->own_kernel && a->choice.entry) {
+		cli_error("--engine %s brings its own kernel: --entry is for kvm", e->name);
+		return NULL;
+	}
 	if (e->check(&a->guest) == CLI_OK)
 		return e;
 	/* what needs the kernel of its own cannot have another one */
@@ -283,13 +287,16 @@ int guest_boot(const struct engine *engine, const struct guest_args *a)
 {
 	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
 	const char *append = a->choice.append ? a->choice.append : "";
-	AUTO_FREE char *with_console = NULL, *cmdline = NULL;
+	AUTO_FREE char *with_console = NULL, *cmdline = NULL, *own = NULL;
 	struct guest guest = a->guest;
 	int status = CLI_OK;
 
 	if (!guest.kernel && !engine->own_kernel)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
 					  &a->choice);
+	/* as vdisk_boot_find() adds it to the guest's own */
+	if (engine->own_kernel && a->choice.recovery)
+		append = asprintf(&own, "%s%ssingle", append, *append ? " " : "") < 0 ? append : own;
 	if (status == CLI_OK)
 		status = boot_cmdline(&with_console,
 				      guest.kernel || engine->own_kernel ? append : boot.cmdline,

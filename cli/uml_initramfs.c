@@ -326,6 +326,19 @@ static bool last_word(char out[256], const char *cmdline, const char *key)
 	return found;
 }
 
+/* Does the command line want the root read-only?  The last word of the two counts. */
+static bool wants_ro(const char *cmdline, bool ro)
+{
+	for (const char *p = cmdline; *p; p += strspn(p, " ")) {
+		size_t len = strcspn(p, " ");
+
+		if (len == 2 && (!strncmp(p, "ro", 2) || !strncmp(p, "rw", 2)))
+			ro = p[1] == 'o';
+		p += len;
+	}
+	return ro;
+}
+
 /* root= of the given command line, else of the guest's own configuration. */
 static void configured_root(char out[256], bool *ro, const struct guest *g, struct vdisk *disk)
 {
@@ -333,12 +346,13 @@ static void configured_root(char out[256], bool *ro, const struct guest *g, stru
 	struct vdisk_boot_opts opts = { .size = sizeof(opts) };
 
 	out[0] = '\0';
+	*ro = wants_ro(g->cmdline, false);
 	if (last_word(out, g->cmdline, "root="))
 		return;
 	if (vdisk_boot_find(&boot, disk, &opts, NULL) < 0)
 		return;
-	if (last_word(out, boot.cmdline, "root="))
-		*ro = strstr(boot.cmdline, " ro ") || strstr(boot.cmdline, " ro\0");
+	last_word(out, boot.cmdline, "root=");
+	*ro = wants_ro(g->cmdline, wants_ro(boot.cmdline, false));
 	vdisk_boot_clear(&boot);
 }
 

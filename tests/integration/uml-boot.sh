@@ -14,6 +14,7 @@ cat > "$root/sbin/init" <<'EOF'
 bb=/bin/busybox
 $bb mount -o remount,rw / || echo 'stays read-only'
 echo "device $($bb awk '$2 == "/" { print $1 }' /proc/mounts | $bb tail -n 1)"
+echo "words $*."
 echo "disks $($bb ls /sys/block | $bb grep -c ^vd)"
 [ ! -e /sys/block/dm-0 ] || echo "uuid $($bb cat /sys/block/dm-0/dm/uuid)"
 echo "written by $(. /etc/os-release; echo $ID)" > /root/file
@@ -126,6 +127,26 @@ expect 0 "$VDISK" vm detach-disk late lun
 expect 0 "$VDISK" vm kill late
 kill -INT "$target"
 wait "$target" || fail "vdiskd: $(cat "$tmp/vdiskd.err")"
+
+# a shell for one user is asked for by a word for the guest's init; what a command line wants of
+# the root counts; nothing but what the guest says is in the way
+boot 0 --engine uml --snapshot --recovery --append rw "$tmp/disk.raw"
+like_output '^words .*single'
+[ -z "$(grep -E 'SELinux|mmapper|ubd|feature incompat' <<< "$output")" ] || fail "$output"
+boot 1 --engine uml --entry 1 "$tmp/disk.raw"
+like_output 'entry is for kvm'
+
+# what a killed one leaves, the next one clears away
+start "$VDISK" boot --engine uml --snapshot --append do=hang "$tmp/disk.raw" < /dev/null > "$tmp/killed" 2>&1
+meets() { [ -S "$(find "$TMPDIR" -name s0)" ]; }
+wait_for 60 meets
+kill -9 "$(pgrep -P "$started" vmm-uml)"
+rc=0
+wait "$started" || rc=$?
+[ $rc = 1 ] || fail "its monitor was killed, and it ended with $rc: $(cat "$tmp/killed")"
+meets || fail 'nothing was left to clear away'
+boot 0 --engine uml --snapshot "$tmp/disk.raw"
+[ -z "$(ls "$TMPDIR")" ] || fail "left: $(ls "$TMPDIR")"
 
 # how it ends
 boot 16 --engine uml --on-reset exit --append do=reboot "$tmp/disk.raw"

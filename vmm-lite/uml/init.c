@@ -23,6 +23,7 @@
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,7 @@
 
 #define WAIT_MS		10000u
 #define TABLE_BYTES	(1u << 20)
+#define QUIET_LEVEL	2	/* kernel.c's */
 
 static struct {
 	char root[512], init[512], agent[512];
@@ -315,7 +317,28 @@ static void obey(char *line)
 		boot.ro = true;
 }
 
-int main(void)
+/* What the kernel says on the console: errors, as it has said nothing of them so far
+ * (kernel.c starts it so), unless somebody wants to hear more. */
+static void let_kernel_speak(void)
+{
+	int fd = open("/proc/sys/kernel/printk", O_RDWR | O_CLOEXEC), level = 0;
+	char now[64] = "";
+
+	if (fd >= 0 && read(fd, now, sizeof(now) - 1) > 0 && sscanf(now, "%d", &level) == 1 &&
+	    level == QUIET_LEVEL)
+		dprintf(fd, "4\n");
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool try_root(void)
+{
+	/* a disk that cannot be written may have a journal that cannot be replayed */
+	return mount_root(boot.ro ? MS_RDONLY : 0, NULL) ||
+	       (boot.ro && (mount_root(MS_RDONLY, "noload") || mount_root(MS_RDONLY, "norecovery")));
+}
+
+int main(int argc, char **argv)
 {
 	static const char *const others[] = { "/sbin/init", "/lib/systemd/systemd", "/bin/init",
 					      "/bin/sh" };
@@ -334,16 +357,25 @@ int main(void)
 	finish_volume();
 	fclose(conf);
 	wait_device(boot.root);
-	/* a disk that cannot be written may have a journal that cannot be replayed */
-	if (!mount_root(boot.ro ? MS_RDONLY : 0, NULL) &&
-	    !(boot.ro && (mount_root(MS_RDONLY, "noload") || mount_root(MS_RDONLY, "norecovery"))))
-		stop("cannot mount the root", boot.root);
+	if (!try_root()) {
+		/* once more, for the kernel to say why */
+		let_kernel_speak();
+		if (!try_root())
+			stop("cannot mount the root", boot.root);
+	}
+	let_kernel_speak();
 	if (*boot.agent)
 		start_agent();
 	enter_root();
-	execl(boot.init, boot.init, (char *)NULL);
-	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		execl(others[i], others[i], (char *)NULL);
+	/* with the words of the kernel's command line that are not the kernel's: "single" */
+	if (argc < 1)
+		argv = (char *[]) { NULL, NULL };
+	argv[0] = boot.init;
+	execv(argv[0], argv);
+	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		argv[0] = (char *)(uintptr_t)others[i];
+		execv(argv[0], argv);
+	}
 	stop("no init in the root: not even", "/bin/sh");
 	return 1;
 }

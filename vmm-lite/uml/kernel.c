@@ -79,7 +79,10 @@ static void fill_arguments(struct arguments *a, const struct uml *u, int initrd,
 	add(a, "ssl=null");
 	add(a, "console=tty0");
 	add(a, "selinux=0");
+	/* until the root is mounted, where init.c lets it say more: what UML says of devices that
+	 * it has not would only disturb ("quiet" is for UML's own beginning) */
 	add(a, "quiet");
+	add(a, "loglevel=2");
 	if (*o->cmdline)
 		add(a, "%s", o->cmdline);	/* the kernel joins its arguments */
 }

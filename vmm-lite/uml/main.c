@@ -69,34 +69,6 @@ static void new_console(void *arg, int fd)
 
 /* ---- a life ---- */
 
-static int make_dir(struct uml *u, struct vdisk_error *err)
-{
-	const char *tmp = getenv("TMPDIR");
-
-	if (!tmp || strlen(tmp) > 72)
-		tmp = "/tmp";
-	snprintf(u->dir, sizeof(u->dir), "%.72s/vdisk-uml.XXXXXX", tmp);
-	if (mkdtemp(u->dir))
-		return 0;
-	u->dir[0] = '\0';
-	return vd_fail(err, errno, "%s/vdisk-uml: %m", tmp);
-}
-
-static void remove_dir(const struct uml *u)
-{
-	/* what UML leaves in its directory when it is killed */
-	static const char *const left[] = { "mconsole", "pid", "" };
-	char path[128];
-
-	for (unsigned i = 0; u->dir[0] && i < ARRAY_SIZE(left); i++) {
-		snprintf(path, sizeof(path), "%s/guest/%s", u->dir, left[i]);
-		if (unlink(path) < 0)
-			rmdir(path);
-	}
-	if (u->dir[0])
-		rmdir(u->dir);
-}
-
 static int make_agent(struct uml *u, int *its, struct vdisk_error *err)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -131,7 +103,7 @@ static int make_devices(struct uml *u, struct vdisk_error *err)
 static int start(struct uml *u, struct vdisk_error *err)
 {
 	AUTO_CLOSE int agent = -1;
-	int r = make_dir(u, err);
+	int r = uml_dir_make(u, err);
 
 	if (!r)
 		r = line_new(&u->line, err);
@@ -190,7 +162,7 @@ static void finish(struct uml *u, enum vmm_end end)
 	uml_disks_finish(u);
 	control_destroy(&u->control);
 	line_free(&u->line);
-	remove_dir(u);
+	uml_dir_remove(u);
 }
 
 /* What is vmm-lite's alone. */
@@ -207,7 +179,7 @@ static int check_options(const struct options *o, struct vdisk_error *err)
 
 int main(int argc, char **argv)
 {
-	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1,
+	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .dir_fd = -1,
 		.asked = VMM_RUNNING, .line = { .master = -1, .slave = -1, .wake_fd = -1 } };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;

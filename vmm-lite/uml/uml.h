@@ -59,6 +59,7 @@ enum slot_state { SLOT_FREE, SLOT_USED, SLOT_LOST };
 struct uml {
 	struct options options;
 	char dir[92];		/* private; "" before it exists */
+	int dir_fd;		/* owned: locked */
 	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
 	enum slot_state slot[UML_SLOTS_MAX];
 	unsigned n_slots;
@@ -81,6 +82,11 @@ struct uml {
 	bool disks_failed;	/* one could not write out what it held */
 	struct timespec started;
 };
+
+/* ---- dir.c ---- */
+
+int uml_dir_make(struct uml *u, struct vdisk_error *err);
+void uml_dir_remove(struct uml *u);
 
 /* ---- disks.c ---- */
 
