@@ -86,6 +86,7 @@ static void set_disk_options(struct boot_args *a)
 		if (!g->disk[i].cache)
 			g->disk[i].cache = a->g.cache;
 		g->disk[i].snapshot |= a->snapshot;
+		g->disk[i].refs = cli.refs;
 	}
 	g->disk[0].read_only |= a->read_only;
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "vmm-lite/words.h"
 
 struct cli cli = { .name = "vdisk" };
 
@@ -88,14 +89,8 @@ static error_t parse_disk(int key, char *arg, struct argp_state *state)
 		cli.block_size = (uint32_t)strtoul(arg, NULL, 10);
 		return 0;
 	case OPT_REFS:
-		if (!strcmp(arg, "none"))
-			cli.refs = VDISK_REFS_NONE;
-		else if (!strcmp(arg, "dir"))
-			cli.refs = VDISK_REFS_DIR;
-		else if (!strcmp(arg, "any"))
-			cli.refs = VDISK_REFS_ANY;
-		else
-			argp_error(state, "--refs is none, dir or any, not '%s'", arg);
+		if (words_refs(arg, &cli.refs) < 0)
+			argp_error(state, "--refs is " words_refs_help ", not '%s'", arg);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -21,6 +21,7 @@ struct guest_disk {
 	char limits[LIMITS_TEXT_MAX]; /* "": none */
 	const char *backing;	/* what it is on top of, where its image does not say; NULL */
 	const char *backing_format; /* NULL: probe */
+	enum vdisk_refs refs;	/* which other files its image may name */
 	const char *old_name;	/* what the guest called it elsewhere: "xvda"; NULL */
 	bool read_only;
 	bool snapshot;		/* what is written is thrown away */

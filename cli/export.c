@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/steady.h"
 #include "core/args.h"
+#include "vmm-lite/words.h"
 
 #define MAX_PORTALS 16u
 
@@ -171,26 +172,11 @@ static void add_option(struct arguments *a, const char *option, const char *valu
 	add(a, value);
 }
 
-static const char *refs_name(void)
-{
-	switch (cli.refs) {
-	case VDISK_REFS_NONE:
-		return "none";
-	case VDISK_REFS_DIR:
-		return "dir";
-	case VDISK_REFS_ANY:
-		return "any";
-	case VDISK_REFS_DEFAULT:
-		break;
-	}
-	return NULL;
-}
-
 /* What the servers have in common. */
 static void add_disk_options(struct arguments *line, const struct export_args *a)
 {
 	add_option(line, "--format", cli.format);
-	add_option(line, "--refs", refs_name());
+	add_option(line, "--refs", words_refs_name(cli.refs));
 	if (cli.block_size)
 		add_option(line, "--block-size", cli.block_size == 4096 ? "4096" : "512");
 	if (a->read_only)

@@ -15,7 +15,7 @@ enum { GUEST_DISKS_MAX = 24, GUEST_NICS_MAX = 4, GUEST_PORTS_MAX = 2,
        GUEST_AGENT_TTY = 13 };
 
 /* How a guest ends: the exit statuses of vmm-lite(8), which are those of vdisk boot. */
-enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18 };
+enum { GUEST_REBOOT = 16, GUEST_PANIC = 17, GUEST_TRIPLE_FAULT = 18, GUEST_TIME_LIMIT = 19 };
 
 /* All strings are borrowed. */
 struct guest {
@@ -119,6 +119,7 @@ struct guest_args {
 	const char *engine;	/* NULL: the first that can */
 	char *disk_arg[GUEST_DISKS_MAX]; /* of --disk, until all options are known */
 	bool no_nics;		/* none of a file's either */
+	time_t until;		/* what is left of the time limit ends then; 0: it has not begun */
 	struct end_action on_shutdown, on_reset, on_crash;
 	bool said_shutdown, said_reset, said_crash; /* by an option: no file changes it */
 };
@@ -133,8 +134,9 @@ struct guest_args {
 void guest_pin_format(struct guest_disk *d);
 /* A disk as a command line has it, with its options; @format (NULL: probe) if it says none. */
 void guest_disk_arg(struct guest_disk *out, char *arg, const char *format);
-/* Usage, if two of them are one, or would look like one to the guest. */
-void guest_check_disks(const struct guest *g);
+/* Usage, if two of them are one, or would look like one to the guest.  The sectors of the
+ * first one are those of --sector-size. */
+void guest_check_disks(struct guest *g);
 /* What choice.console means for the engine. */
 void guest_set_console(struct guest_args *a);
 extern const struct argp guest_argp;	/* its input is a struct guest_args */
@@ -144,8 +146,9 @@ extern const struct argp guest_argp;	/* its input is a struct guest_args */
  * what it chose and why.  NULL, with a message: none can.
  */
 const struct engine *guest_engine(const struct guest_args *a);
-/* One life of the guest: choose what it boots, and run it.  Its exit status. */
-int guest_boot(const struct engine *engine, const struct guest_args *a);
+/* One life of the guest: choose what it boots, and run it.  Its exit status.  The time limit
+ * is that of all its lives together. */
+int guest_boot(const struct engine *engine, struct guest_args *a);
 /* Is it booted again after it ended with @status?  If not, *exit_status is ours. */
 bool guest_goes_on(const struct guest_args *a, int status, int *exit_status);
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* guest_args.c - the options that say what a guest is, and one run of it */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/guest.h"
 #include "cli/vmfile.h"
@@ -83,7 +85,7 @@ void guest_disk_arg(struct guest_disk *out, char *arg, const char *format)
 {
 	struct vdisk_error err = { 0 };
 
-	*out = (struct guest_disk) { .format = format };
+	*out = (struct guest_disk) { .format = format, .refs = cli.refs };
 	if (guest_disk_parse(out, arg, &err) < 0)
 		cli_usage("%s", err.msg);
 }
@@ -100,10 +102,16 @@ static bool is_written(const struct guest_disk *d)
 	return !d->read_only && !d->snapshot;
 }
 
-void guest_check_disks(const struct guest *g)
+void guest_check_disks(struct guest *g)
 {
+	struct guest_disk *first = &g->disk[0];
 	char a[32], b[32];
 
+	/* what the guest sees is what its partition table is in */
+	if (first->block_size)
+		cli.block_size = (uint32_t)atoi(first->block_size);
+	else if (cli.block_size)
+		first->block_size = cli.block_size == 4096 ? "4096" : "512";
 	for (unsigned i = 0; i < g->n_disks; i++) {
 		for (unsigned k = 0; k < i; k++) {
 			serial_of(a, g, i);
@@ -283,14 +291,30 @@ static const char *console_tty(const char *console)
 	return !strcmp(console, "virtio") ? "hvc0" : NULL;
 }
 
-int guest_boot(const struct engine *engine, const struct guest_args *a)
+/* What is left of the time limit, for one more life; false: nothing. */
+static bool time_left(char out[16], struct guest_args *a)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!a->until)
+		a->until = now.tv_sec + atoi(a->guest.time_limit);
+	snprintf(out, 16, "%lld", (long long)(a->until - now.tv_sec));
+	return a->until > now.tv_sec;
+}
+
+int guest_boot(const struct engine *engine, struct guest_args *a)
 {
 	struct vdisk_boot boot = { .kernel_fd = -1, .initrd_fd = -1 };
 	const char *append = a->choice.append ? a->choice.append : "";
 	AUTO_FREE char *with_console = NULL, *cmdline = NULL, *own = NULL;
 	struct guest guest = a->guest;
 	int status = CLI_OK;
+	char left[16];
 
+	if (guest.time_limit && !time_left(left, a))
+		return GUEST_TIME_LIMIT;
+	guest.time_limit = guest.time_limit ? left : NULL;
 	if (!guest.kernel && !engine->own_kernel)
 		status = boot_menu_choose(&boot, guest.disk[0].locator, guest.disk[0].format,
 					  &a->choice);

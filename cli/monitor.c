@@ -96,7 +96,7 @@ static int open_disk(struct command *c, const struct guest_disk *d, char layer[1
 {
 	struct vdisk_open_opts opts = {
 		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
-		.backing = d->backing, .backing_format = d->backing_format,
+		.backing = d->backing, .backing_format = d->backing_format, .refs = d->refs,
 		.block_size = d->block_size ? (uint32_t)atoi(d->block_size) : 0,
 	};
 	struct vdisk_error err = { 0 };
@@ -133,6 +133,7 @@ static int add_disk(struct command *c, const struct guest_disk *d, bool isolate,
 	/* one that has a process of its own is opened by that */
 	if (!isolate && !vdisk_is_remote(d->locator) && !vdisk_is_remote(d->backing))
 		return open_disk(c, d, layer);
+	add_pair(c, "--refs", words_refs_name(d->refs));
 	if (d->snapshot)
 		add(c, "--snapshot");
 	return CLI_OK;

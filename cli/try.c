@@ -133,7 +133,11 @@ static int hold_disk(struct attempt *t)
 		return CLI_FAILED;
 	}
 	vdisk_locator_clear(&loc);
-	return cli_open(&t->held, t->locator, 0) == CLI_OK ? CLI_OK : CLI_FAILED;
+	if (cli_open(&t->held, t->locator, 0) != CLI_OK)
+		return CLI_FAILED;
+	/* the overlay names the disk, whatever the disk itself may name */
+	cli.refs = VDISK_REFS_ANY;
+	return CLI_OK;
 }
 
 /* Before anything has been done: can it be kept under that name? */
@@ -617,9 +621,11 @@ int cmd_try(int argc, char **argv)
 	cli.format = t.given.format;
 	if (t.given.read_only)
 		cli_usage("a disk to be tried is never written; read-only says nothing");
+	t.given.refs = VDISK_REFS_ANY;	/* the overlay's; hold_disk() looks at the disk's own */
 	a.g.guest.disk[0] = t.given;
 	a.g.guest.disk[0].snapshot = true;
 	guest_check_disks(&a.g.guest);
+	t.given.block_size = a.g.guest.disk[0].block_size;
 	engine = guest_engine(&a.g);
 	if (!engine)
 		return t.command ? TRY_FAILED : CLI_FAILED;

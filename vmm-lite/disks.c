@@ -29,6 +29,8 @@ static int open_disk(struct vdisk **out, const struct disk_option *d, struct vdi
 		.size = sizeof(opts), .flags = open_flags(d), .format = d->format,
 		.files = d->files, .n_files = d->n_files, .backing = d->backing,
 		.backing_format = d->backing_format, .block_size = d->block_size,
+		/* what is open already has been looked at by whoever opened it */
+		.refs = d->n_files ? VDISK_REFS_ANY : d->refs,
 	};
 	struct vdisk *disk = NULL, *overlay = NULL;
 	int r = vdisk_open(&disk, d->locator, &opts, err);

@@ -22,6 +22,7 @@ struct disk_option {
 	const char *format;	/* NULL: probe */
 	const char *backing;	/* a locator, instead of what the image says; NULL */
 	const char *backing_format; /* NULL: probe */
+	enum vdisk_refs refs;
 	const char *serial;	/* NULL only in what is attached: "vdiskN" */
 	enum cache_mode cache;
 	uint32_t block_size;	/* 0: the disk's own */

@@ -64,6 +64,26 @@ const char *words_cache_name(enum cache_mode mode)
 	return cache_names[mode];
 }
 
+static const char *const refs_names[] = {
+	[VDISK_REFS_NONE] = "none", [VDISK_REFS_DIR] = "dir", [VDISK_REFS_ANY] = "any",
+};
+
+int words_refs(const char *text, enum vdisk_refs *out)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(refs_names); i++) {
+		if (!refs_names[i] || strcmp(text, refs_names[i]))
+			continue;
+		*out = (enum vdisk_refs)i;
+		return 0;
+	}
+	return -EINVAL;
+}
+
+const char *words_refs_name(enum vdisk_refs refs)
+{
+	return refs_names[refs];
+}
+
 /* One KEY=VALUE of @len bytes. */
 static int one_limit(const char *word, size_t len, struct blk_limits *l)
 {

@@ -36,6 +36,11 @@ int words_cache(const char *text, enum cache_mode *out);
 const char *words_cache_name(enum cache_mode mode);
 #define words_cache_help	"writeback, writethrough, none or unsafe"
 
+/* Which other files an image may name.  Its name is a constant; NULL for the default. */
+int words_refs(const char *text, enum vdisk_refs *out);
+const char *words_refs_name(enum vdisk_refs refs);
+#define words_refs_help		"none, dir or any"
+
 /*
  * "bytes=10M,ops=500,burst=200": any of them, sizes with K, M, G; burst in
  * milliseconds.  "none": no limits.

@@ -6,7 +6,7 @@
 # A script stands in for vmm-lite and keeps its arguments, the kernel and the initrd.
 . "$(dirname "$0")/../functions.sh"
 export VDISK_RUNTIME_DIR=$tmp/run
-requires mke2fs sfdisk mkfs.vfat mcopy python3
+requires qemu-img mke2fs sfdisk mkfs.vfat mcopy python3
 
 mkdir "$tmp/bin" "$tmp/got"
 cp "$VDISK" "$tmp/bin/vdisk"
@@ -89,6 +89,21 @@ expect 2 "${boot[@]}" --disk disk.raw disk.raw
 like_output 'disk.raw is there twice'
 expect 2 "${boot[@]}" --disk b/vmlinuz-2.6,serial=vdisk0 disk.raw
 like_output "two disks have the serial number 'vdisk0'"
+
+# which other files an image may name
+truncate -s 1M "$tmp/below.raw"
+mkdir refs
+qemu-img create -q -f qcow2 -b ../below.raw -F raw refs/top.qcow2
+expect 1 "${boot[@]}" --kernel b/vmlinuz-2.6 refs/top.qcow2
+expect 0 "${boot[@]}" --kernel b/vmlinuz-2.6 --refs any refs/top.qcow2
+qemu-img rebase -u -b "$tmp/below.raw" -F raw refs/top.qcow2
+expect 0 "${boot[@]}" --kernel b/vmlinuz-2.6 refs/top.qcow2
+expect 1 "${boot[@]}" --kernel b/vmlinuz-2.6 --refs none refs/top.qcow2
+expect 0 "${boot[@]}" --kernel b/vmlinuz-2.6 --refs none --isolate-disks refs/top.qcow2
+got --refs; got none
+# the sectors that the guest sees are those of its partition table
+expect 0 "${boot[@]}" --kernel b/vmlinuz-2.6 --sector-size 4096 disk.raw
+got --block-size; got 4096
 
 # what is said of one disk, beside what is said of all; a name with commas
 truncate -s 1M 'a,b' 'a,serial=b'
@@ -222,6 +237,14 @@ ends '16' 16 --on-reset=exit
 ends '16' 16 --reboot=exit
 ends '17' 17
 ends '18' 18
+# the time limit is that of all its lives
+cp bin/vmm-lite bin/vmm-lite.was
+sed -i '2i [ "$1" = --check ] || sleep 1' bin/vmm-lite
+printf '%s\n' 16 16 16 16 16 16 16 16 16 16 16 16 > got/statuses
+expect 19 "${boot[@]}" --time-limit 2 disk.raw
+got --time-limit
+[ "$(grep -A1 -x -- --time-limit got/args | tail -1)" = 1 ] || fail "the last life's limit: $(cat got/args)"
+mv bin/vmm-lite.was bin/vmm-lite
 ends '17 18 16 0 19' 19 --on-crash=reset --on-shutdown=reset
 ends '0' 5 --on-shutdown=exit:5
 ends '18' 0 --on-crash=exit:0

@@ -63,6 +63,7 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 	add(c, "--format", d->format);
 	add(c, "--backing", d->backing);
 	add(c, "--backing-format", d->backing_format);
+	add(c, "--refs", words_refs_name(d->refs));
 	add(c, "--serial", d->serial);
 	add(c, "--cache", words_cache_name(d->cache));
 	if (d->block_size)

@@ -28,7 +28,7 @@
 #include "vmm-lite/words.h"
 
 struct options {
-	const char *locator, *socket, *control, *format, *serial, *refs, *backing, *backing_format;
+	const char *locator, *socket, *control, *format, *serial, *backing, *backing_format;
 	int fd;			/* instead of ->socket; -1 */
 	int control_fd;		/* -1 */
 	int ready_fd;		/* gets a byte when front ends are welcome; -1 */
@@ -38,6 +38,7 @@ struct options {
 	struct vdisk_open_file file[DISK_FILES_MAX]; /* already open */
 	unsigned n_files;
 	enum cache_mode cache;
+	enum vdisk_refs refs;
 	bool read_only, snapshot, share, once, detach, failing, no_sandbox, quiet, verbose;
 };
 
@@ -116,7 +117,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'f':		o->format = arg; break;
 	case OPT_BACKING:	o->backing = arg; break;
 	case OPT_BACKING_FORMAT: o->backing_format = arg; break;
-	case OPT_REFS:		o->refs = arg; break;
+	case OPT_REFS:
+		if (words_refs(arg, &o->refs) < 0)
+			argp_error(state, "--refs is " words_refs_help ", not '%s'", arg);
+		break;
 	case OPT_SHARE:		o->share = true; break;
 	case 'r':		o->read_only = true; break;
 	case OPT_SNAPSHOT:	o->snapshot = true; break;
@@ -164,18 +168,10 @@ static const struct argp argp = {
 	.doc = "Serve a disk to a vhost-user front end: QEMU, User-Mode Linux and others.",
 };
 
-static enum vdisk_refs refs_of(const char *name)
-{
-	if (!name)
-		return VDISK_REFS_DEFAULT;
-	return !strcmp(name, "none") ? VDISK_REFS_NONE : !strcmp(name, "any") ? VDISK_REFS_ANY :
-	       VDISK_REFS_DIR;
-}
-
 static int open_disk(struct vdisk **out, const struct options *o, struct vdisk_error *err)
 {
 	struct vdisk_open_opts opts = {
-		.size = sizeof(opts), .format = o->format, .refs = refs_of(o->refs),
+		.size = sizeof(opts), .format = o->format, .refs = o->n_files ? VDISK_REFS_ANY : o->refs,
 		.block_size = o->block_size, .backing = o->backing,
 		.backing_format = o->backing_format, .files = o->n_files ? o->file : NULL,
 		.n_files = o->n_files,
