@@ -89,7 +89,7 @@ static int find_first(struct vmm *v, const json_t *message, struct vdisk_error *
 		const char *limits = json_string_value(json_object_get(has, d->id));
 
 		if (!limits)
-			r = disk_remove(v, d, err);
+			r = disk_remove(v, d, -1, err);
 		else if (words_limits(limits, &d->limits) < 0)
 			r = vd_fail(err, EPROTO, "%s: '%.80s' are no limits", d->id, limits);
 	}

@@ -10,6 +10,8 @@
 #include "vmm-lite/virtio/bounce.h"
 #include "vmm-lite/vmm.h"
 
+#define END_MS		100	/* for a disk's process to write out what it holds, at first */
+
 static uint32_t open_flags(const struct disk_option *d)
 {
 	uint32_t flags = 0;
@@ -240,18 +242,19 @@ struct vmm_disk *disk_find(struct vmm *v, const char *id)
 	return NULL;
 }
 
-int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
+int disk_remove(struct vmm *v, struct vmm_disk *d, int wait_ms, struct vdisk_error *err)
 {
+	int r = d->dev && !d->disk && !d->left ? front_end(d->front, wait_ms, err) : 0;
 	unsigned i = 0;
-	int r;
 
+	if (r == -EAGAIN)
+		return r;
 	while (i < v->n_disks && v->disk[i] != d)
 		i++;
 	pthread_mutex_lock(&v->disks_lock);
 	v->n_disks--;
 	memmove(&v->disk[i], &v->disk[i + 1], (v->n_disks - i) * sizeof(v->disk[0]));
 	pthread_mutex_unlock(&v->disks_lock);
-	r = d->dev && !d->disk && !d->left ? front_end(d->front, err) : 0;
 	if (d->dev)
 		d->dev->ops->free(d->dev);
 	keeper_close_ends(&d->ends);
@@ -261,11 +264,12 @@ int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 	return r;
 }
 
-void disks_reap(struct vmm *v)
+void disks_reap(struct vmm *v, bool wait)
 {
 	for (unsigned i = v->n_disks; i-- > 0; ) {
 		struct vdisk_error err = { 0 };
 		struct vmm_disk *d = v->disk[i];
+		int r;
 
 		if (!d->gone) {
 			if (atomic_exchange(&d->renewed, false) &&
@@ -273,9 +277,13 @@ void disks_reap(struct vmm *v)
 				log_warnx("%s", err.msg);
 			if (v->machine && atomic_exchange(&d->changed, false))
 				machine_config_changed(v->machine, d->dev);
-		} else if (disk_remove(v, d, &err) < 0) {
-			log_warnx("%s", err.msg);
+			continue;
 		}
+		/* a target may be away for minutes: the console, and who asks, need not wait */
+		r = disk_remove(v, d, wait ? -1 : d->ending ? 0 : END_MS, &err);
+		d->ending |= r == -EAGAIN;
+		if (r < 0 && r != -EAGAIN)
+			log_warnx("%s", err.msg);
 	}
 }
 
@@ -300,7 +308,7 @@ int disks_close(struct vmm *v, struct vdisk_error *err)
 
 	while (v->n_disks) {
 		struct vdisk_error one = { 0 };
-		int got = disk_remove(v, v->disk[0], &one);
+		int got = disk_remove(v, v->disk[0], -1, &one);
 
 		if (got < 0 && !r) {
 			r = got;

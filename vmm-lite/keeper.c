@@ -102,12 +102,16 @@ int keeper_tell_end(int channel)
 	return send(channel, &end, 1, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int keeper_wait_end(int channel)
+int keeper_wait_end(int channel, int wait_ms)
 {
+	struct pollfd p = { .fd = channel, .events = POLLIN };
 	struct keeper_word word;
 	int fd, r;
 
 	do {	/* there may have been a new one in between */
+		r = poll(&p, 1, wait_ms);
+		if (r == 0 || (r < 0 && errno == EINTR && wait_ms >= 0))
+			return -EAGAIN;
 		r = keeper_hear(channel, true, &word, &fd);
 		if (fd >= 0)
 			close(fd);

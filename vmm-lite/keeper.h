@@ -66,8 +66,11 @@ int keeper_alone(const struct options *o, unsigned queues, struct vdisk_error *e
 
 /* Tell it that a disk's process is to end, before that loses its connection. */
 int keeper_tell_end(int channel);
-/* Wait for that: 0; -EIO, it did not write out all that it held; -EPIPE, the keeper is gone. */
-int keeper_wait_end(int channel);
+/*
+ * Wait for that, so many milliseconds at most (-1: for ever): 0; -EAGAIN, it is still writing;
+ * -EIO, it did not write out all that it held; -EPIPE, the keeper is gone.
+ */
+int keeper_wait_end(int channel, int wait_ms);
 
 /* The next word on a channel; *fd is -1 or comes with it.  1, 0: the keeper is gone, -errno. */
 int keeper_hear(int channel, bool wait, struct keeper_word *word, int *fd);

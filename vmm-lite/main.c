@@ -181,7 +181,7 @@ static enum vmm_end turn(void *arg)
 	struct vmm *v = arg;
 	enum vmm_end asked = v->asked;
 
-	disks_reap(v);
+	disks_reap(v, false);
 	disks_look_for_growth(v);
 	v->asked = VMM_RUNNING;
 	return asked;
@@ -264,7 +264,7 @@ static int run_machine(struct vmm *v, bool first, enum vmm_end *end, struct vdis
 	/* one that was to leave is gone with the machine that had it */
 	for (unsigned i = v->n_disks; i-- > 0; )
 		v->disk[i]->gone |= v->disk[i]->leaving;
-	disks_reap(v);
+	disks_reap(v, true);
 	for (unsigned i = 0; i < v->n_disks; i++)
 		device[config.n_devices++] = v->disk[i]->dev;
 	for (unsigned i = 0; i < o->n_nics; i++)

@@ -133,7 +133,7 @@ static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	if (!r)
 		r = machine_plug(v->machine, d->dev, err);
 	if (r < 0) {
-		disk_remove(v, d, NULL);
+		disk_remove(v, d, -1, NULL);
 		return r;
 	}
 	json_object_set_new(call->answer, "id", json_string(d->id));

@@ -29,6 +29,7 @@ struct vmm_disk {
 	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */
+	bool ending;			/* isolated: its process is writing out what it holds */
 	_Atomic bool changed;		/* isolated: its size has, tell the guest */
 	_Atomic bool renewed;		/* ... there is a new process, tell it the limits */
 	struct console *console;	/* borrowed: to wake the main thread */
@@ -74,12 +75,18 @@ bool disk_read_only(const struct vmm_disk *d);
 /* One queue for each vCPU that can run at once. */
 unsigned disk_queues(const struct options *o);
 struct vmm_disk *disk_find(struct vmm *v, const char *id);
-/* Free those that the guest has given back; tell it what has changed. */
-void disks_reap(struct vmm *v);
+/*
+ * Free those that the guest has given back, but for those whose process is not done (or @wait
+ * for it); tell the guest what has changed.
+ */
+void disks_reap(struct vmm *v, bool wait);
 /* Those that somebody else has made larger; at most once a second. */
 void disks_look_for_growth(struct vmm *v);
-/* Close one, or all: what cannot be written out is an error, and told. */
-int disk_remove(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err);
+/*
+ * Close one, or all: what cannot be written out is an error, and told.  -EAGAIN after @wait_ms
+ * (-1: for ever): its process is still writing, and all is as it was.
+ */
+int disk_remove(struct vmm *v, struct vmm_disk *d, int wait_ms, struct vdisk_error *err);
 int disks_close(struct vmm *v, struct vdisk_error *err);
 
 /* One whose files came with a request (attach-disk) or were left by the life before. */

@@ -9,6 +9,7 @@
  * what it says.  When the answers are used up the connection is closed.
  */
 #include <assert.h>
+#include <errno.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <poll.h>
@@ -178,7 +179,8 @@ static void use(struct virtio_device *dev)
 	(void)front_get_stats(dev, &stats);
 	(void)front_resize(dev, 4096, NULL);
 	dev->ops->stop(dev);
-	(void)front_end(dev, NULL);
+	if (front_end(dev, 0, NULL) == -EAGAIN)
+		(void)front_end(dev, -1, NULL);
 	close(queue[0].kick_fd);
 }
 

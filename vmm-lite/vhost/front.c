@@ -69,6 +69,7 @@ struct front {
 	int sock;			/* owned; -1: no connection */
 	bool started, lost;		/* lost: there will be no disk behind it any more */
 	bool has_wce;			/* the driver has set it */
+	bool ending;			/* there is no thread any more, and the process knows */
 	struct guest_memory mem;
 	uint64_t features;
 	struct virtq_setup queue[BLK_QUEUES_MAX];
@@ -542,10 +543,9 @@ static const struct virtio_device_ops front_ops = {
 	.free		= front_free,
 };
 
-int front_end(struct virtio_device *dev, struct vdisk_error *err)
+/* It knows, and has lost its connection. */
+static int begin_end(struct front *f, struct vdisk_error *err)
 {
-	struct front *f = of(dev);
-
 	if (f->has_thread) {
 		give_task(f, QUIT);
 		pthread_join(f->thread, NULL);
@@ -558,8 +558,21 @@ int front_end(struct virtio_device *dev, struct vdisk_error *err)
 	if (keeper_tell_end(f->ends.channel) < 0)
 		return vd_fail(err, EIO, "%s: nobody looks after its process any more", f->name);
 	disconnect(f);
-	return keeper_wait_end(f->ends.channel) == 0 ? 0 :
-		vd_fail(err, EIO, "%s: its process could not write out all that it held", f->name);
+	f->ending = true;
+	return 0;
+}
+
+int front_end(struct virtio_device *dev, int wait_ms, struct vdisk_error *err)
+{
+	struct front *f = of(dev);
+	int r = f->ending ? 0 : begin_end(f, err);
+
+	if (r < 0)
+		return r;
+	r = keeper_wait_end(f->ends.channel, wait_ms);
+	if (r == 0 || r == -EAGAIN)
+		return r;
+	return vd_fail(err, EIO, "%s: its process could not write out all that it held", f->name);
 }
 
 /* ---- starting ---- */

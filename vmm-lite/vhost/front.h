@@ -29,8 +29,12 @@ struct front_options {
 /* Waits for the disk's process.  Starts a thread. */
 int front_new(struct virtio_device **out, const struct front_options *o, struct vdisk_error *err);
 
-/* Stop the disk's process and wait for it: 0, or that it could not write out all. */
-int front_end(struct virtio_device *dev, struct vdisk_error *err);
+/*
+ * The device is not needed any more: stop the disk's process and wait for it, so many
+ * milliseconds at most (-1: for ever).  0, or that it could not write out all.  -EAGAIN, with
+ * no message: it is still writing; to be asked again.
+ */
+int front_end(struct virtio_device *dev, int wait_ms, struct vdisk_error *err);
 
 uint64_t front_bytes(struct virtio_device *dev);
 bool front_read_only(struct virtio_device *dev);

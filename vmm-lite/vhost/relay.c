@@ -544,7 +544,7 @@ static enum relay_end finish(struct relay *r)
 	tell_end(r);
 	pthread_mutex_unlock(&r->lock);
 	drop(r, &r->back);
-	return keeper_wait_end(r->o.channel) == 0 ? RELAY_DONE : r->lost ? RELAY_LOST : RELAY_FAILED;
+	return keeper_wait_end(r->o.channel, -1) == 0 ? RELAY_DONE : r->lost ? RELAY_LOST : RELAY_FAILED;
 }
 
 static void *relay_thread(void *arg)

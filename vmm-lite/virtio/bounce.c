@@ -237,9 +237,12 @@ static void free_slot(struct queue *q, unsigned slot)
 static int refuse(struct queue *q, unsigned slot)
 {
 	const struct virtq_chain *c = &q->slot[slot].chain;
-	const struct iovec *last = iov_of(q, slot) + c->n_out + c->n_in - 1;
+	const struct iovec *last;
 
-	if (!c->n_in || !last->iov_base)
+	if (!c->n_in)
+		return -EPROTO;
+	last = iov_of(q, slot) + c->n_out + c->n_in - 1;
+	if (!last->iov_base)
 		return -EPROTO;
 	((uint8_t *)last->iov_base)[last->iov_len - 1] = VIRTIO_BLK_S_IOERR;
 	virtq_put(&q->vq, c->head, 1);
