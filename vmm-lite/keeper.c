@@ -105,7 +105,7 @@ int keeper_tell_end(int channel)
 int keeper_wait_end(int channel, int wait_ms)
 {
 	struct pollfd p = { .fd = channel, .events = POLLIN };
-	struct keeper_word word;
+	struct keeper_word word = { .says = KEEPER_NEW };
 	int fd, r;
 
 	do {	/* there may have been a new one in between */

@@ -181,7 +181,7 @@ static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 
 static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *err)
 {
-	struct blk_limits limits;
+	struct blk_limits limits = { 0 };
 	struct vmm_disk *d;
 	int r = named_disk(v, call, &d, err);
 

@@ -147,7 +147,7 @@ like_output 'uthentication'
 # mutual CHAP: the target proves itself, with another secret; one that does not, or does it
 # wrongly, is not logged in to, and no secret is shown
 export VDISK_ISCSI_SECRET_FILE=$tmp/alice
-proves=iscsi://alice@127.0.0.1:$port/$iqn:proves/0?target-user=the-target
+proves="iscsi://alice@127.0.0.1:$port/$iqn:proves/0?target-user=the-target"
 expect 1 t "$VDISK" info "$proves"
 like_output 'VDISK_ISCSI_TARGET_SECRET_FILE'
 VDISK_ISCSI_TARGET_SECRET_FILE=$tmp/target expect 0 t "$VDISK" info "$proves"
@@ -175,7 +175,7 @@ for how in zeros skip silent; do	# (the last one is asked more)
     false_port=$(free_port)
     start python3 "$TOP/tests/integration/iscsi-no-proof.py" "$false_port" $how > no-proof.log 2>&1
     wait_for 30 answers "$false_port"
-    impostor=iscsi://alice@127.0.0.1:$false_port/$iqn:x/0?timeout=1
+    impostor="iscsi://alice@127.0.0.1:$false_port/$iqn:x/0?timeout=1"
     expect 1 t "$VDISK" info "$impostor&target-user=the-target"
     like_output 'did not return CHAP_N|does not prove itself'
     [ ! -s no-proof.log ] || fail "$how: logged in to: $(head -3 no-proof.log)"

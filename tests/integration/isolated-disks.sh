@@ -75,7 +75,9 @@ kill_it() {
     [ $n -gt 0 ] || fail "$1: never killed"
 }
 for format in raw qcow2; do
-    "$VDISK" create -q -f $format killed.$format $([ $format = raw ] && echo 192M || echo 48M)
+    size=48M
+    [ $format != raw ] || size=192M
+    "$VDISK" create -q -f $format killed.$format $size
     start run -c 2 --isolate-disks --disk killed.$format > out 2>&1
     kill_it killed.$format
     status=0

@@ -402,7 +402,7 @@ static void hear_event(struct front *f)
 
 static void hear_keeper(struct front *f)
 {
-	struct keeper_word word;
+	struct keeper_word word = { .says = KEEPER_NEW };
 	int fd, r = keeper_hear(f->ends.channel, false, &word, &fd);
 
 	if (r == -EAGAIN)
@@ -579,7 +579,7 @@ int front_end(struct virtio_device *dev, int wait_ms, struct vdisk_error *err)
 
 static int first_connection(struct front *f, struct vdisk_error *err)
 {
-	struct keeper_word word;
+	struct keeper_word word = { .says = KEEPER_NEW };
 	uint64_t features;
 	int fd, r = keeper_hear(f->ends.channel, true, &word, &fd);
 

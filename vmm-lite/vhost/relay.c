@@ -277,7 +277,7 @@ static void connected(struct relay *r, int sock, pid_t pid, bool lost)
 
 static void hear_keeper(struct relay *r)
 {
-	struct keeper_word word;
+	struct keeper_word word = { .says = KEEPER_NEW };
 	int fd, n = keeper_hear(r->o.channel, false, &word, &fd);
 
 	if (n == -EAGAIN)
