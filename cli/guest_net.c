@@ -147,7 +147,7 @@ static uint64_t hash(uint64_t h, const char *text)
  */
 static void own_mac(char out[18], const char *guest, unsigned card)
 {
-	char host[256] = "", number[8];
+	char host[256] = "", number[16];
 	uint64_t h = UINT64_C(0xcbf29ce484222325);
 	FILE *f = fopen("/etc/machine-id", "re");
 

@@ -256,8 +256,12 @@ enum vmm_end console_run(struct console *c, const struct console_others *others)
 			others->watched(others->arg);
 		if (others->control)
 			control_handle(others->control, fds + CONTROL);
-		if (end == VMM_RUNNING)
-			end = others->turn(others->arg);
+		if (others->turn)
+			others->turn(others->arg);
+		if (others->control && end == VMM_RUNNING) {
+			end = others->control->asked;
+			others->control->asked = VMM_RUNNING;
+		}
 		if (end != VMM_RUNNING)
 			return end;
 		if (fds[SIGNAL].revents && take_signal(c, others))

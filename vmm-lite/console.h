@@ -32,9 +32,9 @@ struct console_others {
 	int end_fd;
 	enum vmm_end (*ended)(void *arg);
 	struct control *control;	/* NULL: none */
-	/* After each turn, and after so many milliseconds without one (-1): VMM_RUNNING, or how the guest shall end. */
+	/* After each turn, and after so many milliseconds without one (-1); NULL ok. */
 	int turn_ms;
-	enum vmm_end (*turn)(void *arg);
+	void (*turn)(void *arg);
 	/* Something else that may be readable, and who looks at it then; -1: nothing. */
 	int watch_fd;
 	void (*watched)(void *arg);

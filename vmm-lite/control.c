@@ -14,7 +14,7 @@
 
 void control_init(struct control *c, int listen_fd)
 {
-	*c = (struct control) { .listen_fd = listen_fd };
+	*c = (struct control) { .listen_fd = listen_fd, .asked = VMM_RUNNING };
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		c->client[i].fd = -1;
 }
@@ -54,7 +54,25 @@ static int serve(struct control *c, struct control_call *call, struct vdisk_erro
 			       CONTROL_VERSION, (int)version);
 	if (!command)
 		return vd_fail(err, EINVAL, "the request has no \"do\"");
-	return c->serve(c->arg, command, call, err);
+	/* what is the same for any guest */
+	if (!strcmp(command, "kill"))
+		c->asked = VMM_STOPPED;
+	else if (!strcmp(command, "reset"))
+		c->asked = VMM_REBOOT;
+	else if (!strcmp(command, "console"))
+		call->console = true;
+	else
+		return c->serve(c->arg, command, call, err);
+	return 0;
+}
+
+int control_serve(const struct control_command *table, size_t n, void *arg, const char *command,
+		  struct control_call *call, struct vdisk_error *err)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(table[i].name, command))
+			return table[i].serve(arg, call, err);
+	return vd_fail(err, ENOTSUP, "unknown command '%.40s'", command);
 }
 
 char *control_line(struct control *c, const char *line, size_t len, int *fds, unsigned n_fds,

@@ -15,6 +15,7 @@
 #include <poll.h>
 
 #include "vdisk.h"
+#include "vmm-lite/end.h"
 
 #define CONTROL_VERSION		1
 #define CONTROL_CLIENTS_MAX	8u
@@ -40,8 +41,9 @@ struct control_call {
 
 struct control {
 	int listen_fd;		/* borrowed; -1: no control socket */
+	enum vmm_end asked;	/* by kill or reset, for console_run(); else VMM_RUNNING */
 	struct control_client client[CONTROL_CLIENTS_MAX];
-	/* 0, or -errno and why in @err. */
+	/* Every other command.  0, or -errno and why in @err. */
 	int (*serve)(void *arg, const char *command, struct control_call *call,
 		     struct vdisk_error *err);
 	/* A connection that asked for the console; takes @fd. */
@@ -50,6 +52,15 @@ struct control {
 };
 
 void control_init(struct control *c, int listen_fd);
+/* A command and its function, which gets ->arg. */
+struct control_command {
+	const char *name;
+	int (*serve)(void *arg, struct control_call *call, struct vdisk_error *err);
+};
+
+/* Find the command in a table of @n, and serve it. */
+int control_serve(const struct control_command *table, size_t n, void *arg, const char *command,
+		  struct control_call *call, struct vdisk_error *err);
 void control_destroy(struct control *c);
 
 /* Fill in CONTROL_CLIENTS_MAX + 1 entries for poll(); then look at what it found. */

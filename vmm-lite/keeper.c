@@ -351,15 +351,6 @@ static int start_due(struct keeper *k)
 	return next == UINT64_MAX ? -1 : (int)(next - MIN(now, next));
 }
 
-/* Who started us has seen how it went, and goes on. */
-static void leave_terminal(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	for (int i = 0; null >= 0 && i < 3; i++)
-		dup2(null, i);
-}
-
 static void loop(struct keeper *k)
 {
 	bool left = !k->alone;
@@ -370,7 +361,7 @@ static void loop(struct keeper *k)
 		int wait_ms;
 
 		if (!left && k->kept[0].state != STARTING) {
-			leave_terminal();
+			log_leave_terminal();	/* who started us goes on */
 			left = true;
 		}
 		wait_ms = start_due(k);

@@ -3,9 +3,11 @@
 #include "vmm-lite/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define GUEST_LINES	20	/* of what a guest can provoke */
 
@@ -80,4 +82,12 @@ void log_set_verbose(bool verbose)
 void log_set_raw(bool raw)
 {
 	raw_terminal = raw;
+}
+
+void log_leave_terminal(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int i = 0; null >= 0 && i < 3; i++)
+		dup2(null, i);
 }

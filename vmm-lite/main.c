@@ -176,15 +176,12 @@ static enum vmm_end ended(void *arg)
 	return machine_end(v->machine);
 }
 
-static enum vmm_end turn(void *arg)
+static void turn(void *arg)
 {
 	struct vmm *v = arg;
-	enum vmm_end asked = v->asked;
 
 	disks_reap(v, false);
 	disks_look_for_growth(v);
-	v->asked = VMM_RUNNING;
-	return asked;
 }
 
 static void new_console(void *arg, int fd)
@@ -368,7 +365,7 @@ static int run(struct vmm *v, enum vmm_end *end, struct vdisk_error *err)
 int main(int argc, char **argv)
 {
 	static struct vmm v = { .kvm_fd = -1, .kernel_fd = -1, .initrd_fd = -1, .ram.fd = -1,
-		.asked = VMM_RUNNING, .disks_lock = PTHREAD_MUTEX_INITIALIZER };
+		.disks_lock = PTHREAD_MUTEX_INITIALIZER };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;
 	size_t seed;

@@ -24,8 +24,9 @@ static json_t *disk_json(const struct vmm_disk *d)
 	return passed_show(&about);
 }
 
-static int show(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int show(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	json_t *a = call->answer, *disks = json_array();
 
 	(void)err;
@@ -46,8 +47,9 @@ static int show(struct vmm *v, struct control_call *call, struct vdisk_error *er
 	return 0;
 }
 
-static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int stats(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	json_t *disks = json_array();
 	struct machine_stats s;
 
@@ -68,35 +70,12 @@ static int stats(struct vmm *v, struct control_call *call, struct vdisk_error *e
 	return 0;
 }
 
-static int stop(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int stop(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	(void)call;
 	(void)err;
 	machine_power_button(v->machine);
-	return 0;
-}
-
-static int kill_guest(struct vmm *v, struct control_call *call, struct vdisk_error *err)
-{
-	(void)call;
-	(void)err;
-	v->asked = VMM_STOPPED;
-	return 0;
-}
-
-static int reset(struct vmm *v, struct control_call *call, struct vdisk_error *err)
-{
-	(void)call;
-	(void)err;
-	v->asked = VMM_REBOOT;
-	return 0;
-}
-
-static int console(struct vmm *v, struct control_call *call, struct vdisk_error *err)
-{
-	(void)v;
-	(void)err;
-	call->console = true;
 	return 0;
 }
 
@@ -121,8 +100,9 @@ int disk_add_passed(struct vmm *v, struct control_call *call, struct vdisk_error
 	return r;
 }
 
-static int attach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int attach_disk(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	struct vmm_disk *d;
 	int r = disk_add_passed(v, call, err);
 
@@ -151,8 +131,9 @@ static int named_disk(struct vmm *v, const struct control_call *call, struct vmm
 	return 0;
 }
 
-static int detach_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int detach_disk(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	struct vmm_disk *d;
 	int r = named_disk(v, call, &d, err);
 
@@ -163,8 +144,9 @@ static int detach_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	return r;
 }
 
-static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int resize_disk(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	struct vmm_disk *d;
 	uint64_t bytes;
 	int r = named_disk(v, call, &d, err);
@@ -179,8 +161,9 @@ static int resize_disk(struct vmm *v, struct control_call *call, struct vdisk_er
 	return r;
 }
 
-static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int limit(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	struct blk_limits limits = { 0 };
 	struct vmm_disk *d;
 	int r = named_disk(v, call, &d, err);
@@ -195,8 +178,9 @@ static int limit(struct vmm *v, struct control_call *call, struct vdisk_error *e
 }
 
 /* The guest shall do with so much memory; with less than a quarter it could not live. */
-static int memory(struct vmm *v, struct control_call *call, struct vdisk_error *err)
+static int memory(void *vmm, struct control_call *call, struct vdisk_error *err)
 {
+	struct vmm *v = vmm;
 	json_int_t bytes = json_integer_value(json_object_get(call->request, "bytes"));
 	uint64_t all = v->options.memory;
 
@@ -208,16 +192,10 @@ static int memory(struct vmm *v, struct control_call *call, struct vdisk_error *
 	return 0;
 }
 
-static const struct {
-	const char *name;
-	int (*serve)(struct vmm *v, struct control_call *call, struct vdisk_error *err);
-} commands[] = {
+static const struct control_command commands[] = {
 	{ "show", show },
 	{ "stats", stats },
 	{ "stop", stop },
-	{ "kill", kill_guest },
-	{ "reset", reset },
-	{ "console", console },
 	{ "attach-disk", attach_disk },
 	{ "detach-disk", detach_disk },
 	{ "resize-disk", resize_disk },
@@ -227,10 +205,5 @@ static const struct {
 
 int vmm_serve(void *vmm, const char *command, struct control_call *call, struct vdisk_error *err)
 {
-	struct vmm *v = vmm;
-
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (!strcmp(commands[i].name, command))
-			return commands[i].serve(v, call, err);
-	return vd_fail(err, ENOTSUP, "unknown command '%.40s'", command);
+	return control_serve(commands, ARRAY_SIZE(commands), vmm, command, call, err);
 }

@@ -53,7 +53,6 @@ struct vmm {
 	struct control control;
 	struct sandbox_state sandbox;
 	struct machine *machine;		/* owned; NULL between two lives */
-	enum vmm_end asked;			/* by a request: how it shall end */
 	unsigned lives;
 	struct timespec started;
 	time_t looked;				/* for disks that have grown */

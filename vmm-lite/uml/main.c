@@ -28,15 +28,6 @@ static enum vmm_end ended(void *arg)
 	return uml_kernel_end(arg, false);
 }
 
-static enum vmm_end turn(void *arg)
-{
-	struct uml *u = arg;
-	enum vmm_end asked = u->asked;
-
-	u->asked = VMM_RUNNING;
-	return asked;
-}
-
 static void watched(void *arg)
 {
 	struct uml *u = arg;
@@ -137,7 +128,7 @@ static enum vmm_end run(struct uml *u)
 {
 	struct console_others others = {
 		.control = u->options.control_fd >= 0 ? &u->control : NULL,
-		.end_fd = u->kernel_fd, .ended = ended, .turn = turn, .turn_ms = -1, .resized = resized,
+		.end_fd = u->kernel_fd, .ended = ended, .turn_ms = -1, .resized = resized,
 		.watch_fd = u->watch_fd, .watched = watched, .arg = u,
 	};
 	enum vmm_end end = console_run(&u->console, &others);
@@ -180,7 +171,7 @@ static int check_options(const struct options *o, struct vdisk_error *err)
 int main(int argc, char **argv)
 {
 	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .dir_fd = -1,
-		.asked = VMM_RUNNING, .line = { .master = -1, .slave = -1, .wake_fd = -1 } };
+		.line = { .master = -1, .slave = -1, .wake_fd = -1 } };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;
 	int r;

@@ -33,8 +33,9 @@ static json_t *disk_json(struct uml_disk *d)
 	return passed_show(&a);
 }
 
-static int show(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int show(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	json_t *a = call->answer, *disks = json_array();
 
 	(void)err;
@@ -58,8 +59,9 @@ static int show(struct uml *u, struct control_call *call, struct vdisk_error *er
 	return 0;
 }
 
-static int stats(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int stats(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	json_t *disks = json_array();
 
 	(void)err;
@@ -78,38 +80,15 @@ static int need_agent(const struct uml *u, struct vdisk_error *err)
 	return u->agent_ready ? 0 : vd_fail(err, EAGAIN, "the guest is not up yet: try again");
 }
 
-static int stop(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int stop(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	int r = need_agent(u, err);
 
 	(void)call;
 	if (!r && uml_agent_tell(u, "poweroff\n") < 0)
 		r = vd_fail(err, EIO, "nobody in the guest listens any more");
 	return r;
-}
-
-static int kill_guest(struct uml *u, struct control_call *call, struct vdisk_error *err)
-{
-	(void)call;
-	(void)err;
-	u->asked = VMM_STOPPED;
-	return 0;
-}
-
-static int reset(struct uml *u, struct control_call *call, struct vdisk_error *err)
-{
-	(void)call;
-	(void)err;
-	u->asked = VMM_REBOOT;
-	return 0;
-}
-
-static int console(struct uml *u, struct control_call *call, struct vdisk_error *err)
-{
-	(void)u;
-	(void)err;
-	call->console = true;
-	return 0;
 }
 
 static int add_passed(struct uml *u, struct control_call *call, struct vdisk_error *err)
@@ -130,8 +109,9 @@ static int add_passed(struct uml *u, struct control_call *call, struct vdisk_err
 	return uml_disk_add(u, &o, true, err);
 }
 
-static int attach_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int attach_disk(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	struct uml_disk *d;
 	int r = need_agent(u, err);
 
@@ -158,8 +138,9 @@ static int named_disk(struct uml *u, const struct control_call *call, struct uml
 	return *out ? 0 : vd_fail(err, ENOENT, "there is no disk '%s'", id ? id : "");
 }
 
-static int detach_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int detach_disk(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	struct uml_disk *d;
 	int r = named_disk(u, call, &d, err);
 
@@ -174,8 +155,9 @@ static int detach_disk(struct uml *u, struct control_call *call, struct vdisk_er
 	return r;
 }
 
-static int resize_disk(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int resize_disk(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	struct uml_disk *d;
 	struct blk_stats s;
 	uint64_t bytes;
@@ -188,8 +170,9 @@ static int resize_disk(struct uml *u, struct control_call *call, struct vdisk_er
 	return r ? r : vhost_lines_resize(&d->lines, bytes, err);
 }
 
-static int limit(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int limit(void *uml, struct control_call *call, struct vdisk_error *err)
 {
+	struct uml *u = uml;
 	struct blk_limits limits;
 	struct uml_disk *d;
 	int r = named_disk(u, call, &d, err);
@@ -199,23 +182,17 @@ static int limit(struct uml *u, struct control_call *call, struct vdisk_error *e
 	return r ? r : uml_disk_limit(d, &limits, err);
 }
 
-static int memory(struct uml *u, struct control_call *call, struct vdisk_error *err)
+static int memory(void *uml, struct control_call *call, struct vdisk_error *err)
 {
-	(void)u;
+	(void)uml;
 	(void)call;
 	return vd_fail(err, ENOTSUP, "User-Mode Linux has no balloon: its memory stays as it is");
 }
 
-static const struct {
-	const char *name;
-	int (*serve)(struct uml *u, struct control_call *call, struct vdisk_error *err);
-} commands[] = {
+static const struct control_command commands[] = {
 	{ "show", show },
 	{ "stats", stats },
 	{ "stop", stop },
-	{ "kill", kill_guest },
-	{ "reset", reset },
-	{ "console", console },
 	{ "attach-disk", attach_disk },
 	{ "detach-disk", detach_disk },
 	{ "resize-disk", resize_disk },
@@ -225,10 +202,7 @@ static const struct {
 
 int uml_serve(void *uml, const char *command, struct control_call *call, struct vdisk_error *err)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (!strcmp(commands[i].name, command))
-			return commands[i].serve(uml, call, err);
-	return vd_fail(err, ENOTSUP, "unknown command '%.40s'", command);
+	return control_serve(commands, ARRAY_SIZE(commands), uml, command, call, err);
 }
 
 /* ---- what one life leaves to the next ---- */

@@ -78,7 +78,6 @@ struct uml {
 	pid_t kernel;		/* 0: it does not run */
 	int kernel_fd;		/* owned: its process descriptor */
 	struct sandbox_state sandbox;	/* the kernel's */
-	enum vmm_end asked;	/* by a request: how it shall end */
 	bool disks_failed;	/* one could not write out what it held */
 	struct timespec started;
 };

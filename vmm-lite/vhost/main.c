@@ -269,15 +269,6 @@ static void say_how(const struct options *o)
 	fflush(stdout);
 }
 
-/* Whoever waits for the end of our output would wait for ever. */
-static void leave_terminal(void)
-{
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	for (int i = 0; null >= 0 && i < 3; i++)
-		dup2(null, i);
-}
-
 static int run(struct vhost_server *s, const struct options *o, struct vdisk_error *err)
 {
 	const char *unlinks[3] = { NULL };
@@ -300,7 +291,7 @@ static int run(struct vhost_server *s, const struct options *o, struct vdisk_err
 	if (!r)
 		r = make_device(s, o, err);
 	if (!r && o->detach)
-		leave_terminal();
+		log_leave_terminal();
 	if (!r && !o->no_sandbox)
 		r = vhost_filter(unlinks, is_remote(s->disk), err);
 	if (r < 0)
