@@ -24,6 +24,7 @@ struct guest_disk {
 	enum vdisk_refs refs;	/* which other files its image may name */
 	const char *old_name;	/* what the guest called it elsewhere: "xvda"; NULL */
 	bool read_only;
+	bool keep_raw;		/* nobody stated that it is raw: what a guest writes must not change it */
 	bool snapshot;		/* what is written is thrown away */
 };
 

@@ -258,6 +258,7 @@ void guest_pin_format(struct guest_disk *d)
 	if (d->format || vdisk_open(&disk, d->locator, &opts, NULL) < 0)
 		return;
 	d->format = source_format(disk);
+	d->keep_raw = d->format && !strcmp(d->format, "raw");
 	vdisk_close(disk, NULL);
 }
 

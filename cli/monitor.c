@@ -130,6 +130,8 @@ static int add_disk(struct command *c, const struct guest_disk *d, bool isolate,
 	add_pair(c, "--backing-format", d->backing_format);
 	if (d->read_only)
 		add(c, "--read-only");
+	else if (d->keep_raw && !d->snapshot)
+		add(c, "--keep-raw");
 	/* one that has a process of its own is opened by that */
 	if (!isolate && !vdisk_is_remote(d->locator) && !vdisk_is_remote(d->backing))
 		return open_disk(c, d, layer);

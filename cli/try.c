@@ -573,6 +573,7 @@ static int prepare(struct attempt *t)
 	}
 	g->disk[0] = t->given;
 	g->disk[0].snapshot = false;	/* the overlay is that */
+	g->disk[0].keep_raw = t->args->commit && !t->given.format && !strcmp(vdisk_format(t->held), "raw");
 	g->disk[0].locator = t->overlay;
 	g->disk[0].format = "qcow2";
 	g->disk[0].backing = t->path ? NULL : t->locator;
@@ -629,6 +630,8 @@ int cmd_try(int argc, char **argv)
 	engine = guest_engine(&a.g);
 	if (!engine)
 		return t.command ? TRY_FAILED : CLI_FAILED;
+	for (unsigned i = 1; i < a.g.guest.n_disks; i++)
+		guest_pin_format(&a.g.guest.disk[i]);
 	if (t.command && !a.verbose)
 		cli.quiet = true;
 	status = attempt_run(&t, engine);

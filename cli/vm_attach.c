@@ -75,6 +75,8 @@ static json_t *attach_request(const struct guest_disk *d)
 		cli_error("%s: a name that is not UTF-8 cannot be passed on", d->locator);
 	if (r && d->limits[0])
 		json_object_set_new(r, "limits", json_string(d->limits));
+	if (r && d->keep_raw && !d->read_only)
+		json_object_set_new(r, "keep-raw", json_true());
 	if (r && d->block_size)
 		json_object_set_new(r, "block-size", json_integer(atoi(d->block_size)));
 	return r;

@@ -485,6 +485,12 @@ VDISK_API int vdisk_info(struct vdisk *disk,
 VDISK_API const char *vdisk_backing_name(const struct vdisk *disk);
 VDISK_API const char *vdisk_backing_format(const struct vdisk *disk);
 
+/*
+ * The name of the format that a file would be taken for whose first bytes are @head (512 of
+ * them suffice), where nobody states one; NULL: it would be raw.
+ */
+VDISK_API const char *vdisk_format_of(const void *head, size_t len);
+
 /* The n-th known image format's name, NULL after the last. */
 VDISK_API const char *vdisk_format_name(unsigned n);
 /* "key\tvalues\tmeaning" for the n-th "-o" option of a format, or NULL. */

@@ -78,6 +78,7 @@ int disk_add(struct vmm *v, const struct disk_option *o, struct vdisk_error *err
 	d->snapshot = o->snapshot;
 	d->limits = o->limits;
 	d->block_size = o->block_size;
+	d->keep_raw = o->keep_raw;
 	d->locator = copy(o->locator);
 	d->format = copy(o->format);
 	if (o->serial)
@@ -120,13 +121,18 @@ static unsigned poll_us(const struct options *o)
 	return o->vcpus < vd_cpus() ? 200 : 0;
 }
 
+static bool keeps_raw(const struct vmm_disk *d)
+{
+	return d->keep_raw || (!d->format && !strcmp(vdisk_format(d->disk), "raw"));
+}
+
 static int start_here(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
 	struct blk_options b = {
 		.disk = d->disk, .read_only = d->read_only,
 		.queues = disk_queues(&v->options), .serial = d->serial,
 		.write_through = d->write_through, .limits = d->limits,
-		.poll_us = poll_us(&v->options),
+		.poll_us = poll_us(&v->options), .keep_raw = keeps_raw(d) ? log_kept_raw : NULL,
 		.confine = v->options.no_sandbox ? NULL : sandbox_disk,
 	};
 
@@ -226,7 +232,7 @@ struct passed_about disk_about(const struct vmm_disk *d)
 	return (struct passed_about) {
 		.id = d->id, .locator = d->locator, .serial = d->serial, .cache = d->cache,
 		.format = d->disk ? vdisk_format(d->disk) : d->format, .limits = &d->limits,
-		.bytes = disk_bytes(d), .block_size = d->block_size,
+		.bytes = disk_bytes(d), .block_size = d->block_size, .keep_raw = d->keep_raw,
 		.read_only = disk_read_only(d), .leaving = d->leaving, .isolated = !d->disk,
 		.process = d->disk ? 0 : front_pid(d->front),
 		.restarts = d->disk ? 0 : front_restarts(d->front),

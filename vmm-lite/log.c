@@ -74,6 +74,12 @@ void log_guest(const char *fmt, ...)
 	va_end(ap);
 }
 
+void log_kept_raw(const char *serial, const char *format)
+{
+	log_guest("%.20s: the guest may not write the beginning of a %s image to a disk that nobody has "
+		  "said to be raw (format=raw would allow it)", serial, format);
+}
+
 void log_set_verbose(bool verbose)
 {
 	verbose_lines = verbose;

@@ -9,6 +9,8 @@ void log_warnx(const char *fmt, ...) PRINTF_FMT(1, 2);
 void log_info(const char *fmt, ...) PRINTF_FMT(1, 2);
 /* Something that the guest can make happen as often as it likes: a few, then silence. */
 void log_guest(const char *fmt, ...) PRINTF_FMT(1, 2);
+/* struct blk_options' keep_raw */
+void log_kept_raw(const char *serial, const char *format);
 void log_set_verbose(bool verbose);
 /* Whoever waits for the end of our output would wait for ever: nobody hears us from now on. */
 void log_leave_terminal(void);

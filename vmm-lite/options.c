@@ -17,7 +17,7 @@ enum {
 	OPT_SNAPSHOT, OPT_CACHE, OPT_REBOOT, OPT_TIME_LIMIT, OPT_FORCE, OPT_NO_SANDBOX,
 	OPT_STATS, OPT_CHECK, OPT_ON_SHUTDOWN, OPT_ON_RESET, OPT_ON_CRASH, OPT_HUGE_PAGES,
 	OPT_FAST_KERNEL, OPT_NAME, OPT_CONTROL, OPT_CARRY, OPT_LIMIT, OPT_POLL, OPT_NET,
-	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_REFS, OPT_ISOLATE,
+	OPT_PORT, OPT_BACKING, OPT_BACKING_FORMAT, OPT_REFS, OPT_KEEP_RAW, OPT_ISOLATE,
 	OPT_CONSOLE, OPT_FILE, OPT_LAYER, OPT_KVM, OPT_BLOCK, OPT_KEEP,
 };
 
@@ -38,6 +38,8 @@ static const struct argp_option options[] = {
 	{ "backing-format", OPT_BACKING_FORMAT, "FMT", 0, "The format of that", 1 },
 	{ "refs", OPT_REFS, "none|dir|any", 0, "Which other files its image may name", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
+	{ "keep-raw", OPT_KEEP_RAW, NULL, 0, "The guest cannot write what would make its raw disk an image "
+	  "of another format", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
 	{ "file", OPT_FILE, "N=NAME", 0, "N is an open descriptor of one of the files that the disk "
 	  "consists of; if there are any, all there are", 1 },
@@ -180,6 +182,9 @@ static error_t parse_disk_option(int key, char *arg, struct argp_state *state)
 		if (words_refs(arg, &d->refs) < 0)
 			argp_error(state, "--refs is " words_refs_help ", not '%s'", arg);
 		break;
+	case OPT_KEEP_RAW:
+		d->keep_raw = true;
+		break;
 	case OPT_SNAPSHOT:
 		d->snapshot = true;
 		break;
@@ -253,6 +258,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_BACKING:
 	case OPT_BACKING_FORMAT:
 	case OPT_REFS:
+	case OPT_KEEP_RAW:
 	case OPT_SNAPSHOT:
 	case OPT_SERIAL:
 	case OPT_CACHE:

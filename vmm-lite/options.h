@@ -28,6 +28,7 @@ struct disk_option {
 	uint32_t block_size;	/* 0: the disk's own */
 	bool read_only;
 	bool snapshot;		/* what the guest writes is thrown away */
+	bool keep_raw;		/* see struct blk_options */
 	int layer_fd;		/* a nameless file for ->snapshot; 0: make one */
 	struct blk_limits limits;
 	struct vdisk_open_file *files; /* NULL: its files are opened by name */

@@ -29,6 +29,7 @@ static int options_of(struct disk_option *o, const struct control_call *call,
 	if (block && block_size != 512 && block_size != 4096)
 		return vd_fail(err, EINVAL, "block-size is " words_block_size_help);
 	o->block_size = (uint32_t)block_size;
+	o->keep_raw = json_is_true(json_object_get(call->request, "keep-raw"));
 	if (limits && words_limits(limits, &o->limits) < 0)
 		return vd_fail(err, EINVAL, "'%.80s' are no limits", limits);
 	return 0;
@@ -200,6 +201,8 @@ int passed_leave_disk(int carry_fd, const struct passed_about *d, const struct k
 		return -EILSEQ;
 	if (d->block_size)
 		json_object_set_new(message, "block-size", json_integer(d->block_size));
+	if (d->keep_raw)
+		json_object_set_new(message, "keep-raw", json_true());
 	if (d->isolated) {
 		json_object_set_new(message, "isolated", json_true());
 		return leave(carry_fd, message, fds, 4);

@@ -44,6 +44,7 @@ struct passed_about {
 	const struct blk_limits *limits;
 	uint64_t bytes;
 	uint32_t block_size;	/* 0: its own */
+	bool keep_raw;		/* see struct blk_options */
 	bool read_only, leaving;
 	bool isolated;		/* it has a process of its own: */
 	pid_t process;		/* ... this; 0: it is being started again */

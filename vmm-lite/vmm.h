@@ -26,6 +26,7 @@ struct vmm_disk {
 	bool later;			/* attached to the running guest */
 	bool left;			/* isolated, and left to the guest's next life */
 	uint32_t block_size;		/* 0: the disk's own */
+	bool keep_raw;			/* see struct blk_options */
 	struct blk_limits limits;
 	bool leaving;			/* the guest was asked to give it back */
 	_Atomic bool gone;		/* it has */

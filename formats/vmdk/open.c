@@ -21,7 +21,8 @@ static int probe(const uint8_t *head, size_t len, uint64_t size)
 	(void)size;
 	if (len >= 4 && (load_le32(head) == VMDK_MAGIC || load_le32(head) == COWD_MAGIC))
 		return 100;
-	return vmdk_descriptor_begins(head, len) ? 90 : 0;
+	/* (what decides about a format is in the first sector: virtio/blk.c guards that) */
+	return vmdk_descriptor_begins(head, MIN(len, (size_t)512)) ? 90 : 0;
 }
 
 struct vmdk_extent *vmdk_extent_at(const struct vmdk *v, uint64_t off)

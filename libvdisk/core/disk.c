@@ -228,20 +228,17 @@ const char *vdisk_format_option(const char *format, unsigned n)
 	return NULL;
 }
 
-static int format_probe(const struct vd_driver **out, struct vdisk *file, struct vdisk_error *err)
+/* NULL: raw, or @stranger. */
+static const struct vd_driver *probe(const uint8_t *head, size_t len, uint64_t size,
+				     const char **stranger)
 {
-	uint8_t head[PROBE_LEN] = { 0 };
-	size_t len = (size_t)MIN(file->size, (uint64_t)sizeof(head));
-	const struct vd_driver *best = &vd_raw;
-	int score = 0, r;
+	const struct vd_driver *best = NULL;
+	int score = 0;
 
-	r = vd_pread(file, head, len, 0);
-	if (r < 0)
-		return vd_fail(err, -r, "%s: cannot read the first %zu bytes: %s", file->name, len,
-			       strerror(-r));
+	*stranger = NULL;
 	for (unsigned i = 0; vd_formats[i]; i++) {
 		const struct vd_driver *drv = vd_formats[i];
-		int s = drv->probe ? drv->probe(head, len, file->size) : 0;
+		int s = drv->probe ? drv->probe(head, len, size) : 0;
 
 		if (s > score) {
 			score = s;
@@ -251,11 +248,35 @@ static int format_probe(const struct vd_driver **out, struct vdisk *file, struct
 	for (unsigned i = 0; score == 0 && i < ARRAY_SIZE(strangers); i++)
 		if (strangers[i].off + strangers[i].len <= len &&
 		    !memcmp(head + strangers[i].off, strangers[i].magic, strangers[i].len))
-			return vd_fail(err, ENOTSUP,
-				       "%s: looks like a %s image, which is not supported; "
-				       "if it is a raw disk, say so with --format raw",
-				       file->name, strangers[i].name);
-	*out = best;
+			*stranger = strangers[i].name;
+	return best;
+}
+
+const char *vdisk_format_of(const void *head, size_t len)
+{
+	const char *stranger;
+	const struct vd_driver *drv = probe(head, len, UINT64_MAX, &stranger);
+
+	return drv && drv != &vd_raw ? drv->name : stranger;
+}
+
+static int format_probe(const struct vd_driver **out, struct vdisk *file, struct vdisk_error *err)
+{
+	uint8_t head[PROBE_LEN] = { 0 };
+	size_t len = (size_t)MIN(file->size, (uint64_t)sizeof(head));
+	const struct vd_driver *found;
+	const char *stranger;
+	int r;
+
+	r = vd_pread(file, head, len, 0);
+	if (r < 0)
+		return vd_fail(err, -r, "%s: cannot read the first %zu bytes: %s", file->name, len,
+			       strerror(-r));
+	found = probe(head, len, file->size, &stranger);
+	if (stranger)
+		return vd_fail(err, ENOTSUP, "%s: looks like a %s image, which is not supported; "
+			       "if it is a raw disk, say so with --format raw", file->name, stranger);
+	*out = found ? found : &vd_raw;
 	return 0;
 }
 

@@ -21,6 +21,8 @@ echo "written by $(. /etc/os-release; echo $ID)" > /root/file
 $bb sync
 case $($bb cat /proc/cmdline) in
 *do=reboot*) $bb reboot -f ;;
+*do=header*)
+    printf 'QFI\373\0\0\0\003' | $bb dd of=/dev/vdb bs=512 conv=sync,fsync && echo header written ;;
 *do=panic*) echo c > /proc/sysrq-trigger ;;
 *do=hang*)
     # (forked, no program of its own, and reads for ever, by a number that is a socket outside)
@@ -147,6 +149,17 @@ wait "$started" || rc=$?
 meets || fail 'nothing was left to clear away'
 boot 0 --engine uml --snapshot "$tmp/disk.raw"
 [ -z "$(ls "$TMPDIR")" ] || fail "left: $(ls "$TMPDIR")"
+
+# what a guest writes does not make its raw disk an image of another format, unless
+# somebody has said that it is raw
+truncate -s 1M "$tmp/plain.raw"
+boot 0 --engine uml --append do=header --disk "$tmp/plain.raw" "$tmp/disk.raw,snapshot"
+like_output 'vdisk1: the guest may not write the beginning of a qcow2 image'
+! grep -q 'header written' <<< "$output" || fail "$output"
+cmp -n 512 "$tmp/plain.raw" /dev/zero || fail 'it was written'
+boot 0 --engine uml --append do=header --disk "$tmp/plain.raw,format=raw" "$tmp/disk.raw,snapshot"
+like_output 'header written'
+[ "$(head -c 3 "$tmp/plain.raw")" = QFI ] || fail 'it was not written'
 
 # how it ends
 boot 16 --engine uml --on-reset exit --append do=reboot "$tmp/disk.raw"

@@ -562,6 +562,54 @@ static void read_only_is_enforced(void **state)
 	stop(s);
 }
 
+static const char *kept_from;
+
+static void kept(const char *serial, const char *format)
+{
+	assert_string_equal(serial, "guessed");
+	kept_from = format;
+}
+
+/* A disk that was found to be raw does not become another image by what its guest writes. */
+static void raw_stays_raw(void **state)
+{
+	struct sim *s = *state;
+	struct blk_options o = { .disk = s->disk, .queues = 1, .serial = "guessed", .keep_raw = kept };
+	static const struct {
+		unsigned off, len;
+		const char *magic, *format;
+	} bad[] = {
+		{ 0, 8, "QFI\xfb\0\0\0\003", "qcow2" }, { 0, 8, "QFI\xfb\0\0\0\002", "qcow2" },
+		{ 0, 4, "KDMV", "vmdk" }, { 64, 4, "\x7f\x10\xda\xbe", "vdi" },
+		{ 100, 22, "# Disk DescriptorFile\n", "vmdk" },
+	};
+	static uint8_t now[DISK_SIZE];
+	uint8_t data[1536];
+
+	s->dev->ops->free(s->dev);
+	assert_int_equal(blk_new(&s->dev, &o, NULL), 0);
+	start(s, ALL_FEATURES);
+	for (size_t i = 0; i < ARRAY_SIZE(layouts) - 1; i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(bad); k++) {
+			memset(data, '\n', sizeof(data));
+			memcpy(data + bad[k].off, bad[k].magic, bad[k].len);
+			kept_from = NULL;
+			run(s, &layouts[i], VIRTIO_BLK_T_OUT, 0, data, sizeof(data), 0, VIRTIO_BLK_S_IOERR);
+			assert_string_equal(kept_from, bad[k].format);
+			/* elsewhere it is data like any other */
+			run(s, &layouts[i], VIRTIO_BLK_T_OUT, 8, data, 512, 0, VIRTIO_BLK_S_OK);
+			memcpy(s->model + 8 * 512, data, 512);
+		}
+		/* a partition table may be written, and is, with what follows it */
+		memset(data, (int)i + 1, sizeof(data));
+		run(s, &layouts[i], VIRTIO_BLK_T_OUT, 0, data, sizeof(data), 0, VIRTIO_BLK_S_OK);
+		memcpy(s->model, data, sizeof(data));
+	}
+	stop(s);
+	assert_int_equal(vdisk_read(s->disk, now, DISK_SIZE, 0), 0);
+	assert_memory_equal(now, s->model, DISK_SIZE);
+}
+
 static void memory_outside_is_an_error(void **state)
 {
 	struct sim *s = *state;
@@ -947,6 +995,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(short_header, setup, teardown),
 		cmocka_unit_test_setup_teardown(discard_and_write_zeroes, setup, teardown),
 		cmocka_unit_test_setup_teardown(read_only_is_enforced, setup, teardown),
+		cmocka_unit_test_setup_teardown(raw_stays_raw, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_outside_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(broken_chains, setup, teardown),
 		cmocka_unit_test_setup_teardown(duplicate_heads, setup, teardown),

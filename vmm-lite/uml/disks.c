@@ -125,6 +125,7 @@ static struct uml_disk *disk_new(struct uml *u, const struct disk_option *o)
 		return NULL;
 	d->cache = o->cache;
 	d->block_size = o->block_size;
+	d->keep_raw = o->keep_raw;
 	d->limits = o->limits;
 	d->read_only = o->read_only;
 	d->snapshot = o->snapshot;

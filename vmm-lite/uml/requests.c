@@ -17,7 +17,7 @@ static struct passed_about about(struct uml_disk *d)
 	return (struct passed_about) {
 		.id = d->id, .locator = d->locator, .serial = d->serial,
 		.cache = words_cache_name(d->cache), .format = d->format, .limits = &d->limits,
-		.bytes = d->bytes, .block_size = d->block_size, .read_only = d->read_only,
+		.bytes = d->bytes, .block_size = d->block_size, .keep_raw = d->keep_raw, .read_only = d->read_only,
 		.leaving = d->leaving, .isolated = true, .process = relay_pid(d->relay),
 		.restarts = relay_restarts(d->relay), .lost = d->lost,
 	};

@@ -36,6 +36,7 @@ struct uml_disk {
 	char *secret_locator;	/* owned: with what locator, which is shown, leaves out */
 	enum cache_mode cache;
 	uint32_t block_size;
+	bool keep_raw;
 	pthread_mutex_t lock;	/* guards ->limits against the relay's thread */
 	struct blk_limits limits;
 	bool read_only, snapshot;

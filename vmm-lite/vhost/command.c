@@ -72,6 +72,7 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 		words_format_limits(c->limits, &d->limits);
 		add(c, "--limit", c->limits);
 	}
+	add_flag(c, "--keep-raw", d->keep_raw);
 	add_flag(c, "--read-only", d->read_only);
 	add_flag(c, "--snapshot", d->snapshot);
 	r = add_files(c, d);

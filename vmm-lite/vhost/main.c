@@ -39,13 +39,13 @@ struct options {
 	unsigned n_files;
 	enum cache_mode cache;
 	enum vdisk_refs refs;
-	bool read_only, snapshot, share, once, detach, failing, no_sandbox, quiet, verbose;
+	bool read_only, snapshot, keep_raw, share, once, detach, failing, no_sandbox, quiet, verbose;
 };
 
 enum {
 	OPT_SOCKET = 0x30000, OPT_FD, OPT_CONTROL, OPT_CACHE, OPT_SERIAL, OPT_QUEUES, OPT_LIMIT,
 	OPT_SNAPSHOT, OPT_BLOCK, OPT_POLL, OPT_ONCE, OPT_NO_SANDBOX, OPT_REFS, OPT_SHARE,
-	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE, OPT_DETACH, OPT_FAILING,
+	OPT_READY, OPT_BACKING, OPT_BACKING_FORMAT, OPT_CONTROL_FD, OPT_FILE, OPT_DETACH, OPT_FAILING, OPT_KEEP_RAW,
 };
 
 static const struct argp_option option_table[] = {
@@ -67,6 +67,8 @@ static const struct argp_option option_table[] = {
 	{ "refs", OPT_REFS, "none|dir|any", 0, "Which other files an image may name", 1 },
 	{ "force-share", OPT_SHARE, NULL, 0, "Take no locks (with --read-only)", 1 },
 	{ "read-only", 'r', NULL, 0, "The guest cannot write", 1 },
+	{ "keep-raw", OPT_KEEP_RAW, NULL, 0, "The guest cannot write what would make its raw disk an image "
+	  "of another format", 1 },
 	{ "snapshot", OPT_SNAPSHOT, NULL, 0, "What the guest writes is thrown away", 1 },
 	{ "cache", OPT_CACHE, "writeback|writethrough|none|unsafe", 0,
 	  "Through the host's page cache (default); each write durable before it completes; past "
@@ -123,6 +125,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_SHARE:		o->share = true; break;
 	case 'r':		o->read_only = true; break;
+	case OPT_KEEP_RAW:	o->keep_raw = true; break;
 	case OPT_SNAPSHOT:	o->snapshot = true; break;
 	case OPT_CACHE:		parse_cache(o, arg, state); break;
 	case OPT_SERIAL:	o->serial = arg; break;
@@ -252,6 +255,8 @@ static int make_device(struct vhost_server *s, const struct options *o, struct v
 		.disk = s->disk, .read_only = o->read_only, .serial = o->serial,
 		.queues = o->queues ? o->queues : MIN(vd_cpus(), BLK_QUEUES_MAX),
 		.write_through = o->cache == CACHE_WRITETHROUGH, .limits = o->limits, .poll_us = o->poll_us,
+		.keep_raw = o->keep_raw || (!o->format && !strcmp(vdisk_format(s->disk), "raw")) ?
+			    log_kept_raw : NULL,
 	};
 
 	return blk_new(&s->dev, &b, err);

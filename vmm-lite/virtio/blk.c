@@ -63,6 +63,12 @@ struct range {
 	bool unmap;
 };
 
+/* Read once from guest memory: what is looked at is what is written. */
+struct first_sector {
+	uint8_t data[SECTOR];
+	struct iovec iov[];	/* that, and the rest of the request */
+};
+
 struct request {
 	struct vdisk_request r;
 	struct request *again;	/* list of those whose next range is to be submitted,
@@ -70,6 +76,7 @@ struct request {
 	uint8_t *status;	/* in guest memory */
 	uint16_t head;
 	uint32_t written;	/* by the device, with the status byte */
+	struct first_sector *first; /* owned: of a write that begins there, to a disk kept raw */
 	struct range *range;	/* owned: DISCARD, WRITE_ZEROES */
 	unsigned n_ranges, next_range;
 };
@@ -122,6 +129,7 @@ struct blk {
 	const struct guest_memory *mem;	/* borrowed while started */
 	unsigned poll_us;
 	void (*confine)(void);
+	void (*keep_raw)(const char *serial, const char *format);
 	struct limiter limiter;
 	_Atomic bool writeback;	/* config field */
 	pthread_mutex_t lock;
@@ -207,6 +215,10 @@ static void complete(struct queue *q, struct request *req, uint8_t status)
 {
 	free(req->range);
 	req->range = NULL;
+	if (unlikely(req->first)) {
+		free(req->first);
+		req->first = NULL;
+	}
 	if (unlikely(status != VIRTIO_BLK_S_OK))
 		tally(&q->stats.errors, 1);
 	*req->status = status;
@@ -245,8 +257,29 @@ static bool on_disk(const struct blk *blk, uint64_t sector, uint64_t len)
 		vd_in_range(sector, len / SECTOR, capacity);
 }
 
+/* Take the first sector of a write to a disk that is to stay raw; false: not this one. */
+static bool take_first(struct request *req, const struct blk *blk, struct iovec *iov, uint16_t n)
+{
+	struct first_sector *first = malloc(sizeof(*first) + ((size_t)n + 1) * sizeof(*iov));
+	const char *format;
+
+	req->first = first;
+	if (!first || !take_front(&iov, &n, first->data, SECTOR))
+		return false;
+	format = vdisk_format_of(first->data, SECTOR);
+	if (format) {
+		blk->keep_raw(blk->id, format);
+		return false;
+	}
+	first->iov[0] = (struct iovec) { first->data, SECTOR };
+	memcpy(first->iov + 1, iov, n * sizeof(*iov));
+	req->r.iov = first->iov;
+	req->r.iovcnt = n + 1u;
+	return true;
+}
+
 static uint8_t start_data(struct queue *q, struct request *req, bool write, uint64_t sector,
-			  const struct iovec *iov, unsigned n, uint64_t len)
+			  struct iovec *iov, uint16_t n, uint64_t len)
 {
 	struct blk *blk = q->blk;
 
@@ -257,6 +290,8 @@ static uint8_t start_data(struct queue *q, struct request *req, bool write, uint
 		req->r.flags = VDISK_REQ_FUA;
 	req->r.iov = iov;
 	req->r.iovcnt = n;
+	if (unlikely(write && !sector && blk->keep_raw) && !take_first(req, blk, iov, n))
+		return VIRTIO_BLK_S_IOERR;
 	req->r.offset = sector * SECTOR;
 	req->r.length = len;
 	if (!write)
@@ -969,6 +1004,7 @@ int blk_new(struct virtio_device **out, const struct blk_options *opts, struct v
 	blk->writeback = !opts->write_through;
 	blk->poll_us = opts->poll_us;
 	blk->confine = opts->confine;
+	blk->keep_raw = opts->keep_raw;
 	blk->read_only = opts->read_only || !vdisk_writable(blk->disk);
 	vdisk_get_limits(blk->disk, &blk->limits);
 	memcpy(blk->id, serial, strlen(serial));

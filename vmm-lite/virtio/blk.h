@@ -16,6 +16,11 @@ struct blk_options {
 	bool read_only;		/* also if the disk is not writable */
 	unsigned queues;	/* 1..BLK_QUEUES_MAX */
 	const char *serial;	/* at most BLK_ID_BYTES characters, or NULL */
+	/* A disk that was found to be raw: nothing is written to its first sector by which it
+	 * would be taken for an image of another format when it is opened again, and this
+	 * is told of it, by a queue's thread, with the @serial (BLK_ID_BYTES at most, a NUL if
+	 * shorter).  NULL: anything may be written. */
+	void (*keep_raw)(const char *serial, const char *format);
 	bool write_through;	/* a write is durable before it completes */
 	struct blk_limits limits;
 	void (*confine)(void);	/* called by each queue's thread as it starts; NULL ok */
