@@ -128,8 +128,8 @@ ip link set lo up
 truncate -s 4M lun.raw
 vdiskd export -q -p 127.0.0.1:3260 -n iqn.2026-11.test:lun lun.raw > target 2>&1 &
 target=\$!
-for ((i = 0; i < 300; i++)); do
-    ! vdisk info iscsi://127.0.0.1/iqn.2026-11.test:lun/0 > info 2>&1 || break
+for ((i = 0; i < 600; i++)); do
+    ! (: < /dev/tcp/127.0.0.1/3260) 2> /dev/null || break
     sleep 0.1
 done
 vdisk vm attach-disk --serial lun g iscsi://127.0.0.1/iqn.2026-11.test:lun/0 > id
