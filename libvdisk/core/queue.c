@@ -52,7 +52,6 @@
 /* From this size on it pays to have two copy what the page cache has, see share(). */
 #define SHARE_MIN	((uint64_t)512 << 10)
 #define COLD_READS	32
-#define VAIN_READS	16	/* ... up to 1024 */
 /* Buffered writes up to this size are done at once, see write_inline(). */
 #define INLINE_WRITE	((uint64_t)256 << 10)
 
@@ -106,8 +105,6 @@ struct vdisk_queue {
 	bool shares;
 	const struct seg *shared; /* the kernel's worker copies it, or NULL */
 	unsigned cold;		/* large reads not to share: the cache did not have them */
-	unsigned alone, back_off; /* ... if there is nothing else in flight: it did not pay */
-	uint64_t begun_ns, half_ns; /* when, and what the owner's half took; 0: not alone */
 	uint64_t enters;	/* io_uring_enter() calls, for vd_queue_enters() */
 	unsigned in_flight;	/* submitted, not yet reaped */
 	unsigned at_workers;	/* and at sources */
@@ -442,36 +439,13 @@ static void ring_finished(struct vdisk_request *req)
 		finish(req, 0);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/* Were the halves copied at the same time, or (no processor was free) one after the other? */
-static void shared_over(struct vdisk_queue *q)
-{
-	q->shared = NULL;
-	if (q->half_ns == 0)
-		return;
-	if (now_ns() - q->begun_ns < q->half_ns * 7 / 4) {
-		q->back_off = 0;
-	} else {
-		q->back_off = q->back_off ? MIN(2 * q->back_off, 1024u) : VAIN_READS;
-		q->alone = q->back_off;
-	}
-	q->half_ns = 0;
-}
-
 static void ring_completion(struct seg *seg, int res)
 {
 	struct vdisk_request *req = seg->req;
 	struct state *s = state_of(req);
 
 	if (seg == s->q->shared)
-		shared_over(s->q);
+		s->q->shared = NULL;
 	if (res == -EINTR || res == -EAGAIN || (res == -ECANCELED && seg->src->fd >= 0)) {
 		/* (cancelled: the kernel could not make a thread) */
 		s->incomplete = true;	/* a worker does it, blocking */
@@ -817,23 +791,19 @@ static bool halve(struct vdisk_request *req)
  * A large read of what is in the page cache is a copy, for which one processor has
  * the speed of one: a worker of the kernel's copies the first half, and this thread the
  * second one meanwhile.  Never more than one helps: while it does, and where the cache did
- * not have it all lately, requests go the usual ways.  So does one that is alone, where that
- * was no faster: who waits for it may do so without sleeping, on the other processor.
+ * not have it all lately, requests go the usual ways.  So does one that is alone: it would
+ * be over only when both threads have had a processor, and others may want those.
  */
 static void share(struct vdisk_queue *q, struct vdisk_request *req)
 {
 	struct state *s = state_of(req);
-	bool alone = q->in_flight == 1;
 
-	if (!q->shares || !q->has_ring || req->op != VDISK_OP_READ || req->length < SHARE_MIN ||
-	    s->n_segs != 1 || !s->segs->src || s->segs->src->fd < 0 || s->segs->src->io_align)
+	if (!q->shares || !q->has_ring || q->in_flight == 1 || req->op != VDISK_OP_READ ||
+	    req->length < SHARE_MIN || s->n_segs != 1 || !s->segs->src || s->segs->src->fd < 0 ||
+	    s->segs->src->io_align)
 		return;
 	if (q->cold > 0) {
 		q->cold--;
-		return;
-	}
-	if (alone && q->alone > 0) {
-		q->alone--;
 		return;
 	}
 	if (q->shared && completions_wait(q)) {
@@ -843,7 +813,6 @@ static void share(struct vdisk_queue *q, struct vdisk_request *req)
 	if (q->shared || !halve(req))
 		return;
 	q->shared = &s->segs[0];
-	q->begun_ns = alone ? now_ns() : 0;
 	ring_rw(q, &s->segs[0]);
 	ring_submit(q);
 }
@@ -875,8 +844,6 @@ static void start_rw(struct vdisk_queue *q, struct vdisk_request *req, bool smal
 	}
 	if (s->segs->begun && s->segs[1].done < s->segs[1].len)
 		q->cold = COLD_READS;
-	else if (s->segs->begun && q->shared == s->segs && q->begun_ns)
-		q->half_ns = now_ns() - q->begun_ns;
 	for (unsigned i = 0; left && i < s->n_segs; i++) {
 		struct seg *seg = &s->segs[i];
 
