@@ -101,10 +101,16 @@ static int sibling(char out[4096], const char *name)
 	return 0;
 }
 
-/* The first process of a namespace, if there is one: what it is left with, it tells @told. */
+/*
+ * The first process of a namespace, if there is one.  It waits until all is there that it
+ * needs; what it is left with, it tells.
+ */
 NORETURN
-static void execute(struct uml *u, int initrd, int agent, int told)
+static void execute(struct uml *u, int initrd, int agent)
 {
+	int go = u->start[1];
+	char byte;
+
 	AUTO_CLOSE int kernel = open(u->options.kernel, O_PATH | O_CLOEXEC);
 	char shim[4096], preload[4096 + 16];
 	/* nothing of our environment is for it, a secret least */
@@ -114,6 +120,8 @@ static void execute(struct uml *u, int initrd, int agent, int told)
 	sigset_t none;
 
 	setpgid(0, 0);
+	if (read(go, &byte, 1) != 1)
+		_exit(VMM_ERROR);
 	/* sockets and ports of ours are not for it */
 	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), STDIN_FILENO);
@@ -135,7 +143,7 @@ static void execute(struct uml *u, int initrd, int agent, int told)
 		log_warnx("%s", err.msg);
 		_exit(VMM_ERROR);
 	}
-	if (write(told, &u->sandbox, sizeof(u->sandbox)) < 0)
+	if (write(go, &u->sandbox, sizeof(u->sandbox)) < 0)
 		_exit(VMM_ERROR);
 	execveat(kernel, "", a.arg, environment, AT_EMPTY_PATH);
 	log_warnx("%s: %m", u->options.kernel);
@@ -152,23 +160,21 @@ static int initrd_fd(const struct uml *u, struct vdisk_error *err)
 	return (int)fd;
 }
 
-int uml_kernel_start(struct uml *u, int agent, struct vdisk_error *err)
+int uml_kernel_prepare(struct uml *u, int agent, struct vdisk_error *err)
 {
-	int initrd = initrd_fd(u, err), told[2];
+	int initrd = initrd_fd(u, err);
 
 	if (initrd < 0)
 		return initrd;
-	if (pipe2(told, O_CLOEXEC) < 0)
-		return vd_fail(err, errno, "pipe: %m");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, u->start) < 0)
+		return vd_fail(err, errno, "socketpair: %m");
 	fflush(NULL);
 	u->kernel = u->options.no_sandbox ? fork() : confine_fork(&u->sandbox);
-	if (u->kernel == 0)
-		execute(u, initrd, agent, told[1]);
-	close(told[1]);
-	/* (one that says nothing has said why on its standard error, and ends) */
-	if (u->kernel > 0 && read(told[0], &u->sandbox, sizeof(u->sandbox)) < 0)
-		log_warnx("User-Mode Linux's process: %m");
-	close(told[0]);
+	if (u->kernel == 0) {
+		close(u->start[0]);
+		execute(u, initrd, agent);
+	}
+	close(STEAL_FD(u->start[1]));
 	if (u->kernel < 0) {
 		u->kernel = 0;
 		return vd_fail(err, errno, "fork: %m");
@@ -179,6 +185,17 @@ int uml_kernel_start(struct uml *u, int agent, struct vdisk_error *err)
 	close(initrd);
 	u->kernel_fd = (int)syscall(SYS_pidfd_open, u->kernel, 0);
 	return u->kernel_fd < 0 ? vd_fail(err, errno, "pidfd_open: %m") : 0;
+}
+
+int uml_kernel_start(struct uml *u, struct vdisk_error *err)
+{
+	if (send(u->start[0], "", 1, MSG_NOSIGNAL) != 1)
+		return vd_fail(err, errno, "User-Mode Linux's process: %m");
+	/* (one that does not answer has said why, and its end is seen to) */
+	if (recv(u->start[0], &u->sandbox, sizeof(u->sandbox), 0) < 0)
+		log_warnx("User-Mode Linux's process: %m");
+	close(STEAL_FD(u->start[0]));
+	return 0;
 }
 
 enum vmm_end uml_kernel_end(struct uml *u, bool kill_it)

@@ -81,7 +81,6 @@ static int make_devices(struct uml *u, struct vdisk_error *err)
 	struct options *o = &u->options;
 	int r = keeper_start(o, 1, u->ends, err);
 
-	u->n_slots = o->n_disks + o->n_nics + UML_SPARE_SLOTS;
 	for (unsigned i = 0; !r && i < o->n_nics; i++)
 		r = uml_nic_add(u, &o->nic[i], err);
 	for (unsigned i = 0; !r && i < o->n_disks; i++) {
@@ -100,6 +99,9 @@ static int start(struct uml *u, struct vdisk_error *err)
 		r = line_new(&u->line, err);
 	if (!r)
 		r = make_agent(u, &agent, err);
+	u->n_slots = u->options.n_disks + u->options.n_nics + UML_SPARE_SLOTS;
+	if (!r)
+		r = uml_kernel_prepare(u, agent, err);
 	if (!r)
 		r = make_devices(u, err);
 	if (!r)
@@ -108,7 +110,7 @@ static int start(struct uml *u, struct vdisk_error *err)
 		return r;
 	resized(u);
 	terminal_raw();
-	r = uml_kernel_start(u, agent, err);
+	r = uml_kernel_start(u, err);
 	return r ? r : line_start(&u->line, err);
 }
 
@@ -170,7 +172,7 @@ static int check_options(const struct options *o, struct vdisk_error *err)
 
 int main(int argc, char **argv)
 {
-	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .dir_fd = -1,
+	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .start = { -1, -1 }, .dir_fd = -1,
 		.line = { .master = -1, .slave = -1, .wake_fd = -1 } };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;

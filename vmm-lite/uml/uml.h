@@ -78,6 +78,7 @@ struct uml {
 	bool agent_ready;
 	pid_t kernel;		/* 0: it does not run */
 	int kernel_fd;		/* owned: its process descriptor */
+	int start[2];		/* owned: to its process while that waits, and its own end */
 	struct sandbox_state sandbox;	/* the kernel's */
 	bool disks_failed;	/* one could not write out what it held */
 	struct timespec started;
@@ -113,7 +114,10 @@ void uml_nics_finish(struct uml *u);
 
 /* ---- kernel.c ---- */
 
-int uml_kernel_start(struct uml *u, int agent, struct vdisk_error *err);
+/* Its process, which waits; while there is one thread.  @agent: the agent's end of its console. */
+int uml_kernel_prepare(struct uml *u, int agent, struct vdisk_error *err);
+/* Let it run: all its sockets listen. */
+int uml_kernel_start(struct uml *u, struct vdisk_error *err);
 /* It has ended, or shall: how it has. */
 enum vmm_end uml_kernel_end(struct uml *u, bool kill_it);
 /* Tell the agent; -ENOTCONN: there is none. */
