@@ -79,7 +79,7 @@ tests/fuzz/vhost_SRCS := vmm-lite/virtio/virtq.c vmm-lite/virtio/blk.c vmm-lite/
 # The same guests on User-Mode Linux.
 PROGS += vmm-uml
 vmm-uml_SRCS := vmm-lite/uml/main.c vmm-lite/uml/dir.c vmm-lite/uml/disks.c vmm-lite/uml/kernel.c \
- vmm-lite/uml/confine.c vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c \
+ vmm-lite/uml/confine.c vmm-lite/uml/line.c vmm-lite/uml/nics.c vmm-lite/uml/requests.c vmm-lite/sandbox.c \
  vmm-lite/console.c vmm-lite/control.c vmm-lite/keeper.c vmm-lite/log.c vmm-lite/options.c vmm-lite/passed.c \
  vmm-lite/terminal.c vmm-lite/tty.c vmm-lite/userns.c vmm-lite/words.c \
  vmm-lite/vhost/command.c vmm-lite/vhost/lines.c vmm-lite/vhost/msg.c vmm-lite/vhost/relay.c \

@@ -25,7 +25,6 @@
 #include <linux/fs.h>
 #include <linux/kvm.h>
 #include <linux/if_tun.h>
-#include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -36,6 +35,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -43,6 +43,7 @@
 #include <unistd.h>
 
 #include "core/driver.h"
+#include "core/landlock.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/terminal.h"
 #include "vmm-lite/userns.h"
@@ -50,7 +51,8 @@
 /* ---- what is left ---- */
 
 enum { MAIN = 1, VCPU = 2, DISK = 4, NET = 8, FRONT = 16,
-       ALL = MAIN | VCPU | DISK | NET | FRONT, PARENT = 32 };
+       ALL = MAIN | VCPU | DISK | NET | FRONT, PARENT = 32,
+       UML = 64 };	/* all threads of vmm-uml */
 
 static const struct rule {
 	int call;
@@ -61,8 +63,8 @@ static const struct rule {
 	uint64_t mask, value;
 } rules[] = {
 #define CALL(name)	SCMP_SYS(name)
-	{ CALL(read), ALL, "eventfds: doorbells, wake-ups; the terminal; disks" },
-	{ CALL(write), ALL | PARENT, "eventfds: interrupts; the terminal; messages; disks" },
+	{ CALL(read), ALL | UML, "eventfds: doorbells, wake-ups; the terminal; disks" },
+	{ CALL(write), ALL | PARENT | UML, "eventfds: interrupts; the terminal; messages; disks" },
 	/* disks, on descriptors that are open */
 	{ CALL(readv), NET, "frames" },
 	{ CALL(writev), NET, "frames" },
@@ -76,61 +78,68 @@ static const struct rule {
 	{ CALL(fallocate), MAIN | DISK | VCPU, "discard, zeroes; the guest's memory, cleared, given back" },
 	{ CALL(fdatasync), MAIN | DISK, "flush" },
 	{ CALL(ftruncate), MAIN | DISK, "an image that grows" },
-	{ CALL(newfstatat), MAIN | DISK, "kernel, initrd, new disks: their size (fstat)" },
-	{ CALL(fstat), MAIN | DISK, "how other C libraries spell it" },
+	{ CALL(newfstatat), MAIN | DISK | UML, "kernel, initrd, new disks: their size (fstat)" },
+	{ CALL(fstat), MAIN | DISK | UML, "how other C libraries spell it" },
 	{ CALL(fstatfs), MAIN, "what a new disk lies on" },
 	{ CALL(statx), MAIN, "the alignment that a new disk wants" },
 	{ CALL(io_uring_setup), DISK, "a queue's ring" },
 	{ CALL(io_uring_enter), DISK, "a queue's ring" },
 	{ CALL(io_uring_register), DISK, "a queue's ring" },
-	{ CALL(fcntl), MAIN | DISK, "locks of disks; descriptors of new ones" },
-	{ CALL(close), MAIN | VCPU | DISK | FRONT, "a device that the guest gives back; the end" },
+	{ CALL(fcntl), MAIN | DISK | UML, "locks of disks; descriptors of new ones" },
+	{ CALL(close), MAIN | VCPU | DISK | FRONT | UML, "a device that the guest gives back; the end" },
 	/* the control socket */
-	{ CALL(accept4), MAIN, "the control socket" },
-	{ CALL(recvmsg), MAIN | FRONT, "requests, and the descriptors of new disks; isolated disks" },
-	{ CALL(sendmsg), MAIN | FRONT, "answers; isolated disks" },
-	{ CALL(sendto), MAIN | NET, "the console, to who looks on; frames" },
-	{ CALL(recvfrom), MAIN | NET, "keys from there; frames" },
+	{ CALL(accept4), MAIN | UML, "the control socket" },
+	{ CALL(recvmsg), MAIN | FRONT | UML, "requests, and the descriptors of new disks; isolated disks" },
+	{ CALL(sendmsg), MAIN | FRONT | UML, "answers; isolated disks" },
+	{ CALL(sendto), MAIN | NET | UML, "the console, to who looks on; frames" },
+	{ CALL(recvfrom), MAIN | NET | UML, "keys from there; frames" },
+	/* vmm-uml: a socket for each disk */
+	{ CALL(socket), UML, "where the driver of a new disk is awaited", 0, UINT64_MAX, AF_UNIX },
+	{ CALL(bind), UML, "the same" },
+	{ CALL(listen), UML, "the same" },
+	{ CALL(unlink), UML, "one of a disk that was there before" },
+	{ CALL(setsockopt), UML, "how long the rest of a message may take" },
+	{ CALL(shutdown), UML, "a relay that is over; the end" },
 	/* waiting */
-	{ CALL(poll), MAIN | DISK | NET | FRONT, "all the loops" },
-	{ CALL(epoll_wait), DISK, "a disk's doorbells" },
-	{ CALL(epoll_ctl), DISK, "the same" },
+	{ CALL(poll), MAIN | DISK | NET | FRONT | UML, "all the loops" },
+	{ CALL(epoll_wait), DISK | UML, "a disk's doorbells; processes that end, the agent" },
+	{ CALL(epoll_ctl), DISK | UML, "the same" },
 	{ CALL(epoll_create1), MAIN, "the same, of a new disk" },
-	{ CALL(eventfd2), MAIN | DISK, "a machine made anew; a new disk" },
-	{ CALL(futex), ALL | PARENT, "locks" },
-	{ CALL(clock_gettime), ALL, "where the vDSO cannot tell the time" },
-	{ CALL(restart_syscall), ALL | PARENT, "the kernel's own way to go on after a signal" },
+	{ CALL(eventfd2), MAIN | DISK | UML, "a machine made anew; a new disk" },
+	{ CALL(futex), ALL | PARENT | UML, "locks" },
+	{ CALL(clock_gettime), ALL | UML, "where the vDSO cannot tell the time" },
+	{ CALL(restart_syscall), ALL | PARENT | UML, "the kernel's own way to go on after a signal" },
 	/* memory and threads; no code from data, no processes */
-	{ CALL(mmap), ALL | PARENT, "memory", 2, PROT_EXEC, 0 },
-	{ CALL(mprotect), ALL, "a thread's stack", 2, PROT_EXEC, 0 },
-	{ CALL(munmap), ALL | PARENT, "memory" },
-	{ CALL(mremap), ALL, "memory" },
-	{ CALL(madvise), ALL | PARENT, "memory" },
-	{ CALL(brk), ALL | PARENT, "memory" },
-	{ CALL(clone), MAIN | DISK, "vCPUs after a reset, workers of the library, new disks", 0,
+	{ CALL(mmap), ALL | PARENT | UML, "memory", 2, PROT_EXEC, 0 },
+	{ CALL(mprotect), ALL | UML, "a thread's stack", 2, PROT_EXEC, 0 },
+	{ CALL(munmap), ALL | PARENT | UML, "memory" },
+	{ CALL(mremap), ALL | UML, "memory" },
+	{ CALL(madvise), ALL | PARENT | UML, "memory" },
+	{ CALL(brk), ALL | PARENT | UML, "memory" },
+	{ CALL(clone), MAIN | DISK | UML, "vCPUs after a reset, workers of the library, new disks", 0,
 	  CLONE_THREAD | CLONE_VM, CLONE_THREAD | CLONE_VM },
-	{ CALL(set_robust_list), MAIN | DISK, "a thread begins" },
-	{ CALL(rseq), MAIN | DISK, "a thread begins" },
-	{ CALL(exit), ALL, "a thread ends" },
-	{ CALL(exit_group), ALL | PARENT, "the end" },
+	{ CALL(set_robust_list), MAIN | DISK | UML, "a thread begins" },
+	{ CALL(rseq), MAIN | DISK | UML, "a thread begins" },
+	{ CALL(exit), ALL | UML, "a thread ends" },
+	{ CALL(exit_group), ALL | PARENT | UML, "the end" },
 	{ CALL(sched_getaffinity), MAIN | DISK, "how many processors there are" },
-	{ CALL(gettid), ALL | PARENT, "who am I" },
-	{ CALL(getpid), ALL | PARENT, "who are we" },
+	{ CALL(gettid), ALL | PARENT | UML, "who am I" },
+	{ CALL(getpid), ALL | PARENT | UML, "who are we" },
 	{ CALL(sysinfo), MAIN | DISK, "how much memory qsort() may use for a long list" },
 	{ CALL(getrandom), MAIN | VCPU, "the entropy device; a kernel's seed" },
 	{ CALL(memfd_create), MAIN, "a kernel, decompressed; memory for a new disk's process" },
 	/* signals: stopping a vCPU, restoring the terminal on the way out */
-	{ CALL(rt_sigaction), ALL | PARENT, "signals" },
-	{ CALL(rt_sigprocmask), ALL | PARENT, "signals" },
-	{ CALL(rt_sigreturn), ALL | PARENT, "signals" },
+	{ CALL(rt_sigaction), ALL | PARENT | UML, "signals" },
+	{ CALL(rt_sigprocmask), ALL | PARENT | UML, "signals" },
+	{ CALL(rt_sigreturn), ALL | PARENT | UML, "signals" },
 #if SANITIZED
 	{ CALL(sigaltstack), ALL | PARENT, "a thread ends" },
 	{ CALL(getrandom), ALL, "a thread begins" },
 #endif
 	/* (tgkill: see own_process()) */
 	{ CALL(rt_sigtimedwait), PARENT, "signals for the guest's process, and its end" },
-	{ CALL(wait4), PARENT, "how it ended" },
-	/* (kill: see sandbox_parent()) */
+	{ CALL(wait4), PARENT | UML, "how it ended" },
+	/* (kill: see load_filter()) */
 	/* a thread installs its own filter */
 	{ CALL(seccomp), MAIN, "a narrower filter" },
 	{ CALL(prctl), MAIN, "a narrower filter", 0, UINT32_MAX, PR_SET_NO_NEW_PRIVS },
@@ -171,9 +180,10 @@ static const struct ioctl_rule {
 	{ BLKDISCARD, DISK, "a guest discards, and its disk is a block device" },
 	{ BLKGETSIZE64, MAIN, "a new disk that is one" },
 	{ BLKSSZGET, MAIN, "the same" },
-	{ TCSETS, ALL, "the terminal, put back by whoever ends the process" },
-	{ TCGETS, MAIN, "stdio: is it a terminal?" },
-	{ TIOCGWINSZ, MAIN, "the terminal's size" },
+	{ TCSETS, ALL | UML, "the terminal, put back by whoever ends the process" },
+	{ TCGETS, MAIN | UML, "stdio: is it a terminal?" },
+	{ TIOCSWINSZ, UML, "its size, told on to the guest's" },
+	{ TIOCGWINSZ, MAIN | UML, "the terminal's size" },
 };
 
 /*
@@ -186,7 +196,7 @@ static const struct refusal {
 	int call, error;
 	unsigned who;
 } refusals[] = {
-	{ CALL(openat), EACCES, MAIN }, { CALL(clone3), ENOSYS, MAIN | DISK },
+	{ CALL(openat), EACCES, MAIN | UML }, { CALL(clone3), ENOSYS, MAIN | DISK | UML },
 };
 
 /* ---- filters ---- */
@@ -227,7 +237,8 @@ static int add_rules(scmp_filter_ctx ctx, unsigned who)
 	return r;
 }
 
-static int load_filter(unsigned who, bool all_threads, pid_t child)
+/* @child: @n processes that may be sent signals. */
+static int load_filter(unsigned who, bool all_threads, const pid_t *child, unsigned n)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int r;
@@ -240,9 +251,9 @@ static int load_filter(unsigned who, bool all_threads, pid_t child)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (!r)
 		r = add_rules(ctx, who);
-	if (!r && child)
+	for (unsigned i = 0; !r && i < n; i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(kill), 1,
-				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)child));
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)child[i]));
 	if (!r)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -274,7 +285,16 @@ int sandbox_parent(pid_t child)
 	int r = catch_forbidden();
 
 	(void)prctl(PR_SET_NAME, "vmm-lite-parent", 0, 0, 0);
-	return r < 0 ? r : load_filter(PARENT, false, child);
+	return r < 0 ? r : load_filter(PARENT, false, &child, 1);
+}
+
+int sandbox_filter_uml(const pid_t *own, unsigned n, struct vdisk_error *err)
+{
+	int r = catch_forbidden();
+
+	if (!r)
+		r = load_filter(UML, true, own, n);
+	return r < 0 ? vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r)) : 0;
 }
 
 int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
@@ -282,7 +302,7 @@ int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
 	int r = catch_forbidden();
 
 	if (!r)
-		r = load_filter(ALL, true, 0);
+		r = load_filter(ALL, true, NULL, 0);
 	if (r < 0)
 		return vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r));
 	confined = s->filter = true;
@@ -295,7 +315,7 @@ static void narrow(unsigned who, const char *name)
 	int r;
 
 	(void)prctl(PR_SET_NAME, name, 0, 0, 0);
-	r = confined ? load_filter(who, false, 0) : 0;
+	r = confined ? load_filter(who, false, NULL, 0) : 0;
 
 	if (r < 0) {
 		log_warnx("cannot filter a thread's system calls: %s", strerror(-r));
@@ -331,6 +351,7 @@ static unsigned who_is(enum sandbox_kind kind)
 	case SANDBOX_NET:	return NET;
 	case SANDBOX_FRONT:	return FRONT;
 	case SANDBOX_PARENT:	return PARENT;
+	case SANDBOX_UML:	return UML;
 	default:		return ALL;
 	}
 }
@@ -503,27 +524,6 @@ static bool empty_root(void)
 		      NULL);
 }
 
-/* No path may be used for anything, in every version there is. */
-static int landlock_everything(void)
-{
-	static const uint64_t version_1 = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;
-	struct landlock_ruleset_attr attr = { .handled_access_fs = version_1 };
-	long version = syscall(SYS_landlock_create_ruleset, NULL, 0,
-			       LANDLOCK_CREATE_RULESET_VERSION);
-	AUTO_CLOSE int fd = -1;
-
-	if (version < 1)
-		return 0;
-	if (version >= 2)
-		attr.handled_access_fs |= version_1 + 1;	/* REFER */
-	if (version >= 3)
-		attr.handled_access_fs |= (version_1 + 1) << 1;	/* TRUNCATE */
-	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
-	if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
-		return 0;
-	return (int)version;
-}
-
 static void set_limit(int which, uint64_t value)
 {
 	struct rlimit l = { value, value };
@@ -549,9 +549,25 @@ int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *
 #else
 	(void)memory;
 #endif
-	s->landlock = landlock_everything();
+	s->landlock = vd_landlock_nothing() < 0 ? 0 : vd_landlock_version();
 	r = drop_capabilities();
 	if (r < 0)
 		return vd_fail(err, -r, "cannot drop capabilities: %s", strerror(-r));
 	return 0;
+}
+
+int sandbox_enter_uml(const char *dir, struct vdisk_error *err)
+{
+	struct rlimit no_core = { 0, 0 };
+	int r;
+
+	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return vd_fail(err, errno, "cannot give up privileges: %m");
+	r = vd_landlock_sockets(dir);
+	if (r == -ENOSYS || r == -EOPNOTSUPP)
+		r = 0;
+	if (!r)
+		r = drop_capabilities();
+	return r < 0 ? vd_fail(err, -r, "cannot give up privileges: %s", strerror(-r)) : 0;
 }

@@ -45,9 +45,17 @@ void sandbox_front(void);
 /* The parent's, which looks after process @child. */
 int sandbox_parent(pid_t child);
 
+/*
+ * vmm-uml, for which the guest is a process: what sandbox_enter() takes away, but for
+ * sockets that are made and removed in directory @dir, and the namespaces.  Before there
+ * are threads.  Then the filter, once all is started: signals go to @own alone.
+ */
+int sandbox_enter_uml(const char *dir, struct vdisk_error *err);
+int sandbox_filter_uml(const pid_t *own, unsigned n, struct vdisk_error *err);
+
 /* For the tests: who may do what. */
 enum sandbox_kind { SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT,
-		    SANDBOX_PARENT };
+		    SANDBOX_PARENT, SANDBOX_UML };
 enum sandbox_verdict { SANDBOX_KILLS, SANDBOX_REFUSES, SANDBOX_ALLOWS };
 enum sandbox_verdict sandbox_verdict(enum sandbox_kind kind, int call);
 /* May it make this call, with the right arguments?  SANDBOX_PROCESS: a thread that is none of the others. */

@@ -16,7 +16,7 @@
 #define IOCTL_DEV	(UINT64_C(1) << 15)
 
 /* What each version of Landlock has added */
-static uint64_t all_rights(long version)
+static uint64_t all_rights(int version)
 {
 	uint64_t rights = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1;	/* version 1 */
 
@@ -29,17 +29,15 @@ static uint64_t all_rights(long version)
 	return rights;
 }
 
-/* Allow @rights below the root, and nothing else of what there is. */
-static int restrict_to(uint64_t rights)
+/* Allow @rights below @dir, and nothing else of what there is. */
+static int restrict_to(uint64_t rights, const char *dir)
 {
 	struct landlock_ruleset_attr attr = { 0 };
 	struct landlock_path_beneath_attr rule = { 0 };
-	long version = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
-			       LANDLOCK_CREATE_RULESET_VERSION);
+	int version = vd_landlock_version(), r = 0;
 	long fd;
-	int r = 0;
 
-	if (version < 0)
+	if (!version)
 		return -errno;
 	attr.handled_access_fs = all_rights(version);
 	fd = syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr.handled_access_fs), 0);
@@ -48,7 +46,7 @@ static int restrict_to(uint64_t rights)
 	/* a set without a rule allows nothing of what it handles */
 	rule.allowed_access = rights & attr.handled_access_fs;
 	if (rule.allowed_access) {
-		rule.parent_fd = open("/", O_PATH | O_CLOEXEC);
+		rule.parent_fd = open(dir, O_PATH | O_CLOEXEC);
 		if (rule.parent_fd < 0 ||
 		    syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
 			r = -errno;
@@ -61,14 +59,27 @@ static int restrict_to(uint64_t rights)
 	return r;
 }
 
+int vd_landlock_version(void)
+{
+	long version = syscall(SYS_landlock_create_ruleset, NULL, (size_t)0,
+			       LANDLOCK_CREATE_RULESET_VERSION);
+
+	return version < 0 ? 0 : (int)version;
+}
+
 int vd_landlock_nothing(void)
 {
-	return restrict_to(0);
+	return restrict_to(0, "/");
 }
 
 int vd_landlock_files(void)
 {
 	return restrict_to(LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
 			   LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
-			   LANDLOCK_ACCESS_FS_REMOVE_FILE | TRUNCATE | IOCTL_DEV);
+			   LANDLOCK_ACCESS_FS_REMOVE_FILE | TRUNCATE | IOCTL_DEV, "/");
+}
+
+int vd_landlock_sockets(const char *dir)
+{
+	return restrict_to(LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE, dir);
 }

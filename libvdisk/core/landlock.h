@@ -10,10 +10,14 @@
  * other means may pass over.
  */
 int vd_landlock_nothing(void);
+/* The kernel's version of it; 0: it has none. */
+int vd_landlock_version(void);
 /*
  * The same, but regular files may still be opened, made and removed, and directories
  * read: no programs, no devices, directories, sockets and links that are made.
  */
 int vd_landlock_files(void);
+/* The same, but sockets may be made in directory @dir, and what is in it removed. */
+int vd_landlock_sockets(const char *dir);
 
 #endif

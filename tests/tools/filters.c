@@ -28,6 +28,7 @@ int main(void)
 	} kinds[] = {
 		{ SANDBOX_PROCESS, "process" }, { SANDBOX_VCPU, "vcpu" }, { SANDBOX_DISK, "disk" },
 		{ SANDBOX_NET, "net" }, { SANDBOX_FRONT, "front" }, { SANDBOX_PARENT, "parent" },
+		{ SANDBOX_UML, "vmm-uml" },
 	};
 
 	for (int call = 0; call < CALLS; call++) {

@@ -52,9 +52,14 @@ static void enter(enum sandbox_kind kind)
 		sandbox_front();
 }
 
-static void enter_parent(void)
+/* Those that are processes of their own. */
+static void enter_process(enum sandbox_kind kind)
 {
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || sandbox_parent(1) < 0)
+	struct vdisk_error err = { 0 };
+	pid_t child = 1;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    (kind == SANDBOX_PARENT ? sandbox_parent(child) : sandbox_filter_uml(&child, 1, &err)) < 0)
 		_exit(10);
 }
 
@@ -63,8 +68,8 @@ static int try_all(enum sandbox_kind kind)
 {
 	struct sigaction action = { .sa_sigaction = note, .sa_flags = SA_SIGINFO };
 
-	if (kind == SANDBOX_PARENT)
-		enter_parent();
+	if (kind == SANDBOX_PARENT || kind == SANDBOX_UML)
+		enter_process(kind);
 	else
 		enter(kind);
 	sigaction(SIGSYS, &action, NULL);
@@ -120,6 +125,7 @@ static int in_child(int (*run)(enum sandbox_kind kind), enum sandbox_kind kind)
 
 static const enum sandbox_kind all_kinds[] = {
 	SANDBOX_PROCESS, SANDBOX_VCPU, SANDBOX_DISK, SANDBOX_NET, SANDBOX_FRONT, SANDBOX_PARENT,
+	SANDBOX_UML,
 };
 
 static void every_call(void **state)
@@ -140,8 +146,8 @@ static int by_number(const void *a, const void *b)
 
 static void confine(enum sandbox_kind kind)
 {
-	if (kind == SANDBOX_PARENT)
-		enter_parent();
+	if (kind == SANDBOX_PARENT || kind == SANDBOX_UML)
+		enter_process(kind);
 	else
 		enter(kind);
 }

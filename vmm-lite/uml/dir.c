@@ -1,96 +1,101 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * dir.c - the private directory where a guest meets its disks and network cards
+ * dir.c - the private directory of a guest on User-Mode Linux, and who removes it
  *
- * It is locked as long as its guest's process lives.  One that is not belonged to a
- * process that was killed, and is removed by the next one.
+ * A process of its own does: it is there when vmm-uml was killed, and may remove a
+ * directory when vmm-uml may not any more.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
-#include <sys/stat.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/driver.h"
 #include "vmm-lite/uml/uml.h"
 
-#define NAME	"vdisk-uml."
-
-static const char *parent(void)
+/* Sockets, and what UML leaves in a directory of its own there when it is killed. */
+static void empty(int parent, const char *name)
 {
-	const char *tmp = getenv("TMPDIR");
-
-	return tmp && strlen(tmp) <= 72 ? tmp : "/tmp";
-}
-
-/* What we and UML put there; anything else stays, and the directory with it. */
-static void empty(int dir)
-{
-	static const char *const left[] = { "guest/mconsole", "guest/pid" };
-	char name[16];
-
-	for (unsigned i = 0; i < UML_SLOTS_MAX; i++) {
-		snprintf(name, sizeof(name), "s%u", i);
-		unlinkat(dir, name, 0);
-	}
-	for (unsigned i = 0; i < ARRAY_SIZE(left); i++)
-		unlinkat(dir, left[i], 0);
-	unlinkat(dir, "guest", AT_REMOVEDIR);
-}
-
-static void sweep(const char *where)
-{
-	DIR *all = opendir(where);
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *e;
 
-	while (all && (e = readdir(all))) {
-		AUTO_CLOSE int dir = -1;
-		struct stat st;
-
-		if (strncmp(e->d_name, NAME, strlen(NAME)))
-			continue;
-		dir = openat(dirfd(all), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (dir < 0 || fstat(dir, &st) < 0 || st.st_uid != geteuid() ||
-		    flock(dir, LOCK_EX | LOCK_NB) < 0)
-			continue;
-		empty(dir);
-		unlinkat(dirfd(all), e->d_name, AT_REMOVEDIR);
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
 	}
-	if (all)
-		closedir(all);
+	while ((e = readdir(dir))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (unlinkat(fd, e->d_name, 0) == 0 || errno != EISDIR)
+			continue;
+		empty(fd, e->d_name);
+		unlinkat(fd, e->d_name, AT_REMOVEDIR);
+	}
+	closedir(dir);
+}
+
+/* Until vmm-uml says so, or has ended. */
+NORETURN
+static void sweep(const struct uml *u, int told)
+{
+	char byte;
+
+	prctl(PR_SET_NAME, "vdisk-uml-dir");
+	setsid();	/* the terminal's signals are not for it */
+	dup2(told, STDIN_FILENO);
+	/* a caller may wait for the end of what it printed */
+	close_range(1, ~0u, 0);
+	while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
+		;
+	empty(AT_FDCWD, u->dir);
+	_exit(rmdir(u->dir) < 0);
 }
 
 int uml_dir_make(struct uml *u, struct vdisk_error *err)
 {
-	struct stat st = { .st_nlink = 0 };
+	const char *tmp = getenv("TMPDIR");
+	int told[2];
 
-	sweep(parent());
-	/* another one may sweep it away before it is locked */
-	while (!st.st_nlink) {
-		if (u->dir_fd >= 0)
-			close(STEAL_FD(u->dir_fd));
-		snprintf(u->dir, sizeof(u->dir), "%.72s/" NAME "XXXXXX", parent());
-		if (!mkdtemp(u->dir)) {
-			u->dir[0] = '\0';
-			return vd_fail(err, errno, "%s/" NAME ": %m", parent());
-		}
-		u->dir_fd = open(u->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (u->dir_fd < 0 && errno == ENOENT)
-			continue;
-		if (u->dir_fd < 0 || flock(u->dir_fd, LOCK_EX) < 0 || fstat(u->dir_fd, &st) < 0)
-			return vd_fail(err, errno, "%s: %m", u->dir);
+	if (!tmp || strlen(tmp) > 72)
+		tmp = "/tmp";
+	snprintf(u->dir, sizeof(u->dir), "%.72s/vdisk-uml.XXXXXX", tmp);
+	if (!mkdtemp(u->dir)) {
+		u->dir[0] = '\0';
+		return vd_fail(err, errno, "%s/vdisk-uml: %m", tmp);
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, told) < 0) {
+		rmdir(u->dir);
+		return vd_fail(err, errno, "socketpair: %m");
+	}
+	u->sweeper = fork();
+	if (u->sweeper == 0)
+		sweep(u, told[0]);
+	close(told[0]);
+	u->sweeper_fd = told[1];
+	if (u->sweeper < 0) {
+		u->sweeper = 0;
+		rmdir(u->dir);
+		return vd_fail(err, errno, "fork: %m");
 	}
 	return 0;
 }
 
 void uml_dir_remove(struct uml *u)
 {
-	if (u->dir_fd < 0)
+	if (u->sweeper <= 0)
 		return;
-	empty(u->dir_fd);
-	rmdir(u->dir);
-	close(STEAL_FD(u->dir_fd));
+	/* (what was forked off after it has the other end too) */
+	shutdown(u->sweeper_fd, SHUT_RDWR);
+	while (waitpid(u->sweeper, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(STEAL_FD(u->sweeper_fd));
+	u->sweeper = 0;
 }

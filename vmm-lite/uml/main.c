@@ -74,20 +74,42 @@ static int make_agent(struct uml *u, int *its, struct vdisk_error *err)
 		vd_fail(err, errno, "epoll_ctl: %m") : 0;
 }
 
-/* While there is one thread: processes are forked off.  UML's processor is one, and so is
- * each disk's queue. */
-static int make_devices(struct uml *u, struct vdisk_error *err)
+/*
+ * While there is one thread, and all is allowed, processes are forked off.  UML's processor
+ * is one, and so is each disk's queue.
+ */
+static int make_processes(struct uml *u, int agent, struct vdisk_error *err)
 {
 	struct options *o = &u->options;
-	int r = keeper_start(o, 1, u->ends, err);
+	int r = uml_kernel_prepare(u, agent, err);
 
+	if (!r)
+		r = keeper_start(o, 1, u->ends, err);
 	for (unsigned i = 0; !r && i < o->n_nics; i++)
 		r = uml_nic_add(u, &o->nic[i], err);
+	return r;
+}
+
+static int make_disks(struct uml *u, struct vdisk_error *err)
+{
+	struct options *o = &u->options;
+	int r = 0;
+
 	for (unsigned i = 0; !r && i < o->n_disks; i++) {
 		o->disk[i].ends = &u->ends[i];
 		r = uml_disk_add(u, &o->disk[i], false, err);
 	}
 	return r ? r : uml_carry_in(u, err);
+}
+
+/* From here on nothing is started any more, and only what was started is ended. */
+static int confine(struct uml *u, struct vdisk_error *err)
+{
+	pid_t own[1 + NICS_MAX] = { u->kernel };
+
+	for (unsigned i = 0; i < u->n_nics; i++)
+		own[1 + i] = u->nic[i].pid;
+	return sandbox_filter_uml(own, 1 + u->n_nics, err);
 }
 
 static int start(struct uml *u, struct vdisk_error *err)
@@ -101,9 +123,11 @@ static int start(struct uml *u, struct vdisk_error *err)
 		r = make_agent(u, &agent, err);
 	u->n_slots = u->options.n_disks + u->options.n_nics + UML_SPARE_SLOTS;
 	if (!r)
-		r = uml_kernel_prepare(u, agent, err);
+		r = make_processes(u, agent, err);
+	if (!r && !u->options.no_sandbox)
+		r = sandbox_enter_uml(u->dir, err);
 	if (!r)
-		r = make_devices(u, err);
+		r = make_disks(u, err);
 	if (!r)
 		r = console_init(&u->console, &u->line.tty, u->options.time_limit, err);
 	if (r < 0)
@@ -111,7 +135,11 @@ static int start(struct uml *u, struct vdisk_error *err)
 	resized(u);
 	terminal_raw();
 	r = uml_kernel_start(u, err);
-	return r ? r : line_start(&u->line, err);
+	if (!r)
+		r = line_start(&u->line, err);
+	if (!r && !u->options.no_sandbox)
+		r = confine(u, err);
+	return r;
 }
 
 static void print_stats(struct uml *u)
@@ -172,8 +200,8 @@ static int check_options(const struct options *o, struct vdisk_error *err)
 
 int main(int argc, char **argv)
 {
-	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .start = { -1, -1 }, .dir_fd = -1,
-		.line = { .master = -1, .slave = -1, .wake_fd = -1 } };
+	static struct uml u = { .watch_fd = -1, .agent_fd = -1, .kernel_fd = -1, .start = { -1, -1 },
+		.sweeper_fd = -1, .line = { .master = -1, .slave = -1, .wake_fd = -1 } };
 	struct vdisk_error err = { 0 };
 	enum vmm_end end = VMM_ERROR;
 	int r;

@@ -60,7 +60,8 @@ enum slot_state { SLOT_FREE, SLOT_USED, SLOT_LOST };
 struct uml {
 	struct options options;
 	char dir[92];		/* private; "" before it exists */
-	int dir_fd;		/* owned: locked */
+	pid_t sweeper;		/* who removes it; 0: nobody has to */
+	int sweeper_fd;		/* owned: shut down, it does */
 	struct keeper_ends ends[DISKS_MAX];	/* of the disks of the command line */
 	enum slot_state slot[UML_SLOTS_MAX];
 	unsigned n_slots;
@@ -84,11 +85,6 @@ struct uml {
 	struct timespec started;
 };
 
-/* ---- dir.c ---- */
-
-int uml_dir_make(struct uml *u, struct vdisk_error *err);
-void uml_dir_remove(struct uml *u);
-
 /* ---- disks.c ---- */
 
 /* Put a disk, which has a keeper, on a slot.  @later: for a guest that runs; takes its ends. */
@@ -106,6 +102,13 @@ void uml_disks_finish(struct uml *u);
 /* The socket's path of a slot. */
 void uml_slot_path(const struct uml *u, unsigned slot, char out[108]);
 int uml_listen(const char *path, struct vdisk_error *err);
+
+/* ---- dir.c ---- */
+
+/* The directory, and the process that removes it; while there is one thread. */
+int uml_dir_make(struct uml *u, struct vdisk_error *err);
+/* Now, with all that is in it; if we are killed, then. */
+void uml_dir_remove(struct uml *u);
 
 /* ---- nics.c ---- */
 
