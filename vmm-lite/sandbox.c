@@ -133,8 +133,8 @@ static const struct rule {
 	{ CALL(rt_sigprocmask), ALL | PARENT | UML, "signals" },
 	{ CALL(rt_sigreturn), ALL | PARENT | UML, "signals" },
 #if SANITIZED
-	{ CALL(sigaltstack), ALL | PARENT, "a thread ends" },
-	{ CALL(getrandom), ALL, "a thread begins" },
+	{ CALL(sigaltstack), ALL | PARENT | UML, "a thread ends" },
+	{ CALL(getrandom), ALL | UML, "a thread begins" },
 #endif
 	/* (tgkill: see own_process()) */
 	{ CALL(rt_sigtimedwait), PARENT, "signals for the guest's process, and its end" },
