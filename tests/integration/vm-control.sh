@@ -55,6 +55,17 @@ for p in "$vmm" "$keeper"; do
     grep -qE '^Seccomp:[[:space:]]+2$' "/proc/$p/status" || fail "process $p is not filtered"
 done
 
+# without root, where /dev/kvm is accessible
+as_nobody() { setpriv --reuid 65534 --regid 65534 --groups "$(stat -c %g /dev/kvm)" "$@"; }
+if [ "$(id -u)" = 0 ] && as_nobody test -x "$O/vmm-lite" -a -w /dev/kvm; then
+    mkdir "$tmp/nobody"
+    cp "$tmp/guest" "$tmp/base.raw" "$tmp/nobody"
+    chown -R 65534:65534 "$tmp/nobody"
+    chmod 711 "$tmp"
+    expect 19 as_nobody env "VDISK_RUNTIME_DIR=$tmp/nobody/run" "$VDISK" boot --format raw --force -m 64 \
+        --kernel "$tmp/nobody/guest" --append spin --time-limit 2 "$tmp/nobody/base.raw"
+fi
+
 # a guest that is stopped does not answer, and that does not stop us
 kill -STOP "$vmm"
 expect 0 timeout 60 "$VDISK" vm list
