@@ -15,12 +15,11 @@
 
 #include "formats/qcow2/state.h"
 
+/* Versions that we do not know too: what would be a raw disk then is not one. */
 static int probe(const uint8_t *head, size_t len, uint64_t size)
 {
 	(void)size;
-	if (len < QCOW2_V2_HEADER || load_be32(head) != QCOW2_MAGIC)
-		return 0;
-	return load_be32(head + 4) == 2 || load_be32(head + 4) == 3 ? 100 : 0;
+	return len >= 8 && load_be32(head) == QCOW2_MAGIC ? 100 : 0;
 }
 
 /* ---- tables ---- */

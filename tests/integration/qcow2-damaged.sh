@@ -6,6 +6,17 @@ requires qemu-img qemu-io python3
 
 cd "$tmp"
 
+# a version that we do not know makes no raw disk
+printf 'QFI\xfb\0\0\0\x09' > future
+truncate -s 1M future
+qemu-img create -q -f qcow past 1M
+for f in future:9 past:1; do
+    expect 1 "$VDISK" info "${f%:*}"
+    like_output "version ${f#*:} is not supported"
+done
+expect 0 "$VDISK" info -f raw future
+rm future past
+
 # ---- whole images to damage ----
 
 qemu-img create -q -f qcow2 -o cluster_size=4k plain 8M
