@@ -150,10 +150,13 @@ static bool receive_system(FILE *from, struct cli_system *s)
 
 static int receive(FILE *from, struct cli_system *s, struct vdisk_error *err)
 {
+	struct vdisk_error why;
 	int r;
 
-	if (!get(from, &r, sizeof(r)) || (r < 0 && !get(from, err, sizeof(*err))))
+	if (!get(from, &r, sizeof(r)) || (r < 0 && !get(from, &why, sizeof(why))))
 		return vd_fail(err, EIO, "the process that inspects the disk has ended early");
+	if (r < 0 && err)
+		*err = why;
 	if (r == 0 && !receive_system(from, s)) {
 		cli_system_free(s);
 		return vd_fail(err, EIO, "the process that inspects the disk has ended early");
