@@ -121,8 +121,8 @@ if "$O/vmm-lite" --check --force > /dev/null 2>&1; then
     grep -q 'vdisk-vhost' trace || fail "$(cat trace)"
 fi
 if command -v linux.uml > /dev/null; then
-    traced "$O/vmm-uml" --kernel "$(command -v linux.uml)" --disk "$lun" --time-limit 2 \
-        < /dev/null > uml.out 2>&1 || true
+    traced "$O/vmm-uml" --kernel "$(command -v linux.uml)" --initrd fd:8 --disk "$lun" --time-limit 2 \
+        8< /dev/null < /dev/null > uml.out 2>&1 || true
     no_secret_started vmm-uml
     grep -q 'vdisk-vhost' trace || fail "$(cat trace)"
 fi

@@ -167,10 +167,10 @@ wait "$boot_pid" || rc=$?
 [ -z "$(left)" ] || fail "left: $(left)"
 expect 0 e2fsck -fn "$tmp/root.raw"
 
-# ---- what was found raw stays raw, whatever the guest has written into it: when its process
-# ---- dies, and in the guest's next life
+# ---- what is raw stays raw, whatever the guest has written into it: when its process dies, and
+# ---- in the guest's next life (into one that was only found raw it may not write that)
 truncate -s 1M "$tmp/plain"
-run "$tmp/root.raw,format=raw" --disk "$tmp/plain"
+run "$tmp/root.raw,format=raw" --disk "$tmp/plain,format=raw"
 echo header >&7
 has_said '^header'
 kill_disk 1
