@@ -196,9 +196,10 @@ static int by_place(const void *a, const void *b)
 static void check_gap(struct check *c, uint64_t from, uint64_t end)
 {
 	struct vmdk_extent *x = c->x;
-	uint64_t lost;
+	/* (it may be any number) */
+	uint64_t overhead = MIN(x->h.overhead, x->file->size / VMDK_SECTOR) * VMDK_SECTOR, lost;
 
-	from = vd_align_up(MAX(from, x->h.overhead * VMDK_SECTOR), x->grain);
+	from = vd_align_up(MAX(from, overhead), x->grain);
 	end = vd_align_down(end, x->grain);
 	/* (on a device there is always more) */
 	if (x->h.flags & VMDK_FLAG_COMPRESSED || !x->file->grows || from >= end)

@@ -30,7 +30,7 @@ for ((r = 0; r < rounds; r++)); do
         --format "$format" --cache "$cache" < /dev/null > out 2>&1 &
     pid=$!
     pids+=("$pid")
-    goes_on() { [ "$(grep -ac '^flushed [0-9]*$' out)" -ge 3 ]; }
+    goes_on() { [ "$(grep -acE '^flushed [0-9]+$' out)" -ge 3 ]; }
     wait_for 60 goes_on
     sleep "0.$((RANDOM % 10))"
     # the process that was started waits for the guest's, and ends as that does
@@ -38,7 +38,7 @@ for ((r = 0; r < rounds; r++)); do
     kill -9 "${guest% }"
     wait "$pid" 2> /dev/null || true
     ! grep -q FAILED out || fail "$disk: $(grep FAILED out)"
-    safe[$disk]=$(grep -a '^flushed [0-9]*$' out | tail -n 1 | tr -cd 0-9) || true
+    safe[$disk]=$(grep -aE '^flushed [0-9]+$' out | tail -n 1 | tr -cd 0-9) || true
     # the last line may be cut: the one before is whole
     [ -n "${safe[$disk]}" ] || fail "$disk: nothing was flushed"
     if [ $format = qcow2 ]; then
