@@ -25,7 +25,7 @@ stop_serving() {
     [ "$got" = 0 ] || fail "vdiskd ended with $got: $(cat served.err)"
 }
 
-t() { timeout 60 "$@"; }
+t() { timeout -k 5 60 "$@"; }
 
 truncate -s 64M raw.img
 "$VDISK" create -f qcow2 disk.qcow2 128M
@@ -79,7 +79,8 @@ for i in 1 2 3 4; do
 done
 for i in 1 2 3 4; do wait "${perf[i]}" || fail "iscsi-perf $i: $(cat "perf$i")"; done
 for i in 1 2 3 4; do grep -q 'iops average [1-9]' "perf$i" || fail "iscsi-perf $i: $(cat "perf$i")"; done
-t iscsi-perf -t 5 -m 32 "$url/1" > perf5 2>&1 < /dev/null &
+# (it goes on after SIGTERM, and a function in the background would be a shell around it)
+timeout -k 1 60 iscsi-perf -t 5 -m 32 "$url/1" > perf5 2>&1 < /dev/null &
 perf5=$!
 sleep 0.5
 stop_serving		# while that one runs: everything stops cleanly
