@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "cli/guest.h"
 
@@ -132,32 +133,23 @@ static int user(struct guest_nic *n)
 	return CLI_OK;
 }
 
-/* FNV-1a; of a text, with its end. */
-static uint64_t hash(uint64_t h, const char *text)
-{
-	do
-		h = (h ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
-	while (*text++);
-	return h;
-}
-
 /*
  * Where nobody gave it one: a card has the same address in each of its guest's lives, and
  * another than the cards of other guests, which may be on the same wire.
  */
 static void own_mac(char out[18], const char *guest, unsigned card)
 {
-	char host[256] = "", number[16];
-	uint64_t h = UINT64_C(0xcbf29ce484222325);
+	char host[256] = "", text[600];
 	FILE *f = fopen("/etc/machine-id", "re");
+	unsigned long h;
+	int n;
 
 	if (!f || !fgets(host, sizeof(host), f))
 		gethostname(host, sizeof(host) - 1);
 	if (f)
 		fclose(f);
-	snprintf(number, sizeof(number), "%u", card);
-	h = hash(hash(hash(h, host), guest ? guest : ""), number);
-	h ^= h >> 32;
+	n = snprintf(text, sizeof(text), "%s/%.255s/%u", host, guest ? guest : "", card);
+	h = crc32(0, (const Bytef *)text, (uInt)n);
 	snprintf(out, 18, "52:54:00:%02x:%02x:%02x", (unsigned)(h >> 16 & 255), (unsigned)(h >> 8 & 255),
 		 (unsigned)(h & 255));
 }

@@ -42,6 +42,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "core/calls.h"
 #include "core/driver.h"
 #include "core/landlock.h"
 #include "vmm-lite/log.h"
@@ -221,14 +222,8 @@ static int add_rules(scmp_filter_ctx ctx, unsigned who)
 	for (size_t i = 0; !r && i < ARRAY_SIZE(rules); i++) {
 		const struct rule *u = &rules[i];
 
-		if (!(u->who & who))
-			continue;
-		if (u->mask)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 1,
-					     SCMP_CMP(u->arg, SCMP_CMP_MASKED_EQ, u->mask,
-						      u->value));
-		else
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 0);
+		if (u->who & who)
+			r = vd_allow_call(ctx, u->call, u->arg, u->mask, u->value);
 	}
 	for (size_t i = 0; !r && i < ARRAY_SIZE(ioctls); i++)
 		if (ioctls[i].who & who)
@@ -288,25 +283,27 @@ int sandbox_parent(pid_t child)
 	return r < 0 ? r : load_filter(PARENT, false, &child, 1);
 }
 
-int sandbox_filter_uml(const pid_t *own, unsigned n, struct vdisk_error *err)
+/* For all its threads. */
+static int filter_process(unsigned who, const pid_t *own, unsigned n, struct vdisk_error *err)
 {
 	int r = catch_forbidden();
 
 	if (!r)
-		r = load_filter(UML, true, own, n);
+		r = load_filter(who, true, own, n);
 	return r < 0 ? vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r)) : 0;
+}
+
+int sandbox_filter_uml(const pid_t *own, unsigned n, struct vdisk_error *err)
+{
+	return filter_process(UML, own, n, err);
 }
 
 int sandbox_filter(struct sandbox_state *s, struct vdisk_error *err)
 {
-	int r = catch_forbidden();
+	int r = filter_process(ALL, NULL, 0, err);
 
-	if (!r)
-		r = load_filter(ALL, true, NULL, 0);
-	if (r < 0)
-		return vd_fail(err, -r, "cannot filter system calls: %s", strerror(-r));
-	confined = s->filter = true;
-	return 0;
+	confined = s->filter = r == 0;
+	return r;
 }
 
 /* @name: what the thread is called (ps -L, top -H; tests/tools/reached goes by it). */
@@ -532,17 +529,26 @@ static void set_limit(int which, uint64_t value)
 	(void)setrlimit((__rlimit_resource_t)which, &l);
 }
 
-int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *err)
+static int no_new_rights(struct vdisk_error *err)
 {
 	struct rlimit no_core = { 0, 0 };
+
+	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return vd_fail(err, errno, "cannot give up privileges: %m");
+	return 0;
+}
+
+int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *err)
+{
 	int r;
 
 	s->net = !unshare(CLONE_NEWNET);
 	s->ipc = !unshare(CLONE_NEWIPC | CLONE_NEWUTS);
 	s->mount = !unshare(CLONE_NEWNS) && empty_root();
-	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return vd_fail(err, errno, "cannot give up privileges: %m");
+	r = no_new_rights(err);
+	if (r < 0)
+		return r;
 	set_limit(RLIMIT_NOFILE, 4096);
 #ifndef __SANITIZE_ADDRESS__
 	set_limit(RLIMIT_AS, memory + (UINT64_C(8) << 30));	/* stacks, rings, caches */
@@ -551,19 +557,15 @@ int sandbox_enter(struct sandbox_state *s, uint64_t memory, struct vdisk_error *
 #endif
 	s->landlock = vd_landlock_nothing() < 0 ? 0 : vd_landlock_version();
 	r = drop_capabilities();
-	if (r < 0)
-		return vd_fail(err, -r, "cannot drop capabilities: %s", strerror(-r));
-	return 0;
+	return r < 0 ? vd_fail(err, -r, "cannot drop capabilities: %s", strerror(-r)) : 0;
 }
 
 int sandbox_enter_uml(const char *dir, struct vdisk_error *err)
 {
-	struct rlimit no_core = { 0, 0 };
-	int r;
+	int r = no_new_rights(err);
 
-	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return vd_fail(err, errno, "cannot give up privileges: %m");
+	if (r < 0)
+		return r;
 	r = vd_landlock_sockets(dir);
 	if (r == -ENOSYS || r == -EOPNOTSUPP)
 		r = 0;

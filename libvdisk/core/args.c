@@ -59,6 +59,7 @@ int vd_execv(const char *path, const char *const *argv)
 	bool secret = false;
 	char number[16];
 	size_t n = 0;
+	int error;
 
 	for (; argv[n]; n++)
 		secret |= has_secret(argv[n]);
@@ -80,10 +81,10 @@ int vd_execv(const char *path, const char *const *argv)
 		vdisk_redact(shown[i]);
 	}
 	execv(path, shown);
-	n = (size_t)errno;
+	error = errno;
 	for (char **s = shown; *s; s++)
 		free(*s);
-	errno = (int)n;
+	errno = error;
 	return -1;
 }
 

@@ -34,6 +34,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "core/calls.h"
 #include "core/landlock.h"
 
 enum {
@@ -232,13 +233,12 @@ static int allow_calls(scmp_filter_ctx ctx)
 	int r = 0;
 
 	for (i = 0; r == 0 && i < ARRAY_SIZE(plain); i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain[i], 0);
+		r = vd_allow_call(ctx, plain[i], 0, 0, 0);
 	for (i = 0; r == 0 && i < ARRAY_SIZE(refused); i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EACCES), refused[i], 0);
 	for (i = 0; r == 0 && i < ARRAY_SIZE(conditional); i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, conditional[i].call, 1,
-				     SCMP_CMP(conditional[i].arg, SCMP_CMP_MASKED_EQ,
-					      conditional[i].mask, conditional[i].value));
+		r = vd_allow_call(ctx, conditional[i].call, conditional[i].arg, conditional[i].mask,
+				  conditional[i].value);
 	return r;
 }
 

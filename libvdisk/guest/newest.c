@@ -140,18 +140,14 @@ int boot_find_root(const struct boot_env *env)
 	return -1;
 }
 
-/* ... if it has an initrd, or if it has none. */
+/* @initrd NULL: it has none. */
 static void add_kernel(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
-		       const char *dir, const char *name, bool with_initrd)
+		       const char *dir, const char *name, const char *initrd)
 {
 	struct arena *a = &menu->arena;
-	const char *initrd = find_initrd(menu, env, volume, dir, name);
+	struct boot_entry *e = boot_menu_add(menu);
 	int root = boot_find_root(env);
-	struct boot_entry *e;
 
-	if ((initrd != NULL) != with_initrd)
-		return;
-	e = boot_menu_add(menu);
 	e->title = name;
 	e->number = arena_printf(a, "%u", menu->n_entries - 1);
 	e->kernel = (struct boot_file) { .volume = volume, .path = arena_printf(a, "%s/%s", dir, name) };
@@ -165,12 +161,28 @@ static void add_kernel(struct boot_menu *menu, const struct boot_env *env, unsig
 						initrd != NULL));
 }
 
+/* Those that have an initrd, then those that have none. */
+static void add_kernels(struct boot_menu *menu, const struct boot_env *env, unsigned volume,
+			const char *dir, const char **names, unsigned n)
+{
+	const char **initrds = arena_alloc(&menu->arena, n * sizeof(*initrds));
+
+	for (unsigned k = 0; k < n; k++) {
+		initrds[k] = find_initrd(menu, env, volume, dir, names[k]);
+		if (initrds[k])
+			add_kernel(menu, env, volume, dir, names[k], initrds[k]);
+	}
+	for (unsigned k = 0; k < n; k++)
+		if (!initrds[k])
+			add_kernel(menu, env, volume, dir, names[k], NULL);
+}
+
 int newest_menu(struct boot_menu *menu, const struct boot_env *env, const char *selector)
 {
 	static const char *const dirs[] = { "/boot", "" };
 	const char **names;
 	unsigned d, i;
-	int k, n;
+	int n;
 
 	for (d = 0; d < ARRAY_SIZE(dirs); d++) {
 		for (i = 0; i < env->n_volumes; i++) {
@@ -179,10 +191,7 @@ int newest_menu(struct boot_menu *menu, const struct boot_env *env, const char *
 			if (n <= 0)
 				continue;
 			qsort(names, (size_t)n, sizeof(*names), newest_first);
-			for (k = 0; k < n; k++)
-				add_kernel(menu, env, i, dirs[d], names[k], true);
-			for (k = 0; k < n; k++)
-				add_kernel(menu, env, i, dirs[d], names[k], false);
+			add_kernels(menu, env, i, dirs[d], names, (unsigned)n);
 			menu->chosen = boot_select_flat(menu, selector ? selector : "0");
 			return 0;
 		}

@@ -18,7 +18,6 @@
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -29,6 +28,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "core/calls.h"
 #include "core/driver.h"
 #include "vmm-lite/userns.h"
 #include "vmm-lite/vhost/sandbox.h"
@@ -247,7 +247,7 @@ static const struct rule {
 	  NAMESPACES | CLONE_NEWUSER | CLONE_NEWCGROUP, 0 },
 	{ CALL(ptrace), "its processes" },
 	{ CALL(wait4), "its processes" },
-	{ CALL(kill), "its processes: there are no others" },
+	{ CALL(kill), "its processes: there are no others in its namespace" },
 	{ CALL(tgkill), "itself" },
 	{ CALL(futex), "the C library's locks" },
 	{ CALL(getpid), "who am I" },
@@ -276,12 +276,7 @@ static int load_filter(void)
 	for (size_t i = 0; !r && i < ARRAY_SIZE(rules); i++) {
 		const struct rule *u = &rules[i];
 
-		if (u->mask)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 1,
-					     SCMP_CMP(u->arg, SCMP_CMP_MASKED_EQ, u->mask,
-						      u->value));
-		else
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, u->call, 0);
+		r = vd_allow_call(ctx, u->call, u->arg, u->mask, u->value);
 	}
 	/* its flags are in memory; the C library falls back to clone() */
 	if (!r)

@@ -16,6 +16,7 @@
 #include "vmm-lite/log.h"
 #include "vmm-lite/uml/confine.h"
 #include "vmm-lite/uml/uml.h"
+#include "vmm-lite/vhost/command.h"
 
 #define ARGS_MAX	(UML_SLOTS_MAX + PORTS_MAX + 24)
 #define VIRTIO_NET	1u
@@ -87,20 +88,6 @@ static void fill_arguments(struct arguments *a, const struct uml *u, int initrd,
 		add(a, "%s", o->cmdline);	/* the kernel joins its arguments */
 }
 
-/* A file beside this program. */
-static int sibling(char out[4096], const char *name)
-{
-	ssize_t n = readlink("/proc/self/exe", out, 4096 - 32);
-	char *slash;
-
-	if (n <= 0)
-		return -errno;
-	out[n] = '\0';
-	slash = strrchr(out, '/');
-	snprintf(slash ? slash + 1 : out, 32, "%s", name);
-	return 0;
-}
-
 /*
  * The first process of a namespace, if there is one.  It waits until all is there that it
  * needs; what it is left with, it tells.
@@ -108,11 +95,9 @@ static int sibling(char out[4096], const char *name)
 NORETURN
 static void execute(struct uml *u, int initrd, int agent)
 {
-	int go = u->start[1];
-	char byte;
-
 	AUTO_CLOSE int kernel = open(u->options.kernel, O_PATH | O_CLOEXEC);
-	char shim[4096], preload[4096 + 16];
+	int go = u->start[1];
+	char shim[4096], preload[4096 + 16], byte;
 	/* nothing of our environment is for it, a secret least */
 	char *environment[] = { preload, NULL };
 	struct vdisk_error err = { 0 };
@@ -130,7 +115,7 @@ static void execute(struct uml *u, int initrd, int agent)
 	fcntl(u->line.slave, F_SETFD, 0);
 	for (unsigned i = 0; i < u->options.n_ports; i++)
 		fcntl(u->options.port[i].fd, F_SETFD, 0);
-	if (sibling(shim, "vdisk-uml.so") < 0)
+	if (vhost_beside(shim, "vdisk-uml.so") < 0)
 		_exit(VMM_ERROR);
 	if (!u->options.no_sandbox)
 		confine_files(&u->sandbox, u->dir, shim, initrd);

@@ -80,16 +80,25 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 	return r;
 }
 
-int vhost_program(char out[4096], struct vdisk_error *err)
+int vhost_beside(char out[4096], const char *name)
 {
-	ssize_t n = readlink("/proc/self/exe", out, 4096 - 16);
+	ssize_t n = readlink("/proc/self/exe", out, 4096 - 32);
 	char *slash;
 
 	if (n <= 0)
-		return vd_fail(err, errno, "/proc/self/exe: %m");
+		return -errno;
 	out[n] = '\0';
 	slash = strrchr(out, '/');
-	snprintf(slash ? slash + 1 : out, 16, "vdisk-vhost");
+	snprintf(slash ? slash + 1 : out, 32, "%s", name);
+	return 0;
+}
+
+int vhost_program(char out[4096], struct vdisk_error *err)
+{
+	int r = vhost_beside(out, "vdisk-vhost");
+
+	if (r < 0)
+		return vd_fail(err, -r, "/proc/self/exe: %s", strerror(-r));
 	return access(out, X_OK) < 0 ?
 		vd_fail(err, errno, "%s: %m: disks cannot have processes of their own", out) : 0;
 }

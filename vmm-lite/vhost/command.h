@@ -30,7 +30,9 @@ struct vhost_command {
 int vhost_command(struct vhost_command *c, const struct disk_option *d,
 		  const struct vhost_place *p);
 
-/* The program beside this one. */
+/* The path of a file beside this program; @name: less than 32 bytes. */
+int vhost_beside(char out[4096], const char *name);
+/* The disks' program, which is there. */
 int vhost_program(char out[4096], struct vdisk_error *err);
 
 #endif

@@ -186,13 +186,13 @@ static int tell_record(struct front *f)
 
 	if (f->record_fd >= 0)
 		return vhost_tell(f->sock, VHOST_SET_INFLIGHT_FD, f->record, sizeof(f->record),
-			    &f->record_fd, 1);
+				  &f->record_fd, 1);
 	put16(payload + 16, f->dev.n_queues);
 	put16(payload + 18, BLK_QUEUE_SIZE);
 	r = vhost_say(f->sock, VHOST_GET_INFLIGHT_FD, false, payload, sizeof(payload), NULL, 0);
 	if (!r)
 		r = vhost_hear_answer(f->sock, VHOST_GET_INFLIGHT_FD, f->record, sizeof(f->record),
-				   &f->record_fd);
+				      &f->record_fd);
 	return r ? r : f->record_fd < 0 ? -EPROTO : 0;
 }
 
@@ -228,7 +228,7 @@ static int tell_queue(struct front *f, unsigned i)
 static int tell_all(struct front *f)
 {
 	int r = vhost_tell_u64(f->sock, VHOST_SET_FEATURES,
-			 f->features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
+			       f->features | BIT(VHOST_USER_F_PROTOCOL_FEATURES));
 
 	if (!r && f->has_wce)
 		r = set_wce(f);
@@ -281,7 +281,7 @@ static void connected(struct front *f, int sock, pid_t pid)
 	f->sock = sock;
 	pthread_mutex_lock(&f->lock);
 	f->pid = pid;
-	f->restarts++;
+	f->restarts += !f->lost;
 	pthread_mutex_unlock(&f->lock);
 	r = greet(f, &features);
 	if (!r && (f->dev.features & ~features))
@@ -318,10 +318,10 @@ static int task_stop(struct front *f)
 		put32(payload, i);
 		/* it answers when what is in flight is done */
 		r = vhost_say(f->sock, VHOST_GET_VRING_BASE, false, payload, sizeof(payload),
-				 NULL, 0);
+			      NULL, 0);
 		if (!r)
 			r = vhost_hear_answer(f->sock, VHOST_GET_VRING_BASE, payload, sizeof(payload),
-					   NULL);
+					      NULL);
 		if (r)	/* dead: it does nothing any more */
 			disconnect(f);
 	}
