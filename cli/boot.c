@@ -204,6 +204,7 @@ static int set_guest(struct boot_args *a, char **args, struct vmfile *v)
 	if (!a->file)
 		guest_disk_arg(&a->g.guest.disk[0], args[0], cli.format);
 	set_disk_options(a);
+	guest_share_sectors(&a->g.guest.disk[0]);
 	guest_check_disks(&a->g.guest);
 	return CLI_OK;
 }

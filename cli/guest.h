@@ -134,9 +134,11 @@ struct guest_args {
 void guest_pin_format(struct guest_disk *d);
 /* A disk as a command line has it, with its options; @format (NULL: probe) if it says none. */
 void guest_disk_arg(struct guest_disk *out, char *arg, const char *format);
-/* Usage, if two of them are one, or would look like one to the guest.  The sectors of the
- * first one are those of --sector-size. */
-void guest_check_disks(struct guest *g);
+/* The sectors that the guest sees, of its first disk, and those of --sector-size are the
+ * same: its partition table is in them. */
+void guest_share_sectors(struct guest_disk *first);
+/* Usage, if two of its disks are one, or would look like one to it. */
+void guest_check_disks(const struct guest *g);
 /* What choice.console means for the engine. */
 void guest_set_console(struct guest_args *a);
 extern const struct argp guest_argp;	/* its input is a struct guest_args */

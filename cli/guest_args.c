@@ -102,16 +102,18 @@ static bool is_written(const struct guest_disk *d)
 	return !d->read_only && !d->snapshot;
 }
 
-void guest_check_disks(struct guest *g)
+void guest_share_sectors(struct guest_disk *first)
 {
-	struct guest_disk *first = &g->disk[0];
-	char a[32], b[32];
-
-	/* what the guest sees is what its partition table is in */
 	if (first->block_size)
 		cli.block_size = (uint32_t)atoi(first->block_size);
 	else if (cli.block_size)
 		first->block_size = cli.block_size == 4096 ? "4096" : "512";
+}
+
+void guest_check_disks(const struct guest *g)
+{
+	char a[32], b[32];
+
 	for (unsigned i = 0; i < g->n_disks; i++) {
 		for (unsigned k = 0; k < i; k++) {
 			serial_of(a, g, i);

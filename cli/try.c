@@ -626,7 +626,7 @@ int cmd_try(int argc, char **argv)
 	a.g.guest.disk[0] = t.given;
 	a.g.guest.disk[0].snapshot = true;
 	guest_check_disks(&a.g.guest);
-	t.given.block_size = a.g.guest.disk[0].block_size;
+	guest_share_sectors(&t.given);
 	engine = guest_engine(&a.g);
 	if (!engine)
 		return t.command ? TRY_FAILED : CLI_FAILED;

@@ -121,18 +121,14 @@ static unsigned poll_us(const struct options *o)
 	return o->vcpus < vd_cpus() ? 200 : 0;
 }
 
-static bool keeps_raw(const struct vmm_disk *d)
-{
-	return d->keep_raw || (!d->format && !strcmp(vdisk_format(d->disk), "raw"));
-}
-
 static int start_here(struct vmm *v, struct vmm_disk *d, struct vdisk_error *err)
 {
 	struct blk_options b = {
 		.disk = d->disk, .read_only = d->read_only,
 		.queues = disk_queues(&v->options), .serial = d->serial,
 		.write_through = d->write_through, .limits = d->limits,
-		.poll_us = poll_us(&v->options), .keep_raw = keeps_raw(d) ? log_kept_raw : NULL,
+		.poll_us = poll_us(&v->options),
+		.keep_raw = blk_keeps_raw(d->disk, d->format, d->keep_raw) ? log_kept_raw : NULL,
 		.confine = v->options.no_sandbox ? NULL : sandbox_disk,
 	};
 

@@ -5,9 +5,8 @@
  * Input: how many bytes the front end's messages have (2), these, and what the processes
  * answer.  A message: the request (1), a byte (1: wants a reply; 2 bits: how many
  * descriptors; 32: no version in its header), the payload's length (1), the payload.  For
- * each answer that the relay waits for there is a byte (1: the header is as it should
- * be; 2: a descriptor comes along; 4: another length; 8: the process dies, and the next one
- * (32: one that fails) is there; 16: the payload is in the input, too), and what it says.
+ * answers see liar.h; where one ends, the process dies and the next one (32: one that fails)
+ * is there.
  */
 #include <assert.h>
 #include <poll.h>
@@ -19,20 +18,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "core/compiler.h"
+#include "tests/fuzz/liar.h"
 #include "vmm-lite/keeper.h"
 #include "vmm-lite/vhost/relay.h"
-#include "vmm-lite/vhost/talk.h"
-#include "vmm-lite/vhost/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define PROCESSES_MAX	6u
-
-struct input {
-	const uint8_t *data;
-	size_t size;
-};
 
 struct back_end {
 	struct input in;
@@ -41,82 +33,17 @@ struct back_end {
 
 static int memory_fd;
 
-static size_t take(struct input *in, void *out, size_t n)
-{
-	size_t got = MIN(n, in->size);
-
-	memset(out, 0, n);
-	memcpy(out, in->data, got);
-	in->data += got;
-	in->size -= got;
-	return got;
-}
-
 /* ---- the disk's processes ---- */
-
-static bool read_all(int sock, void *buf, size_t len)
-{
-	return len == 0 || recv(sock, buf, len, MSG_WAITALL) == (ssize_t)len;
-}
-
-static uint32_t wanted_bytes(uint32_t request, uint32_t flags, uint32_t len)
-{
-	switch (request) {
-	case VHOST_GET_FEATURES:
-	case VHOST_GET_PROTOCOL_FEATURES:
-		return 8;
-	case VHOST_GET_CONFIG:
-	case VHOST_GET_INFLIGHT_FD:
-		return len;
-	default:
-		return flags & VHOST_NEED_REPLY ? 8 : 0;
-	}
-}
-
-static void good_answer(uint32_t request, uint8_t *p, uint32_t len)
-{
-	memset(p, 0, len);
-	if (request == VHOST_GET_FEATURES || request == VHOST_GET_PROTOCOL_FEATURES)
-		memset(p, 0xff, 8);
-}
 
 /* One process, until it dies or its connection is closed; what comes next. */
 static enum keeper_says serve(struct back_end *b, int sock)
 {
-	uint8_t bytes[VHOST_HEADER_BYTES + VHOST_PAYLOAD_MAX], *payload = bytes + VHOST_HEADER_BYTES;
-	enum keeper_says next = KEEPER_GONE;
-	uint32_t request, len;
 	uint8_t how;
 
-	while (read_all(sock, bytes, VHOST_HEADER_BYTES)) {
-		request = get32(bytes);
-		len = get32(bytes + 8);
-		assert(len <= VHOST_PAYLOAD_MAX);
-		if (!read_all(sock, payload, len))
-			break;
-		len = wanted_bytes(request, get32(bytes + 4), len);
-		if (!len)
-			continue;
-		if (!take(&b->in, &how, 1))
-			break;
-		if (how & 8) {
-			next = how & 32 ? KEEPER_FAILING : KEEPER_NEW;
-			break;
-		}
-		if (how & 16)
-			take(&b->in, payload, len);
-		else
-			good_answer(request, payload, len);
-		put32(bytes + 4, VHOST_VERSION | VHOST_REPLY);
-		if (how & 4)
-			len = how >> 5;
-		put32(bytes + 8, len);
-		if (!(how & 1))
-			take(&b->in, bytes, VHOST_HEADER_BYTES);
-		(void)vhost_send(sock, bytes, VHOST_HEADER_BYTES + len, &memory_fd, how >> 1 & 1);
-	}
+	while (liar_answers(&b->in, sock, memory_fd, &how))
+		;
 	close(sock);
-	return next;
+	return !(how & 8) ? KEEPER_GONE : how & 32 ? KEEPER_FAILING : KEEPER_NEW;
 }
 
 /* ... and their keeper, which has said what it has to when it returns. */

@@ -3,10 +3,8 @@
  * A hostile disk process behind our own front end, and a keeper's channel.
  *
  * Input: two bytes (half of how many bytes of it are the process's answers, how many
- * its events), then these, then what the keeper says.  For each answer that the front
- * end waits for there is a byte (1: the header is as it should be; 2: a descriptor comes
- * along; 4: another length; 8: it ends here; 16: the payload is in the input, too), and
- * what it says.  When the answers are used up the connection is closed.
+ * its events), then these (see liar.h), then what the keeper says.  When the answers
+ * are used up the connection is closed.
  */
 #include <assert.h>
 #include <errno.h>
@@ -21,121 +19,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/compiler.h"
+#include "tests/fuzz/liar.h"
 #include "vmm-lite/vhost/front.h"
-#include "vmm-lite/vhost/msg.h"
-#include "vmm-lite/vhost/wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MEMORY	0x10000u
 
 struct back_end {
+	struct input in;
 	int sock;
-	const uint8_t *data;
-	size_t size;
 };
 
 static uint8_t *memory;
 static int memory_fd;
 
-static size_t take(struct back_end *b, void *out, size_t n)
-{
-	size_t got = MIN(n, b->size);
-
-	memset(out, 0, n);
-	memcpy(out, b->data, got);
-	b->data += got;
-	b->size -= got;
-	return got;
-}
-
-static bool read_all(int sock, void *buf, size_t len)
-{
-	return len == 0 || recv(sock, buf, len, MSG_WAITALL) == (ssize_t)len;
-}
-
-static void send_with(int sock, const void *bytes, size_t len, int fd)
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { .bytes = { 0 } };
-	struct iovec iov = { (void *)(uintptr_t)bytes, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fd >= 0) {
-		struct cmsghdr *c;
-
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	(void)!sendmsg(sock, &msg, MSG_NOSIGNAL);
-}
-
-static uint32_t wanted_bytes(uint32_t request, uint32_t flags, uint32_t len)
-{
-	switch (request) {
-	case VHOST_GET_FEATURES:
-	case VHOST_GET_PROTOCOL_FEATURES:
-	case VHOST_GET_QUEUE_NUM:
-	case VHOST_GET_VRING_BASE:
-		return 8;
-	case VHOST_GET_CONFIG:
-	case VHOST_GET_INFLIGHT_FD:
-		return len;
-	default:
-		return flags & VHOST_NEED_REPLY ? 8 : 0;
-	}
-}
-
-/* What lets the front end go on, unless the input has something else to say. */
-static void good_answer(uint32_t request, uint8_t *p, uint32_t len)
-{
-	memset(p, 0, len);
-	if (request == VHOST_GET_FEATURES || request == VHOST_GET_PROTOCOL_FEATURES)
-		memset(p, 0xff, 8);
-	if (request == VHOST_GET_QUEUE_NUM)
-		put64(p, 2);
-}
-
 static void *back_end(void *arg)
 {
-	uint8_t header[VHOST_HEADER_BYTES], payload[4096], said[4096];
 	struct back_end *b = arg;
-	uint32_t request, len;
 	uint8_t how;
 
-	while (read_all(b->sock, header, sizeof(header))) {
-		request = get32(header);
-		len = get32(header + 8);
-		assert(len <= sizeof(payload));
-		if (!read_all(b->sock, payload, len))
-			break;
-		len = wanted_bytes(request, get32(header + 4), len);
-		if (!len)
-			continue;
-		if (!take(b, &how, 1) || how & 8)
-			break;
-		if (how & 16)
-			take(b, payload, len);
-		else
-			good_answer(request, payload, len);
-		put32(header + 4, VHOST_VERSION | VHOST_REPLY);
-		if (how & 4)
-			len = how >> 5;
-		put32(header + 8, len);
-		if (!(how & 1))
-			take(b, header, sizeof(header));
-		memcpy(said, header, sizeof(header));
-		memcpy(said + sizeof(header), payload, len);
-		send_with(b->sock, said, sizeof(header) + len, how & 2 ? memory_fd : -1);
-	}
+	while (liar_answers(&b->in, b->sock, memory_fd, &how))
+		;
 	close(b->sock);
 	return NULL;
 }
@@ -211,12 +116,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	make_pair(SOCK_SEQPACKET, channel);
 	make_pair(SOCK_SEQPACKET, control);
 	make_pair(SOCK_STREAM, events);
-	b = (struct back_end) { .sock = sock[1], .data = data, .size = answers };
+	b = (struct back_end) { .sock = sock[1], .in = { data, answers } };
 	o.memory_fd = memory_fd;
 	o.ends = (struct keeper_ends) {
 		.channel = channel[0], .control = control[0], .events = { events[0], dup(events[1]) },
 	};
-	send_with(channel[1], &new, sizeof(new), sock[0]);
+	(void)vhost_send(channel[1], &new, sizeof(new), &sock[0], 1);
 	close(sock[0]);
 	if (size)
 		(void)!send(channel[1], data + answers + said, size, MSG_NOSIGNAL);

@@ -255,8 +255,7 @@ static int make_device(struct vhost_server *s, const struct options *o, struct v
 		.disk = s->disk, .read_only = o->read_only, .serial = o->serial,
 		.queues = o->queues ? o->queues : MIN(vd_cpus(), BLK_QUEUES_MAX),
 		.write_through = o->cache == CACHE_WRITETHROUGH, .limits = o->limits, .poll_us = o->poll_us,
-		.keep_raw = o->keep_raw || (!o->format && !strcmp(vdisk_format(s->disk), "raw")) ?
-			    log_kept_raw : NULL,
+		.keep_raw = blk_keeps_raw(s->disk, o->format, o->keep_raw) ? log_kept_raw : NULL,
 	};
 
 	return blk_new(&s->dev, &b, err);

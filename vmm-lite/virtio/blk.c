@@ -981,6 +981,11 @@ static uint64_t offered(const struct blk *blk, unsigned queues)
 	return f | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
 }
 
+bool blk_keeps_raw(const struct vdisk *disk, const char *format, bool asked)
+{
+	return asked || (!format && !strcmp(vdisk_format(disk), "raw"));
+}
+
 int blk_new(struct virtio_device **out, const struct blk_options *opts, struct vdisk_error *err)
 {
 	const char *serial = opts->serial ? opts->serial : "";

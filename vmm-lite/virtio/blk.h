@@ -28,6 +28,9 @@ struct blk_options {
 				 * as experience says that it pays */
 };
 
+/* Has ->keep_raw to be: if @asked, or if it is raw and nobody said what it is (@format NULL)? */
+bool blk_keeps_raw(const struct vdisk *disk, const char *format, bool asked);
+
 /* Starts a thread for each queue, idle until ->start(). */
 int blk_new(struct virtio_device **out, const struct blk_options *opts, struct vdisk_error *err);
 
