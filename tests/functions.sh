@@ -72,3 +72,12 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 # in_machine [OPTION]... -- COMMAND...: run it as root in the throw-away machine
 # (tests/system/rig has the options), with this environment; its status is ours
 in_machine() { "$TOP/tests/system/rig" "$@"; }
+
+# guest_root DIR [ID]: the beginnings of a small guest's tree in $root: busybox, and a name
+# (what /etc/os-release has as ID: test)
+guest_root() {
+    root=$1
+    mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,tmp}
+    cp "$(type -P busybox)" "$root/bin/"
+    echo "ID=${2:-test}" > "$root/etc/os-release"
+}

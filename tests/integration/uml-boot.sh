@@ -4,10 +4,7 @@
 . "$(dirname "$0")/../functions.sh"
 requires linux.uml busybox sfdisk mke2fs e2fsck lvm
 
-root=$tmp/root
-mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root}
-cp "$(type -P busybox)" "$root/bin/"
-echo 'ID=test' > "$root/etc/os-release"
+guest_root "$tmp/root"
 echo '/dev/vda1 / ext4 defaults 0 1' > "$root/etc/fstab"
 cat > "$root/sbin/init" <<'EOF'
 #!/bin/busybox sh

@@ -17,11 +17,8 @@ ip link set wire up
 ip link set end up 2> /dev/null || true
 ip route add default via 10.9.8.1
 
-root=$tmp/root
-mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root}
-cp "$(type -P busybox)" "$root/bin/"
+guest_root "$tmp/root"
 ln -s busybox "$root/bin/poweroff"
-echo 'ID=test' > "$root/etc/os-release"
 # says each time what disks there are, obeys its console, and powers off when it is told to
 cat > "$root/sbin/init" <<'END'
 #!/bin/busybox sh

@@ -9,11 +9,8 @@ requires linux.uml busybox fio mke2fs e2fsck qemu-img python3
 kills=8
 [ -z "${LONG:-}" ] || kills=50
 
-root=$tmp/root
-mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,tmp}
+guest_root "$tmp/root"
 "$TOP/tests/tools/small-fio" "$root"
-cp "$(type -P busybox)" "$root/bin/"
-echo 'ID=test' > "$root/etc/os-release"
 cat > "$root/sbin/init" <<'END2'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -72,6 +69,15 @@ says() { grep -qE -- "$1" "$tmp/log"; }
 has_said() { wait_for "${2:-60}" says "$1"; }
 says_times() { [ "$(grep -c -- "$1" "$tmp/log")" -ge "$2" ]; }
 left() { find "$tmp/run/vm" "$tmp/t" -mindepth 1; }
+# stopped STATUS: the guest, asked to power off, ends so, and leaves a file system that is whole
+stopped() {
+    local rc=0
+    expect 0 vm stop killed
+    wait "$boot_pid" || rc=$?
+    [ $rc = "$1" ] || fail "stopped, it ended with $rc: $(cat "$tmp/log")"
+    [ -z "$(left)" ] || fail "left: $(left)"
+    expect 0 e2fsck -fn "$tmp/root.raw"
+}
 
 # kill DISK: its process, once there is one
 process_of() { show "d[$1][\"process\"]"; }
@@ -119,12 +125,7 @@ vm list | grep -qE '^killed +running ' || fail "$(vm list)"
 expect 0 vm resize-disk killed disk1 20M
 echo size >&7
 has_said '^size 40960'
-expect 0 vm stop killed
-rc=0
-wait "$boot_pid" || rc=$?
-[ $rc = 0 ] || fail "stopped, it ended with $rc: $(cat "$tmp/log")"
-[ -z "$(left)" ] || fail "left: $(left)"
-expect 0 e2fsck -fn "$tmp/root.raw"
+stopped 0
 expect 0 "$VDISK" cat "$tmp/root.raw:/root/sum"
 sum=$output
 [ "${sum%% *}" = "$("$VDISK" cat "$tmp/root.raw:${sum##* }" | md5sum | cut -d ' ' -f 1)" ] || fail "not what was written: $sum"
@@ -160,12 +161,7 @@ expect 0 vm detach-disk killed disk2
 gone() { [ "$(show 'len(d)')" = 2 ]; }
 wait_for 30 gone
 # what was written could not all be kept: that is no success
-expect 0 vm stop killed
-rc=0
-wait "$boot_pid" || rc=$?
-[ $rc = 1 ] || fail "a disk was lost, and it ended with $rc: $(cat "$tmp/log")"
-[ -z "$(left)" ] || fail "left: $(left)"
-expect 0 e2fsck -fn "$tmp/root.raw"
+stopped 1
 
 # ---- what is raw stays raw, whatever the guest has written into it: when its process dies, and
 # ---- in the guest's next life (into one that was only found raw it may not write that)

@@ -20,10 +20,7 @@ ip link add wire type bridge 2> /dev/null || skip 'no bridge can be made'
 ip address add 10.9.3.1/24 dev wire
 ip link set wire up
 
-root=$tmp/root
-mkdir -p "$root"/{bin,sbin,etc,dev,proc,sys,root,tmp}
-cp "$(type -P busybox)" "$root/bin/"
-echo 'ID=test' > "$root/etc/os-release"
+guest_root "$tmp/root"
 cat > "$root/sbin/init" <<'END2'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin

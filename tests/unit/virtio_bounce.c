@@ -146,6 +146,16 @@ static void lie(uint32_t id, uint16_t index)
 	liar.start.host.interrupt(liar.start.host.arg, 0);
 }
 
+/* A read, until it is in the inner available ring. */
+static void read_one(struct sim *s)
+{
+	submit(s, &s->ring[0], layouts, VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
+	kick(&s->ring[0]);
+	for (unsigned t = 0; t < 25000 && !load_le16((uint8_t *)guest_at(&liar.mem,
+	     liar.queue.avail, 6) + 2); t++)
+		nap();
+}
+
 static void lies_break_the_device(void **state)
 {
 	static const struct { uint32_t id; uint16_t index; } lies[] = {
@@ -164,12 +174,7 @@ static void lies_break_the_device(void **state)
 	wrap(s);
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
 		start(s, ALL_FEATURES);
-		submit(s, &s->ring[0], layouts, VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
-		kick(&s->ring[0]);
-		/* it is in the inner available ring */
-		for (unsigned t = 0; t < 25000 && !load_le16((uint8_t *)guest_at(&liar.mem,
-		     liar.queue.avail, 6) + 2); t++)
-			nap();
+		read_one(s);
 		lie(lies[i].id, lies[i].index);
 		wait_broken(s);
 		stop(s);
@@ -178,11 +183,7 @@ static void lies_break_the_device(void **state)
 	}
 	/* a length that is too long is cut */
 	start(s, ALL_FEATURES);
-	submit(s, &s->ring[0], layouts, VIRTIO_BLK_T_IN, 0, NULL, 0, 512);
-	kick(&s->ring[0]);
-	for (unsigned t = 0; t < 25000 && !load_le16((uint8_t *)guest_at(&liar.mem,
-	     liar.queue.avail, 6) + 2); t++)
-		nap();
+	read_one(s);
 	lie(0, 1);
 	assert_true(take_used(s, &s->ring[0], &head, &len));
 	assert_int_equal(len, 513);
