@@ -56,10 +56,14 @@ static struct id *add_id(struct plan *p, const char *volume, const char *what, c
 	return id;
 }
 
-/* Other digits where digits are: as long as the old one, and of the same look. */
+/*
+ * Other digits where digits are: as long as the old one, and of the same look.  (The
+ * serial number of a volume is always told in capitals, also where it has no letter.)
+ */
 static void make_new(struct id *id)
 {
-	bool upper = strpbrk(id->old, "ABCDEF"), uuid = strlen(id->old) == 36;
+	bool uuid = strlen(id->old) == 36;
+	bool upper = strpbrk(id->old, "ABCDEF") || (id->on_volume && !uuid);
 	uint8_t raw[64];
 	size_t i, digit = 0;
 

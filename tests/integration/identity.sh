@@ -170,7 +170,8 @@ size=40M, type=$([ $label = gpt ] && echo uefi || echo ef)
 size=20M, type=S
 size=100M, type=L
 SFDISK
-    "$VDISK" mkfs -t vfat 'guest#p1' > /dev/null
+    # (a serial number without letters, which has a case all the same)
+    "$VDISK" mkfs -t vfat -U 1234-5678 'guest#p1' > /dev/null
     "$VDISK" mkfs -t swap 'guest#p2'
     "$VDISK" mkfs -t ext4 -L root 'guest#p3'
     root=$("$VDISK" uuid 'guest#p3') swap=$("$VDISK" uuid 'guest#p2') esp=$("$VDISK" uuid 'guest#p1')
