@@ -213,7 +213,7 @@ expect 1 vm show web
 boot "$tmp/log2" --name second
 wait_for 20 vm show second
 kill -9 "$started" # the launcher: its guest goes too, and its files stay
-gone() { expect 1 vm show second && grep -q 'dead' <<< "$output"; }
+gone() { ! output=$(vm show second 2>&1) && grep -q 'dead' <<< "$output"; }
 wait_for 20 gone
 vm list | grep -qE '^second +dead' || fail "$(vm list)"
 expect 0 vm kill second
