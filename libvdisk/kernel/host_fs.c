@@ -580,19 +580,22 @@ int vd_host_fs(struct vdisk_fs **out, struct vdisk *disk, int root, const char *
 {
 	struct host_fs *h = calloc(1, sizeof(*h));
 	struct vdisk_fs *fs = calloc(1, sizeof(*fs));
-	/* not O_PATH, for syncfs() */
-	int dir = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	struct stat st;
+	int dir, r;
 
+	if (!h || !fs) {
+		free(h);
+		free(fs);
+		return vd_fail(err, ENOMEM, "%s: out of memory", vdisk_name(disk));
+	}
+	/* not O_PATH, for syncfs() */
+	dir = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	h->file = -1;
+	h->root = dir;
 	if (dir < 0 || fstat(dir, &st) < 0)
 		r = -errno;
-	else if (!h || !fs)
-		r = -ENOMEM;
-	if (r == 0) {
-		h->file = -1;
-		h->root = dir;
+	else
 		r = node_number(h, 0, "", st.st_dev, st.st_ino, &fs->root);
-	}
 	if (r < 0) {
 		if (dir >= 0)
 			close(dir);

@@ -48,7 +48,7 @@ static struct {
 	uint32_t fill;
 } boot = { .init = "/sbin/init" };
 
-_Noreturn static void stop(const char *what, const char *name)
+__attribute__((noreturn)) static void stop(const char *what, const char *name)
 {
 	fprintf(stderr, "vdisk: %s %s: %s\n", what, name, strerror(errno));
 	sync();
