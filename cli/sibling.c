@@ -1,42 +1,34 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* sibling.c - the other programs of this package */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/beside.h"
 
-/* In the directory of this program, or @below seen from there. */
-static char *beside_us(const char *below, const char *name)
+static bool is_there(const char *path)
 {
-	AUTO_FREE char *self = realpath("/proc/self/exe", NULL);
-	char *slash = self ? strrchr(self, '/') : NULL, *path = NULL;
-
-	if (!slash || asprintf(&path, "%.*s/%s%s", (int)(slash - self), self, below, name) < 0)
-		return NULL;
-	return path;
+	return access(path, X_OK) == 0;
 }
 
 int cli_sibling(char **out, const char *name)
 {
-	AUTO_FREE char *near = beside_us("", name), *system = beside_us("../sbin/", name);
-	AUTO_FREE char *installed = NULL;
+	char path[PATH_MAX], system[64];
 
-	if (near && access(near, X_OK) == 0) {
-		*out = STEAL(near);
-		return CLI_OK;
+	snprintf(system, sizeof(system), "../sbin/%s", name);
+	if (!(vd_beside(path, name) == 0 && is_there(path)) &&
+	    !(vd_beside(path, system) == 0 && is_there(path))) {
+		snprintf(path, sizeof(path), "%s/%s", VDISK_LIBEXECDIR, name);
+		if (!is_there(path)) {
+			cli_error("the program %s is missing: neither beside vdisk nor in %s", name,
+				  VDISK_LIBEXECDIR);
+			return CLI_FAILED;
+		}
 	}
-	if (system && access(system, X_OK) == 0) {
-		*out = STEAL(system);
-		return CLI_OK;
+	*out = strdup(path);
+	if (!*out) {
+		cli_error("out of memory");
+		return CLI_FAILED;
 	}
-	if (asprintf(&installed, "%s/%s", VDISK_LIBEXECDIR, name) < 0)
-		installed = NULL;
-	if (installed && access(installed, X_OK) == 0) {
-		*out = STEAL(installed);
-		return CLI_OK;
-	}
-	cli_error("the program %s is missing: neither beside vdisk nor in %s", name,
-		  VDISK_LIBEXECDIR);
-	return CLI_FAILED;
+	return CLI_OK;
 }

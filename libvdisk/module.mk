@@ -1,5 +1,6 @@
 LIB_SRCS += \
  libvdisk/core/args.c \
+ libvdisk/core/beside.c \
  libvdisk/core/calls.c \
  libvdisk/core/error.c \
  libvdisk/core/fds.c \

@@ -59,7 +59,7 @@ struct kept {
 
 struct keeper {
 	const struct options *options;
-	char program[4096];
+	char program[PATH_MAX];
 	unsigned queues, n;
 	struct kept kept[DISKS_MAX];
 	int signals;

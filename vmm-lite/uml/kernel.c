@@ -12,11 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/beside.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 #include "vmm-lite/uml/confine.h"
 #include "vmm-lite/uml/uml.h"
-#include "vmm-lite/vhost/command.h"
 
 #define ARGS_MAX	(UML_SLOTS_MAX + PORTS_MAX + 24)
 #define VIRTIO_NET	1u
@@ -97,7 +97,7 @@ static void execute(struct uml *u, int initrd, int agent)
 {
 	AUTO_CLOSE int kernel = open(u->options.kernel, O_PATH | O_CLOEXEC);
 	int go = u->start[1];
-	char shim[4096], preload[4096 + 16], byte;
+	char shim[PATH_MAX], preload[PATH_MAX + 16], byte;
 	/* nothing of our environment is for it, a secret least */
 	char *environment[] = { preload, NULL };
 	struct vdisk_error err = { 0 };
@@ -115,7 +115,7 @@ static void execute(struct uml *u, int initrd, int agent)
 	fcntl(u->line.slave, F_SETFD, 0);
 	for (unsigned i = 0; i < u->options.n_ports; i++)
 		fcntl(u->options.port[i].fd, F_SETFD, 0);
-	if (vhost_beside(shim, "vdisk-uml.so") < 0)
+	if (vd_beside(shim, "vdisk-uml.so") < 0)
 		_exit(VMM_ERROR);
 	if (!u->options.no_sandbox)
 		confine_files(&u->sandbox, u->dir, shim, initrd);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/beside.h"
 #include "core/driver.h"
 
 static void add(struct vhost_command *c, const char *option, const char *value)
@@ -80,22 +81,9 @@ int vhost_command(struct vhost_command *c, const struct disk_option *d,
 	return r;
 }
 
-int vhost_beside(char out[4096], const char *name)
+int vhost_program(char out[PATH_MAX], struct vdisk_error *err)
 {
-	ssize_t n = readlink("/proc/self/exe", out, 4096 - 32);
-	char *slash;
-
-	if (n <= 0)
-		return -errno;
-	out[n] = '\0';
-	slash = strrchr(out, '/');
-	snprintf(slash ? slash + 1 : out, 32, "%s", name);
-	return 0;
-}
-
-int vhost_program(char out[4096], struct vdisk_error *err)
-{
-	int r = vhost_beside(out, "vdisk-vhost");
+	int r = vd_beside(out, "vdisk-vhost");
 
 	if (r < 0)
 		return vd_fail(err, -r, "/proc/self/exe: %s", strerror(-r));

@@ -3,6 +3,8 @@
 #ifndef VMM_VHOST_COMMAND_H
 #define VMM_VHOST_COMMAND_H
 
+#include <limits.h>
+
 #include "vmm-lite/options.h"
 
 /* What belongs to the process, and not to the disk. */
@@ -30,9 +32,7 @@ struct vhost_command {
 int vhost_command(struct vhost_command *c, const struct disk_option *d,
 		  const struct vhost_place *p);
 
-/* The path of a file beside this program; @name: less than 32 bytes. */
-int vhost_beside(char out[4096], const char *name);
-/* The disks' program, which is there. */
-int vhost_program(char out[4096], struct vdisk_error *err);
+/* The program beside this one, which is there. */
+int vhost_program(char out[PATH_MAX], struct vdisk_error *err);
 
 #endif
