@@ -20,10 +20,9 @@ vdisk try --engine uml --time-limit 300 "$tmp/disk.qcow2" -- \
 
 # ---- what no image could name: a snapshot, a partition; a small guest, whose init is the command ----
 
-mkdir -p "$tmp"/root/{bin,sbin,etc,boot,dev,proc,sys,root}
-cp "$(type -P busybox)" "$tmp/root/bin/busybox"
+guest_root "$tmp/root" small
+mkdir "$tmp/root/boot"
 for f in sh cat mount sync mv poweroff sleep mkfifo stty grep uname; do ln -s busybox "$tmp/root/bin/$f"; done
-echo 'ID=small' > "$tmp/root/etc/os-release"
 echo '/dev/vda1 / ext4 defaults 0 1' > "$tmp/root/etc/fstab"
 truncate -s 40M "$tmp/small.raw"
 echo 'start=2048' | sfdisk -q "$tmp/small.raw"

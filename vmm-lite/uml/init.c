@@ -377,5 +377,4 @@ int main(int argc, char **argv)
 		execv(argv[0], argv);
 	}
 	stop("no init in the root: not even", "/bin/sh");
-	return 1;
 }

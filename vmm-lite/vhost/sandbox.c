@@ -22,6 +22,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/calls.h"
 #include "core/driver.h"
 #include "vmm-lite/log.h"
 
@@ -107,23 +108,20 @@ static int allow_all(scmp_filter_ctx ctx, const struct rule *list, size_t n)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < n; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, list[i].call, 0);
+		r = vd_allow_call(ctx, list[i].call, 0, 0, 0);
 	return r;
 }
 
 /* By their arguments: no code from data, threads but no processes, signals for ourselves. */
 static int allow_some(scmp_filter_ctx ctx)
 {
-	const scmp_datum_t thread = CLONE_THREAD | CLONE_VM;
-	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(mmap), 1,
-				 SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	const uint64_t thread = CLONE_THREAD | CLONE_VM;
+	int r = vd_allow_call(ctx, CALL(mmap), 2, PROT_EXEC, 0);
 
 	if (!r)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(mprotect), 1,
-				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		r = vd_allow_call(ctx, CALL(mprotect), 2, PROT_EXEC, 0);
 	if (!r)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CALL(clone), 1,
-				     SCMP_A0(SCMP_CMP_MASKED_EQ, thread, thread));
+		r = vd_allow_call(ctx, CALL(clone), 0, thread, thread);
 	if (!r)		/* its flags are in memory; the C library falls back to clone() */
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), CALL(clone3), 0);
 	if (!r)
